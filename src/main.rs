@@ -1,0 +1,3 @@
+//! The `pullgate` command.
+
+fn main() {}

@@ -1,0 +1,259 @@
+//! Image manifests and indexes, read strictly.
+//!
+//! A registry is not trusted to label what it serves. The media type that the answer carries, the
+//! `mediaType` inside and the shape must agree; a document with both `manifests` and `layers` is
+//! refused (CVE-2021-41190: one document read as two things). Bytes are kept by the caller, since
+//! the digest is over them and not over what was read.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::digest::Digest;
+
+/// The largest manifest that is read: 4 MiB, as containerd and the distribution specification.
+pub const MANIFEST_LIMIT: usize = 4 * 1024 * 1024;
+
+/// Media types of manifests and signatures.
+pub mod media_type {
+    /// OCI image manifest.
+    pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    /// OCI image index.
+    pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    /// Docker schema 2 manifest.
+    pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    /// Docker manifest list.
+    pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    /// cosign's simple signing payload, one layer a signature.
+    pub const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+    /// A DSSE envelope, one layer an attestation.
+    pub const DSSE: &str = "application/vnd.dsse.envelope.v1+json";
+    /// The common start of the media types of Sigstore bundles.
+    pub const BUNDLE_PREFIX: &str = "application/vnd.dev.sigstore.bundle";
+    /// The empty configuration that artifact manifests carry.
+    pub const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
+}
+
+/// What a manifest, layer or configuration is: type, digest and size in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// Media type of what is described.
+    pub media_type: String,
+    /// Digest of what is described.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Free annotations; cosign keeps signatures here.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "null_as_none")]
+    pub annotations: Option<BTreeMap<String, String>>,
+}
+
+/// One entry of an index.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IndexEntry {
+    /// Media type of the manifest.
+    #[serde(default)]
+    pub media_type: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What kind of artifact the manifest is, in referrers answers.
+    #[serde(default)]
+    pub artifact_type: Option<String>,
+    /// Annotations copied from the manifest, in referrers answers.
+    #[serde(default, deserialize_with = "null_as_none")]
+    pub annotations: Option<BTreeMap<String, String>>,
+}
+
+/// An image (or artifact) manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageManifest {
+    /// 2 in every version of the format.
+    pub schema_version: u32,
+    /// The type that the document gives itself.
+    #[serde(default)]
+    pub media_type: Option<String>,
+    /// What kind of artifact this is; absent for plain images.
+    #[serde(default)]
+    pub artifact_type: Option<String>,
+    /// The configuration; its digest is containerd's image id.
+    pub config: Descriptor,
+    /// Layers, in order.
+    pub layers: Vec<Descriptor>,
+    /// The manifest that this one refers to, for signatures and attestations.
+    #[serde(default)]
+    pub subject: Option<Descriptor>,
+}
+
+/// An index of manifests.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Index {
+    /// 2 in every version of the format.
+    pub schema_version: u32,
+    /// The type that the document gives itself.
+    #[serde(default)]
+    pub media_type: Option<String>,
+    /// The manifests listed.
+    pub manifests: Vec<IndexEntry>,
+}
+
+/// A manifest of either kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Manifest {
+    /// One image or artifact.
+    Image(ImageManifest),
+    /// Several, by platform.
+    Index(Index),
+}
+
+/// Why a document is not a manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Over [`MANIFEST_LIMIT`].
+    #[error("manifest is larger than {MANIFEST_LIMIT} bytes")]
+    TooLarge,
+    /// Not JSON, or a field is missing or of another type.
+    #[error("manifest cannot be read")]
+    Json(#[source] serde_json::Error),
+    /// `schemaVersion` is not 2.
+    #[error("manifest has schema version {0}, only 2 is read")]
+    SchemaVersion(u32),
+    /// Carries both `manifests` and `layers` or `config`.
+    #[error("manifest is both an index and an image")]
+    Ambiguous,
+    /// The media types around and inside disagree, or are not ones of a manifest.
+    #[error("manifest has media type `{declared}`, but is {shape}")]
+    MediaType {
+        /// What was declared.
+        declared: String,
+        /// What its shape is.
+        shape: &'static str,
+    },
+}
+
+impl Manifest {
+    /// Reads a manifest that was served as `content_type` (parameters after `;` are ignored).
+    ///
+    /// # Errors
+    /// [`ManifestError`]: too large, not JSON, ambiguous, or of another type than declared.
+    pub fn parse(content_type: Option<&str>, bytes: &[u8]) -> Result<Self, ManifestError> {
+        if bytes.len() > MANIFEST_LIMIT {
+            return Err(ManifestError::TooLarge);
+        }
+        let shape: Shape = serde_json::from_slice(bytes).map_err(ManifestError::Json)?;
+        let manifest = match (&shape.manifests, &shape.layers, &shape.config) {
+            (Some(_), None, None) => Self::Index(serde_json::from_slice(bytes).map_err(ManifestError::Json)?),
+            (Some(_), _, _) => return Err(ManifestError::Ambiguous),
+            (None, _, _) => Self::Image(serde_json::from_slice(bytes).map_err(ManifestError::Json)?),
+        };
+        let (version, inner, shape, allowed) = match &manifest {
+            Self::Image(image) => (image.schema_version, &image.media_type, "an image manifest", IMAGE_TYPES),
+            Self::Index(index) => (index.schema_version, &index.media_type, "an index", INDEX_TYPES),
+        };
+        if version != 2 {
+            return Err(ManifestError::SchemaVersion(version));
+        }
+        let outer = content_type.map(|value| value.split(';').next().unwrap_or(value).trim());
+        for declared in [outer, inner.as_deref()].into_iter().flatten() {
+            if !allowed.contains(&declared) {
+                let declared = declared.chars().filter(|c| !c.is_control()).take(100).collect();
+                return Err(ManifestError::MediaType { declared, shape });
+            }
+        }
+        if let (Some(outer), Some(inner)) = (outer, inner.as_deref())
+            && outer != inner
+        {
+            let declared = format!("{outer}, inside {inner}");
+            return Err(ManifestError::MediaType { declared, shape });
+        }
+        Ok(manifest)
+    }
+}
+
+#[derive(Deserialize)]
+struct Shape {
+    #[serde(default)]
+    manifests: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    layers: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    config: Option<serde::de::IgnoredAny>,
+}
+
+/// Go writes an empty map as `null`.
+fn null_as_none<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::<T>::deserialize(deserializer)
+}
+
+const IMAGE_TYPES: &[&str] = &[media_type::OCI_MANIFEST, media_type::DOCKER_MANIFEST];
+const INDEX_TYPES: &[&str] = &[media_type::OCI_INDEX, media_type::DOCKER_LIST];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(inner: &str) -> Vec<u8> {
+        let digest = Digest::of(b"{}");
+        format!(
+            r#"{{"schemaVersion":2,"mediaType":"{inner}","config":{{"mediaType":"x","digest":"{digest}","size":2}},"layers":[]}}"#
+        )
+        .into_bytes()
+    }
+
+    #[test]
+    fn reads_an_image_and_an_index() {
+        let bytes = image(media_type::OCI_MANIFEST);
+        assert!(matches!(Manifest::parse(Some(media_type::OCI_MANIFEST), &bytes), Ok(Manifest::Image(_))));
+        let index = format!(
+            r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"m","digest":"{}","size":1,"annotations":null}}]}}"#,
+            Digest::of(b"x")
+        );
+        assert!(matches!(
+            Manifest::parse(Some("application/vnd.oci.image.index.v1+json; charset=utf-8"), index.as_bytes()),
+            Ok(Manifest::Index(_))
+        ));
+    }
+
+    #[test]
+    fn refuses_media_types_that_disagree() {
+        let bytes = image(media_type::OCI_MANIFEST);
+        for declared in [media_type::OCI_INDEX, media_type::DOCKER_MANIFEST, "text/html"] {
+            assert!(
+                matches!(Manifest::parse(Some(declared), &bytes), Err(ManifestError::MediaType { .. })),
+                "{declared}"
+            );
+        }
+        assert!(matches!(
+            Manifest::parse(None, &image(media_type::OCI_INDEX)),
+            Err(ManifestError::MediaType { .. })
+        ));
+    }
+
+    #[test]
+    fn refuses_a_document_that_is_both() {
+        let both = br#"{"schemaVersion":2,"manifests":[],"layers":[]}"#;
+        assert!(matches!(Manifest::parse(None, both), Err(ManifestError::Ambiguous)));
+    }
+
+    #[test]
+    fn refuses_what_is_too_large_or_not_json() {
+        assert!(matches!(
+            Manifest::parse(None, &vec![b' '; MANIFEST_LIMIT + 1]),
+            Err(ManifestError::TooLarge)
+        ));
+        assert!(matches!(Manifest::parse(None, b"<html>"), Err(ManifestError::Json(_))));
+        assert!(matches!(
+            Manifest::parse(None, br#"{"schemaVersion":1,"manifests":[]}"#),
+            Err(ManifestError::SchemaVersion(1))
+        ));
+    }
+}

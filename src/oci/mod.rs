@@ -1,0 +1,15 @@
+//! Names and documents of the OCI image and distribution specifications, as values that cannot be invalid.
+//!
+//! Everything here parses foreign text: references from the kubelet, digests and manifests from
+//! registries. Parsing is strict, bounded and free of I/O; what does not fit the grammar is an
+//! error, never a guess.
+
+mod digest;
+mod manifest;
+mod reference;
+
+pub use digest::{Digest, DigestError};
+pub use manifest::{
+    Descriptor, ImageManifest, Index, IndexEntry, MANIFEST_LIMIT, Manifest, ManifestError, media_type,
+};
+pub use reference::{Reference, ReferenceError, Repository, RequestedImage};
