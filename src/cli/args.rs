@@ -1,0 +1,211 @@
+//! What each command takes.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Verifies every container image at pull time, between the kubelet and containerd.
+#[derive(Debug, Parser)]
+#[command(name = "pullgate", version, propagate_version = true, after_help = "\
+Exit codes: 0 yes or done, 1 a definite no, 2 usage, config or policy error, 3 could not find out.\n\
+First steps: `pullgate check` shows what the config and the policies say, `pullgate verify IMAGE` what \
+they mean for one image, `mode: audit` in the config reports without refusing.")]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon (normally started by systemd)
+    Serve(Serve),
+    /// Judge images as a pull would, without containerd
+    Verify(Verify),
+    /// Validate the config and the policies, and say what they refuse and report
+    Check(Check),
+    /// Show what the running daemon does
+    Status(Status),
+    /// Make the running daemon read config and policies again; the old ones stay if that fails
+    Reload(Reload),
+    /// Look at or tend the cache of verified digests
+    Cache(Cache),
+    /// Print the completions of a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the man page (roff)
+    Man,
+}
+
+/// Text for people or JSON for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Text,
+    /// For programs; carries a schemaVersion
+    Json,
+}
+
+/// `serve`
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// The config file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+}
+
+/// `verify`
+#[derive(Debug, Args)]
+#[command(after_help = "Example: pullgate verify -p policies/ registry.example/app:v1 --explain")]
+pub struct Verify {
+    /// Image references
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+    /// A policy file or folder; without it the config's policies apply (repeatable)
+    #[arg(short, long, value_name = "FILE")]
+    pub policy: Vec<PathBuf>,
+    /// The config file; with --policy it is read only where it is named
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A folder with docker's config.json, for registry credentials
+    #[arg(long, value_name = "DIR")]
+    pub docker_config: Option<PathBuf>,
+    /// What to say of an image that no rule covers
+    #[arg(long, value_name = "ACTION")]
+    pub unmatched: Option<UnmatchedArgument>,
+    /// Judge as if pulled for a pod in this namespace
+    #[arg(long, value_name = "NS")]
+    pub namespace: Option<String>,
+    /// A label of that pod (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    pub pod_label: Vec<(String, String)>,
+    /// Output form
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: Output,
+    /// Print the whole tree of each decision
+    #[arg(long)]
+    pub explain: bool,
+    /// A trusted_root.json instead of the config's trust root
+    #[arg(long, value_name = "FILE")]
+    pub trusted_root: Option<PathBuf>,
+    /// Speak plain HTTP with the registries of these images (loopback needs no word)
+    #[arg(long)]
+    pub plain_http: bool,
+    /// Exit with 1 also where only an Audit rule fails
+    #[arg(long)]
+    pub fail_on_audit: bool,
+}
+
+/// What to do with an image that no rule covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum UnmatchedArgument {
+    /// Allowed
+    Allow,
+    /// Denied
+    Deny,
+}
+
+/// `check`
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The config file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A policy file or folder (repeatable)
+    #[arg(short, long, value_name = "FILE")]
+    pub policy: Vec<PathBuf>,
+    /// Warnings are errors too
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// List the present images that policy would refuse, with rule and cause
+    #[arg(long)]
+    pub would_deny: bool,
+    /// Output form
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: Output,
+    /// Where the daemon listens for commands
+    #[command(flatten)]
+    pub control: ControlSocket,
+}
+
+/// `reload`
+#[derive(Debug, Args)]
+pub struct Reload {
+    /// Where the daemon listens for commands
+    #[command(flatten)]
+    pub control: ControlSocket,
+}
+
+/// The control socket of the daemon.
+#[derive(Debug, Args)]
+pub struct ControlSocket {
+    /// The daemon's control socket
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
+    pub control: PathBuf,
+}
+
+/// `cache`
+#[derive(Debug, Args)]
+pub struct Cache {
+    /// What to do with it
+    #[command(subcommand)]
+    pub action: CacheAction,
+}
+
+/// What `cache` does.
+#[derive(Debug, Subcommand)]
+pub enum CacheAction {
+    /// One line an image: digest, source, age
+    List(CacheScope),
+    /// What is kept of one image
+    Show {
+        /// The image, as repository@sha256:…
+        image: String,
+        /// Where to look
+        #[command(flatten)]
+        scope: CacheScope,
+    },
+    /// Forget verdicts and admissions; images are verified again when they are next asked for
+    Purge {
+        /// Only this repository, or repository@sha256:…
+        image: Option<String>,
+        /// Where to look
+        #[command(flatten)]
+        scope: CacheScope,
+    },
+}
+
+/// Where the cache is and how to print it.
+#[derive(Debug, Args)]
+pub struct CacheScope {
+    /// The daemon's control socket; the folder is opened where no daemon answers
+    #[command(flatten)]
+    pub control: ControlSocket,
+    /// The config that names the cache's folder
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+    /// Output form
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a label is KEY=VALUE".to_owned()),
+    }
+}
+
+/// Where the package puts the config.
+pub(super) const DEFAULT_CONFIG: &str = "/etc/pullgate/config.yaml";
+/// Where the daemon listens for commands unless the config says otherwise.
+const DEFAULT_CONTROL: &str = "/run/pullgate/control.sock";
