@@ -136,7 +136,9 @@ impl Audit {
     #[must_use]
     pub fn new(registry: &mut Registry) -> Self {
         // 50 us to 100 s: a cached verdict takes microseconds, a slow registry seconds.
-        let phases = Family::new_with_constructor((|| Histogram::new(exponential_buckets(0.000_05, 4.0, 11))) as fn() -> _);
+        let phases = Family::new_with_constructor(
+            (|| Histogram::new(exponential_buckets(0.000_05, 4.0, 11))) as fn() -> _,
+        );
         let audit = Self {
             verdicts: Family::default(),
             phases,
@@ -153,14 +155,30 @@ impl Audit {
         registry.register("verdicts", "Decisions by verdict, reason and source", audit.verdicts.clone());
         registry.register("phase_seconds", "Time of each phase of a pull", audit.phases.clone());
         registry.register("faults", "Decisions that were not reached, by reason", audit.faults.clone());
-        registry.register("image_status_hidden", "ImageStatus answers that hid an image", audit.hidden.clone());
+        registry.register(
+            "image_status_hidden",
+            "ImageStatus answers that hid an image",
+            audit.hidden.clone(),
+        );
         registry.register("verifications", "Verifications that were run", audit.verifications.clone());
         registry.register("pull_only_rules", "Rules enforced at pull only", audit.pull_only_rules.clone());
-        registry.register("undecided_images", "Present images not decided yet", audit.undecided_images.clone());
+        registry.register(
+            "undecided_images",
+            "Present images not decided yet",
+            audit.undecided_images.clone(),
+        );
         registry.register("denied_images", "Present images that policy refuses", audit.denied_images.clone());
-        registry.register("tag_records_failed", "Tag records that stayed invisible", audit.tag_records_failed.clone());
+        registry.register(
+            "tag_records_failed",
+            "Tag records that stayed invisible",
+            audit.tag_records_failed.clone(),
+        );
         registry.register("upstream_up", "1 while containerd answers", audit.upstream_up.clone());
-        registry.register("snapshot_loaded_timestamp_seconds", "Load time of the policies", audit.snapshot_loaded.clone());
+        registry.register(
+            "snapshot_loaded_timestamp_seconds",
+            "Load time of the policies",
+            audit.snapshot_loaded.clone(),
+        );
         audit
     }
 
@@ -184,14 +202,32 @@ impl Audit {
         let times = phases.text();
         if line.verdict == "allow" && !line.would_deny {
             tracing::info!(
-                image = line.image, digest, namespace = line.namespace, pod = line.pod, policy = line.policy,
-                rule = line.rule, verdict = line.verdict, reason = line.reason, source = line.source, times, "{message}"
+                image = line.image,
+                digest,
+                namespace = line.namespace,
+                pod = line.pod,
+                policy = line.policy,
+                rule = line.rule,
+                verdict = line.verdict,
+                reason = line.reason,
+                source = line.source,
+                times,
+                "{message}"
             );
         } else {
             tracing::warn!(
-                image = line.image, digest, namespace = line.namespace, pod = line.pod, policy = line.policy,
-                rule = line.rule, verdict = line.verdict, reason = line.reason, source = line.source,
-                causes = line.causes, times, "{message}"
+                image = line.image,
+                digest,
+                namespace = line.namespace,
+                pod = line.pod,
+                policy = line.policy,
+                rule = line.rule,
+                verdict = line.verdict,
+                reason = line.reason,
+                source = line.source,
+                causes = line.causes,
+                times,
+                "{message}"
             );
         }
     }
@@ -218,4 +254,3 @@ impl Audit {
         tracing::info!(image = name, "present on the node, never admitted: answered as absent");
     }
 }
-

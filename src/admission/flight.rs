@@ -84,7 +84,8 @@ where
     {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         // A finished flight is not joined: its result belongs to those who waited for it.
-        let open = slots.get_mut(key).filter(|slot| slot.result.borrow().is_none() && !slot.task.is_finished());
+        let open =
+            slots.get_mut(key).filter(|slot| slot.result.borrow().is_none() && !slot.task.is_finished());
         if let Some(slot) = open {
             slot.waiters += 1;
             return self.seat(key, slot);
@@ -185,14 +186,19 @@ mod tests {
         let flights = Flights::<u8, &'static str>::new();
         let started = Arc::new(Notify::new());
         let go = Arc::new(Notify::new());
-        let first = flights.join(1, who("a"), |_| Sharing::SameCredentials, || {
-            let (started, go) = (started.clone(), go.clone());
-            async move {
-                started.notify_one();
-                go.notified().await;
-                "denied a"
-            }
-        });
+        let first = flights.join(
+            1,
+            who("a"),
+            |_| Sharing::SameCredentials,
+            || {
+                let (started, go) = (started.clone(), go.clone());
+                async move {
+                    started.notify_one();
+                    go.notified().await;
+                    "denied a"
+                }
+            },
+        );
         let second = async {
             started.notified().await;
             let other = flights.join(1, who("b"), |_| Sharing::SameCredentials, || async { "allowed b" });
@@ -219,14 +225,19 @@ mod tests {
         }
         let flights = Flights::<u8, bool>::new();
         let (started, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let join = flights.join(1, who("a"), |_| Sharing::Everybody, || {
-            let (started, guard) = (started.clone(), OnDrop(ended.clone()));
-            async move {
-                let _guard = guard;
-                started.notify_one();
-                std::future::pending::<bool>().await
-            }
-        });
+        let join = flights.join(
+            1,
+            who("a"),
+            |_| Sharing::Everybody,
+            || {
+                let (started, guard) = (started.clone(), OnDrop(ended.clone()));
+                async move {
+                    let _guard = guard;
+                    started.notify_one();
+                    std::future::pending::<bool>().await
+                }
+            },
+        );
         tokio::select! { _ = join => unreachable!("never ends"), () = started.notified() => {} }
         ended.notified().await;
     }

@@ -7,10 +7,15 @@ use clap_complete::Shell;
 
 /// Verifies every container image at pull time, between the kubelet and containerd.
 #[derive(Debug, Parser)]
-#[command(name = "pullgate", version, propagate_version = true, after_help = "\
+#[command(
+    name = "pullgate",
+    version,
+    propagate_version = true,
+    after_help = "\
 Exit codes: 0 yes or done, 1 a definite no, 2 usage, config or policy error, 3 could not find out.\n\
 First steps: `pullgate check` shows what the config and the policies say, `pullgate verify IMAGE` what \
-they mean for one image, `mode: audit` in the config reports without refusing.")]
+they mean for one image, `mode: audit` in the config reports without refusing."
+)]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]

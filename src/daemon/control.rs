@@ -28,9 +28,9 @@ pub enum Request {
         would_deny: bool,
     },
     /// Read config and policies again.
-    Reload,
+    Reload {},
     /// The admissions and verdicts kept.
-    CacheList,
+    CacheList {},
     /// What is kept of one image.
     CacheShow {
         /// `repository@sha256:…`
@@ -243,7 +243,8 @@ mod tests {
         let (_folder, path) = daemon().await;
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let asked = path.clone();
-        let answer = tokio::task::spawn_blocking(move || ask(&asked, &Request::Reload)).await.unwrap().unwrap();
+        let answer =
+            tokio::task::spawn_blocking(move || ask(&asked, &Request::Reload {})).await.unwrap().unwrap();
         assert_eq!(answer, Response::good(serde_json::json!({ "asked": "Reload" })));
     }
 
@@ -258,7 +259,7 @@ mod tests {
 
     #[test]
     fn says_that_no_daemon_listens() {
-        let error = ask(Path::new("/nonexistent/control.sock"), &Request::Reload).unwrap_err();
+        let error = ask(Path::new("/nonexistent/control.sock"), &Request::Reload {}).unwrap_err();
         assert!(error.to_string().contains("no daemon answers on /nonexistent/control.sock"), "{error}");
     }
 }

@@ -45,7 +45,7 @@ pub struct Descriptor {
     /// Its size in bytes.
     pub size: u64,
     /// Free annotations; cosign keeps signatures here.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "null_as_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<BTreeMap<String, String>>,
 }
 
@@ -64,7 +64,7 @@ pub struct IndexEntry {
     #[serde(default)]
     pub artifact_type: Option<String>,
     /// Annotations copied from the manifest, in referrers answers.
-    #[serde(default, deserialize_with = "null_as_none")]
+    #[serde(default)]
     pub annotations: Option<BTreeMap<String, String>>,
 }
 
@@ -98,7 +98,8 @@ pub struct Index {
     /// The type that the document gives itself.
     #[serde(default)]
     pub media_type: Option<String>,
-    /// The manifests listed.
+    /// The manifests listed; some registries write `null` for none.
+    #[serde(deserialize_with = "null_as_empty")]
     pub manifests: Vec<IndexEntry>,
 }
 
@@ -146,10 +147,10 @@ impl Manifest {
             return Err(ManifestError::TooLarge);
         }
         let shape: Shape = serde_json::from_slice(bytes).map_err(ManifestError::Json)?;
-        let manifest = match (&shape.manifests, &shape.layers, &shape.config) {
-            (Some(_), None, None) => Self::Index(serde_json::from_slice(bytes).map_err(ManifestError::Json)?),
-            (Some(_), _, _) => return Err(ManifestError::Ambiguous),
-            (None, _, _) => Self::Image(serde_json::from_slice(bytes).map_err(ManifestError::Json)?),
+        let manifest = match (shape.manifests, shape.layers || shape.config) {
+            (true, true) => return Err(ManifestError::Ambiguous),
+            (true, false) => Self::Index(serde_json::from_slice(bytes).map_err(ManifestError::Json)?),
+            (false, _) => Self::Image(serde_json::from_slice(bytes).map_err(ManifestError::Json)?),
         };
         let (version, inner, shape, allowed) = match &manifest {
             Self::Image(image) => (image.schema_version, &image.media_type, "an image manifest", IMAGE_TYPES),
@@ -175,23 +176,23 @@ impl Manifest {
     }
 }
 
+/// Which members are there at all; `null` counts as there.
 #[derive(Deserialize)]
 struct Shape {
-    #[serde(default)]
-    manifests: Option<serde::de::IgnoredAny>,
-    #[serde(default)]
-    layers: Option<serde::de::IgnoredAny>,
-    #[serde(default)]
-    config: Option<serde::de::IgnoredAny>,
+    #[serde(default, deserialize_with = "present")]
+    manifests: bool,
+    #[serde(default, deserialize_with = "present")]
+    layers: bool,
+    #[serde(default, deserialize_with = "present")]
+    config: bool,
 }
 
-/// Go writes an empty map as `null`.
-fn null_as_none<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    Option::<T>::deserialize(deserializer)
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    serde::de::IgnoredAny::deserialize(deserializer).map(|_| true)
+}
+
+fn null_as_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<IndexEntry>, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 const IMAGE_TYPES: &[&str] = &[media_type::OCI_MANIFEST, media_type::DOCKER_MANIFEST];
@@ -240,8 +241,23 @@ mod tests {
 
     #[test]
     fn refuses_a_document_that_is_both() {
-        let both = br#"{"schemaVersion":2,"manifests":[],"layers":[]}"#;
-        assert!(matches!(Manifest::parse(None, both), Err(ManifestError::Ambiguous)));
+        for both in [
+            r#"{"schemaVersion":2,"manifests":[],"layers":[]}"#,
+            r#"{"schemaVersion":2,"manifests":null,"config":{}}"#,
+        ] {
+            assert!(
+                matches!(Manifest::parse(None, both.as_bytes()), Err(ManifestError::Ambiguous)),
+                "{both}"
+            );
+        }
+    }
+
+    #[test]
+    fn reads_null_manifests_as_none() {
+        let empty = br#"{"schemaVersion":2,"manifests":null}"#;
+        assert!(
+            matches!(Manifest::parse(None, empty), Ok(Manifest::Index(index)) if index.manifests.is_empty())
+        );
     }
 
     #[test]
