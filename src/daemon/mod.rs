@@ -1,2 +1,4 @@
 //! (being built)
 pub mod control;
+pub mod logging;
+pub mod metrics;
