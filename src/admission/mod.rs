@@ -1,3 +1,4 @@
 //! (being built)
 pub mod audit;
 mod flight;
+pub mod words;

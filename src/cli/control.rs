@@ -1,0 +1,142 @@
+//! `status` and `reload`: short conversations with the running daemon.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::args::{Output, Reload, Status};
+use super::{Exit, complain, say};
+use crate::daemon::control::{ControlError, Request, Response, ask};
+
+/// `pullgate status`
+pub(super) fn status(arguments: &Status) -> Exit {
+    let body = match request(&arguments.control.control, &Request::Status { would_deny: arguments.would_deny }) {
+        Ok(body) => body,
+        Err(exit) => return exit,
+    };
+    match arguments.output {
+        Output::Json => say(with_version(&body)),
+        Output::Text => print_status(&body, arguments.would_deny),
+    }
+    let degraded = body.get("degraded").is_some_and(|degraded| !degraded.is_null());
+    let refused = list(&body, "wouldDeny").next().is_some();
+    if degraded || (arguments.would_deny && refused) { Exit::No } else { Exit::Done }
+}
+
+/// `pullgate reload`
+pub(super) fn reload(arguments: &Reload) -> Exit {
+    match request(&arguments.control.control, &Request::Reload {}) {
+        Ok(body) => {
+            say(text(&body, "message"));
+            Exit::Done
+        }
+        Err(exit) => exit,
+    }
+}
+
+/// Asks, and turns what went wrong into a line on stderr and an exit code.
+pub(super) fn request(control: &Path, request: &Request) -> Result<Value, Exit> {
+    match ask(control, request) {
+        Ok(Response { error: None, body, .. }) => Ok(body),
+        Ok(Response { error: Some(error), .. }) => {
+            complain(error);
+            Err(Exit::No)
+        }
+        Err(error @ ControlError::NoDaemon { .. }) => {
+            complain(error);
+            Err(Exit::Unknown)
+        }
+        Err(error) => {
+            complain(error);
+            Err(Exit::Unknown)
+        }
+    }
+}
+
+/// The body as one JSON object with its `schemaVersion`.
+pub(super) fn with_version(body: &Value) -> Value {
+    let mut object = serde_json::Map::new();
+    object.insert("schemaVersion".to_owned(), Value::from(1));
+    match body {
+        Value::Object(members) => object.extend(members.clone()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            object.insert("items".to_owned(), body.clone());
+        }
+    }
+    Value::Object(object)
+}
+
+fn print_status(body: &Value, would_deny: bool) {
+    for (title, field) in [
+        ("mode", "mode"),
+        ("policies", "policies"),
+        ("snapshot", "snapshot"),
+        ("containerd", "containerd"),
+        ("cache", "cache"),
+        ("images", "images"),
+        ("exempt namespaces", "exemptNamespaces"),
+        ("degraded", "degraded"),
+    ] {
+        if let Some(value) = body.get(field).filter(|value| !value.is_null()) {
+            say(format_args!("{title:<18} {}", plain(value)));
+        }
+    }
+    for warning in list(body, "warnings") {
+        say(format_args!("{:<18} {}", "warning", plain(warning)));
+    }
+    if !would_deny {
+        return;
+    }
+    let mut any = false;
+    for image in list(body, "wouldDeny") {
+        any = true;
+        say(format_args!(
+            "would deny         {} {}/{}: {}",
+            text(image, "image"),
+            text(image, "policy"),
+            text(image, "rule"),
+            text(image, "cause")
+        ));
+    }
+    if !any {
+        say("would deny         nothing that is present");
+    }
+}
+
+/// Objects as `key value, key value`; lists with commas.
+pub(super) fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Object(members) => {
+            members.iter().map(|(key, value)| format!("{key} {}", plain(value))).collect::<Vec<_>>().join(", ")
+        }
+        Value::Array(items) if items.is_empty() => "none".to_owned(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
+    }
+}
+
+fn list<'a>(body: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
+    body.get(field).and_then(Value::as_array).into_iter().flatten()
+}
+
+/// A member of an object, as plain text.
+pub(super) fn text(object: &Value, field: &str) -> String {
+    object.get(field).map(plain).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_carries_a_schema_version() {
+        assert_eq!(with_version(&serde_json::json!({"a": 1})), serde_json::json!({"schemaVersion": 1, "a": 1}));
+        assert_eq!(with_version(&serde_json::json!([1])), serde_json::json!({"schemaVersion": 1, "items": [1]}));
+    }
+
+    #[test]
+    fn exit_3_where_no_daemon_listens() {
+        assert_eq!(request(Path::new("/nonexistent/c.sock"), &Request::Reload {}), Err(Exit::Unknown));
+    }
+}
