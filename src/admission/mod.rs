@@ -1,4 +1,5 @@
 //! (being built)
 pub mod audit;
 mod flight;
+mod guard;
 pub mod words;
