@@ -1,1 +1,503 @@
-//! (being built)
+//! What a registry says about an image: its digest, its manifest, the signatures stored for it.
+//!
+//! Decides nothing about images. It answers in three values: there, definitely not there, or a
+//! [`Fault`]. A registry is not trusted: every body is bounded and, where its digest is known,
+//! hashed against it; a manifest must be what it is labelled as; credentials stay with the host
+//! they are for. What a registry *claims* (a tag's digest, a list of referrers) is only ever a
+//! claim: the caller pins the digest and verifies the signatures.
+//!
+//! Few round trips: no ping, no manifest before its tag's digest is needed, one token for all who
+//! wait for it, and what a host lacks (authentication, a referrers API) is remembered. Order of one
+//! look-up: scheme ([`Client`]), authorization (`auth`), slot, redirects and body (`http`).
+//!
+//! All bounds are those of design.md; every wait ends by [`Timeouts`], and the whole of a
+//! verification by the caller's own deadline. Dropping a future stops its requests.
+
+mod auth;
+mod credentials;
+mod http;
+mod referrers;
+mod signatures;
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ::http::{Method, StatusCode};
+use reqwest::Url;
+
+pub use self::credentials::{AuthConfig, Credentials, DockerConfig};
+
+use self::auth::{Asker, Tokens};
+use self::http::{Answer, Call, Scheme, Step, Transport};
+use crate::oci::{Digest, MANIFEST_LIMIT, Manifest, Reference, Repository};
+use crate::outcome::{Fault, FaultReason};
+
+/// Looks things up in registries. One for the whole process; shared behind an `Arc`.
+pub struct Client {
+    transport: Transport,
+    tokens: Tokens,
+}
+
+/// How registries are reached.
+#[derive(Debug, Clone)]
+pub struct RegistryOptions {
+    /// Hosts (with their port) that speak plain HTTP. Loopback hosts with a port need not be listed.
+    pub plain_http: Vec<String>,
+    /// Certificate authorities besides the system's.
+    pub certificate_authorities: Vec<CertificateAuthority>,
+    /// Requests to one host at once.
+    pub concurrency_per_host: NonZeroUsize,
+    /// How long is waited.
+    pub timeouts: Timeouts,
+}
+
+/// A file of certificate authorities.
+#[derive(Debug, Clone)]
+pub struct CertificateAuthority {
+    /// Its name, for messages.
+    pub name: String,
+    /// Its content: one or more PEM certificates.
+    pub pem: Vec<u8>,
+}
+
+/// How long one request may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// Until the connection is up, TLS included.
+    pub connect: Duration,
+    /// Between two pieces of an answer.
+    pub idle: Duration,
+    /// In all, redirects and body included, once the host has a free slot.
+    pub request: Duration,
+}
+
+/// An image's repository and the digest that its reference stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedImage {
+    /// Where it is.
+    pub repository: Repository,
+    /// What it is, by the registry's claim or by the reference itself.
+    pub digest: Digest,
+}
+
+/// Of which image evidence is looked for, where and as whom.
+#[derive(Debug, Clone, Copy)]
+pub struct EvidenceRequest<'a> {
+    /// Where: the image's repository, or another one for signatures.
+    pub repository: &'a Repository,
+    /// The image.
+    pub digest: &'a Digest,
+    /// As whom.
+    pub credentials: &'a Credentials,
+    /// Whether this registry has shown that it lets these credentials in.
+    pub manifest: ManifestAccess,
+    /// The bytes that this verdict may still read.
+    pub budget: &'a Budget,
+}
+
+/// Whether the image's manifest in the same repository was served (by HEAD or GET) to the same
+/// credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ManifestAccess {
+    /// It was: a 401 or 403 for a signature tag then means that there is none (rule D4).
+    Served,
+    /// Not known: a 401 or 403 is a fault.
+    Unknown,
+}
+
+/// The bytes of evidence that one verdict may read, over all look-ups.
+#[derive(Debug)]
+pub struct Budget(AtomicUsize);
+
+/// What requests are counted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RequestClass {
+    /// HEAD of a tag.
+    Resolve,
+    /// GET of a manifest, by tag or digest.
+    Manifest,
+    /// GET of a blob.
+    Blob,
+    /// GET of a page of referrers.
+    Referrers,
+    /// A token from a realm.
+    Token,
+}
+
+/// How many requests were sent, redirects and retries included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RequestCounts {
+    /// [`RequestClass::Resolve`].
+    pub resolve: u64,
+    /// [`RequestClass::Manifest`].
+    pub manifest: u64,
+    /// [`RequestClass::Blob`].
+    pub blob: u64,
+    /// [`RequestClass::Referrers`].
+    pub referrers: u64,
+    /// [`RequestClass::Token`].
+    pub token: u64,
+}
+
+/// Why the client cannot be set up, or credentials cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// A file of certificate authorities holds none, or a broken one.
+    #[error("{0}: not a file of PEM certificates")]
+    CertificateAuthority(String),
+    /// TLS could not be set up.
+    #[error("registry client cannot be set up")]
+    Client(#[source] reqwest::Error),
+    /// The system gives no random bytes.
+    #[error("system gives no random bytes")]
+    Randomness,
+    /// The `auth` field of credentials is not base64 of `user:password`.
+    #[error("`auth` of registry credentials is not base64 of user:password")]
+    Auth,
+    /// A docker config file is not one.
+    #[error("docker config file cannot be read at line {line} column {column}")]
+    DockerConfig {
+        /// Where reading stopped.
+        line: usize,
+        /// Where in the line.
+        column: usize,
+    },
+}
+
+impl Client {
+    /// Sets up TLS; opens no connection.
+    ///
+    /// # Errors
+    /// [`RegistryError`] if a certificate authority cannot be read.
+    pub fn new(options: &RegistryOptions) -> Result<Self, RegistryError> {
+        Ok(Self { transport: Transport::new(options)?, tokens: Tokens::new()? })
+    }
+
+    /// The digest that `reference` stands for. With a digest in it: that, without a request. Else
+    /// one HEAD, and a GET where its answer has no digest.
+    ///
+    /// # Errors
+    /// A [`Fault`]: `registry-denied` for 401 and 403, `image-not-found` for 404, `registry-error`
+    /// for another answer, `registry-unreachable` or `timeout` without one.
+    pub async fn resolve(
+        &self,
+        reference: &Reference,
+        credentials: &Credentials,
+    ) -> Result<ResolvedImage, Fault> {
+        let repository = reference.repository().clone();
+        if let Some(digest) = reference.digest() {
+            return Ok(ResolvedImage { repository, digest });
+        }
+        let step = Step::new(reference.normalised_form());
+        let tag = reference
+            .tag()
+            .ok_or_else(|| step.fault(FaultReason::ReferenceInvalid, "neither tag nor digest"))?;
+        let head = Ask {
+            class: RequestClass::Resolve,
+            method: Method::HEAD,
+            tail: format!("manifests/{tag}"),
+            accept: MANIFEST_TYPES,
+            limit: 0,
+        };
+        let answer = self.ask(&step, &repository, credentials, head).await?;
+        let no_head = matches!(answer.status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED);
+        if !answer.status.is_success() && !no_head {
+            return Err(step.status_fault(&answer));
+        }
+        if answer.status.is_success()
+            && let Some(digest) = claimed_digest(&step, &answer)?
+        {
+            return Ok(ResolvedImage { repository, digest });
+        }
+        let answer = self.ask(&step, &repository, credentials, Ask::manifest(tag, MANIFEST_LIMIT)).await?;
+        if !answer.status.is_success() {
+            return Err(step.status_fault(&answer));
+        }
+        let (_, digest) = read_manifest(&step, &answer)?;
+        Ok(ResolvedImage { repository, digest })
+    }
+
+    /// The manifest of that digest; its bytes were hashed.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`]; `registry-error` for other bytes than the digest's, or no manifest.
+    pub async fn manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        credentials: &Credentials,
+    ) -> Result<Manifest, Fault> {
+        let step = Step::new(format!("{repository}@{digest}"));
+        let answer = self
+            .ask(&step, repository, credentials, Ask::manifest(&digest.to_string(), MANIFEST_LIMIT))
+            .await?;
+        if !answer.status.is_success() {
+            return Err(step.status_fault(&answer));
+        }
+        check_digest(&step, &answer.body, digest)?;
+        Ok(read_manifest(&step, &answer)?.0)
+    }
+
+    /// Requests sent since the client was made.
+    #[must_use]
+    pub fn requests(&self) -> RequestCounts {
+        self.transport.counts()
+    }
+
+    async fn ask(
+        &self,
+        step: &Step,
+        repository: &Repository,
+        credentials: &Credentials,
+        ask: Ask,
+    ) -> Result<Answer, Fault> {
+        let name = network_host(repository.host());
+        let host = self.transport.host(name);
+        let asker = Asker { repository, credentials, host: &host };
+        let schemes = self.transport.schemes(name, &host);
+        let mut refused = None;
+        for scheme in schemes {
+            let call = ask.call(step, *scheme, name, repository)?;
+            let result = self.tokens.send(&self.transport, step, &call, asker).await;
+            if schemes.len() == 1 {
+                return result;
+            }
+            // A TLS server answers plain HTTP with 400, an alert or a closed connection.
+            match result {
+                Ok(answer) if *scheme == Scheme::Http && answer.status == StatusCode::BAD_REQUEST => {
+                    refused = Some(Ok(answer));
+                }
+                Ok(answer) => {
+                    host.remember_scheme(*scheme);
+                    return Ok(answer);
+                }
+                Err(fault) if fault.reason == FaultReason::Timeout => return Err(fault),
+                Err(fault) => refused = refused.filter(Result::is_ok).or(Some(Err(fault))),
+            }
+        }
+        refused.unwrap_or_else(|| Err(step.fault(FaultReason::Internal, "no scheme to try")))
+    }
+
+    /// A further page, at an address that the registry gave.
+    async fn ask_at(&self, step: &Step, request: &EvidenceRequest<'_>, call: &Call) -> Result<Answer, Fault> {
+        let host = self.transport.host(network_host(request.repository.host()));
+        let asker = Asker { repository: request.repository, credentials: request.credentials, host: &host };
+        self.tokens.send(&self.transport, step, call, asker).await
+    }
+
+    /// The blob of that digest and of at most `size` bytes.
+    async fn blob(
+        &self,
+        step: &Step,
+        request: &EvidenceRequest<'_>,
+        digest: &Digest,
+        size: usize,
+    ) -> Result<Vec<u8>, Fault> {
+        let ask = Ask {
+            class: RequestClass::Blob,
+            method: Method::GET,
+            tail: format!("blobs/{digest}"),
+            accept: "*/*",
+            limit: size,
+        };
+        let answer = self.ask(step, request.repository, request.credentials, ask).await?;
+        if !answer.status.is_success() {
+            return Err(stored_fault(step, &answer));
+        }
+        check_digest(step, &answer.body, digest)?;
+        Ok(answer.body)
+    }
+}
+
+impl Default for RegistryOptions {
+    fn default() -> Self {
+        Self {
+            plain_http: Vec::new(),
+            certificate_authorities: Vec::new(),
+            concurrency_per_host: NonZeroUsize::MIN.saturating_add(3),
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            idle: Duration::from_secs(10),
+            request: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Budget {
+    /// The budget of one verdict: 32 MiB.
+    #[must_use]
+    pub const fn verdict() -> Self {
+        Self::of(32 * 1024 * 1024)
+    }
+
+    /// A budget of so many bytes.
+    #[must_use]
+    pub const fn of(bytes: usize) -> Self {
+        Self(AtomicUsize::new(bytes))
+    }
+
+    /// What is left.
+    #[must_use]
+    pub fn remaining(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Takes `bytes`, or nothing if there are not so many.
+    fn take(&self, bytes: usize) -> Option<()> {
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes))
+            .ok()
+            .map(drop)
+    }
+}
+
+impl RequestClass {
+    /// Every class.
+    pub const ALL: &'static [Self] =
+        &[Self::Resolve, Self::Manifest, Self::Blob, Self::Referrers, Self::Token];
+
+    /// Its name in metrics.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Resolve => "resolve",
+            Self::Manifest => "manifest",
+            Self::Blob => "blob",
+            Self::Referrers => "referrers",
+            Self::Token => "token",
+        }
+    }
+}
+
+impl RequestCounts {
+    /// The requests of one class.
+    #[must_use]
+    pub const fn of(&self, class: RequestClass) -> u64 {
+        match class {
+            RequestClass::Resolve => self.resolve,
+            RequestClass::Manifest => self.manifest,
+            RequestClass::Blob => self.blob,
+            RequestClass::Referrers => self.referrers,
+            RequestClass::Token => self.token,
+        }
+    }
+
+    /// All requests.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        RequestClass::ALL.iter().map(|class| self.of(*class)).sum()
+    }
+
+    const fn set(&mut self, class: RequestClass, count: u64) {
+        match class {
+            RequestClass::Resolve => self.resolve = count,
+            RequestClass::Manifest => self.manifest = count,
+            RequestClass::Blob => self.blob = count,
+            RequestClass::Referrers => self.referrers = count,
+            RequestClass::Token => self.token = count,
+        }
+    }
+}
+
+/// One question to a repository; `tail` follows `/v2/<path>/`.
+#[derive(Clone)]
+struct Ask {
+    class: RequestClass,
+    method: Method,
+    tail: String,
+    accept: &'static str,
+    limit: usize,
+}
+
+impl Ask {
+    fn manifest(tag_or_digest: &str, limit: usize) -> Self {
+        Self {
+            class: RequestClass::Manifest,
+            method: Method::GET,
+            tail: format!("manifests/{tag_or_digest}"),
+            accept: MANIFEST_TYPES,
+            limit,
+        }
+    }
+
+    fn call(&self, step: &Step, scheme: Scheme, host: &str, repository: &Repository) -> Result<Call, Fault> {
+        let text = format!("{}://{host}/v2/{}/{}", scheme.name(), repository.path(), self.tail);
+        let url = Url::parse(&text)
+            .map_err(|_| step.fault(FaultReason::ReferenceInvalid, "registry's name is not one of a host"))?;
+        Ok(Call {
+            class: self.class,
+            method: self.method.clone(),
+            url,
+            accept: self.accept,
+            authorization: None,
+            form: None,
+            limit: self.limit,
+        })
+    }
+}
+
+/// Docker Hub's API is not at the name that its references carry.
+fn network_host(host: &str) -> &str {
+    if host == "docker.io" { "registry-1.docker.io" } else { host }
+}
+
+/// `Docker-Content-Digest`; none if it is missing.
+fn claimed_digest(step: &Step, answer: &Answer) -> Result<Option<Digest>, Fault> {
+    if !answer.headers.contains_key(CONTENT_DIGEST) {
+        return Ok(None);
+    }
+    let odd = || step.fault(FaultReason::RegistryError, "registry's digest header is not a sha256 digest");
+    let text = answer.header(CONTENT_DIGEST).ok_or_else(odd)?;
+    text.parse().map(Some).map_err(|_| odd())
+}
+
+/// Reads a manifest and hashes it; the digest that the answer claims must be its own.
+fn read_manifest(step: &Step, answer: &Answer) -> Result<(Manifest, Digest), Fault> {
+    let digest = Digest::of(&answer.body);
+    if claimed_digest(step, answer)?.is_some_and(|claimed| claimed != digest) {
+        return Err(
+            step.fault(FaultReason::RegistryError, "registry's manifest has another digest than it says")
+        );
+    }
+    let manifest = Manifest::parse(answer.header("content-type"), &answer.body)
+        .map_err(|error| step.fault(FaultReason::RegistryError, &error.to_string()))?;
+    Ok((manifest, digest))
+}
+
+fn check_digest(step: &Step, body: &[u8], digest: &Digest) -> Result<(), Fault> {
+    if Digest::of(body) == *digest {
+        return Ok(());
+    }
+    Err(step.fault(FaultReason::RegistryError, "registry sent other bytes than the digest names"))
+}
+
+/// For something that a manifest lists: if that is not there, the registry is broken, and the image
+/// itself may well be there.
+fn stored_fault(step: &Step, answer: &Answer) -> Fault {
+    if answer.status == StatusCode::NOT_FOUND {
+        return step.fault(FaultReason::RegistryError, "registry lists what it does not have");
+    }
+    step.status_fault(answer)
+}
+
+const CONTENT_DIGEST: &str = "docker-content-digest";
+/// All four kinds of manifest, so that a tag resolves to the same digest as for containerd.
+const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
+    application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.docker.distribution.manifest.v2+json";
+/// design.md, Bounds: payloads and bundles.
+const EVIDENCE_LIMIT: usize = 1024 * 1024;
+/// Requests of one look-up at once; the host's slots bound all look-ups together.
+const PARALLEL: usize = 4;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,374 @@
+//! Credentials for a registry, as the kubelet or a docker config file gives them.
+//!
+//! A secret is in here and in one `Authorization` header, nowhere else: `Debug` is redacted, there
+//! is no `Display`, errors name the field and never its content (serde's own texts quote values, so
+//! they are not passed on), and caches use [`Credentials::keyed_hash`].
+//!
+//! Credentials belong to the host that they name: an entry with a server address for another host
+//! is not used (CVE-2020-15157 and its like: secrets sent to whoever asks).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::DecodePaddingMode;
+use base64::engine::GeneralPurpose;
+use base64::engine::general_purpose::{GeneralPurposeConfig, STANDARD};
+use serde::Deserialize;
+
+use super::RegistryError;
+use crate::oci::{Digest, Repository};
+
+/// What proves to a registry who asks.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// Nothing.
+    Anonymous,
+    /// User and password, for Basic or for a token request.
+    Basic {
+        /// The user.
+        user: String,
+        /// The password.
+        password: String,
+    },
+    /// An OAuth2 refresh token, exchanged for an access token.
+    IdentityToken(String),
+    /// A bearer token, sent to the registry as it is.
+    RegistryToken(String),
+}
+
+/// The fields of a CRI `AuthConfig`; empty means not given.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct AuthConfig {
+    /// The user.
+    pub username: String,
+    /// The password.
+    pub password: String,
+    /// `user:password` in base64.
+    pub auth: String,
+    /// The registry for which this is meant.
+    pub server_address: String,
+    /// An OAuth2 refresh token.
+    pub identity_token: String,
+    /// A bearer token.
+    pub registry_token: String,
+}
+
+/// The `auths` of a docker `config.json`. Credential helpers are not run.
+#[derive(Clone, Default)]
+pub struct DockerConfig {
+    entries: BTreeMap<String, Credentials>,
+}
+
+impl Credentials {
+    /// Reads what the kubelet sent for an image at `host` (the host of its [`Repository`]). Takes
+    /// user and password, else the identity token, else `auth`, in containerd's order, else the
+    /// registry token. A server address that names another host gives [`Credentials::Anonymous`].
+    ///
+    /// # Errors
+    /// [`RegistryError::Auth`] if `auth` is not base64 of `user:password`.
+    pub fn from_auth_config(config: &AuthConfig, host: &str) -> Result<Self, RegistryError> {
+        if !config.server_address.is_empty() && server_host(&config.server_address) != canonical_host(host) {
+            return Ok(Self::Anonymous);
+        }
+        if !config.username.is_empty() {
+            return Ok(Self::Basic { user: config.username.clone(), password: config.password.clone() });
+        }
+        if !config.identity_token.is_empty() {
+            return Ok(Self::IdentityToken(config.identity_token.clone()));
+        }
+        if !config.auth.is_empty() {
+            return basic_from_base64(&config.auth);
+        }
+        if !config.registry_token.is_empty() {
+            return Ok(Self::RegistryToken(config.registry_token.clone()));
+        }
+        Ok(Self::Anonymous)
+    }
+
+    /// HMAC-SHA-256 of `host` and everything in here under `key`, the installation's own: equal for
+    /// equal credentials, useless without the key.
+    #[must_use]
+    pub fn keyed_hash(&self, key: &[u8], host: &str) -> Digest {
+        let (kind, first, second) = match self {
+            Self::Anonymous => ("anonymous", "", ""),
+            Self::Basic { user, password } => ("basic", user.as_str(), password.as_str()),
+            Self::IdentityToken(token) => ("identity", token.as_str(), ""),
+            Self::RegistryToken(token) => ("registry", token.as_str(), ""),
+        };
+        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
+        for part in [kind, canonical_host(host), first, second] {
+            // With its length before it, no two lists of parts are the same bytes.
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part.as_bytes());
+        }
+        let mut hash = [0_u8; 32];
+        hash.copy_from_slice(context.sign().as_ref());
+        Digest::from_bytes(hash)
+    }
+
+    /// The user, where there is one.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        match self {
+            Self::Basic { user, .. } => Some(user),
+            Self::Anonymous | Self::IdentityToken(_) | Self::RegistryToken(_) => None,
+        }
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Anonymous => "Anonymous",
+            Self::Basic { .. } => "Basic(redacted)",
+            Self::IdentityToken(_) => "IdentityToken(redacted)",
+            Self::RegistryToken(_) => "RegistryToken(redacted)",
+        })
+    }
+}
+
+impl fmt::Debug for AuthConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthConfig").field("server_address", &self.server_address).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for DockerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.entries.keys()).finish()
+    }
+}
+
+impl DockerConfig {
+    /// Reads a `config.json`; everything but `auths` is left aside.
+    ///
+    /// # Errors
+    /// [`RegistryError::DockerConfig`] with the place, [`RegistryError::Auth`] for a bad `auth`.
+    pub fn parse(json: &str) -> Result<Self, RegistryError> {
+        let file: DockerFile = serde_json::from_str(json)
+            .map_err(|error| RegistryError::DockerConfig { line: error.line(), column: error.column() })?;
+        let mut entries = BTreeMap::new();
+        for (server, entry) in file.auths {
+            let credentials = entry.credentials()?;
+            if credentials != Credentials::Anonymous {
+                entries.insert(server_key(&server), credentials);
+            }
+        }
+        Ok(Self { entries })
+    }
+
+    /// The entry for `repository`: the longest of `host`, `host/path`… that it lies in.
+    #[must_use]
+    pub fn credentials(&self, repository: &Repository) -> Credentials {
+        let host = canonical_host(repository.host());
+        let mut key = format!("{host}/{}", repository.path());
+        loop {
+            if let Some(credentials) = self.entries.get(&key) {
+                return credentials.clone();
+            }
+            match key.rfind('/') {
+                Some(end) => key.truncate(end),
+                None => return Credentials::Anonymous,
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct DockerFile {
+    #[serde(default)]
+    auths: BTreeMap<String, DockerEntry>,
+}
+
+#[derive(Deserialize)]
+struct DockerEntry {
+    #[serde(default)]
+    username: String,
+    #[serde(default)]
+    password: String,
+    #[serde(default)]
+    auth: String,
+    #[serde(default, rename = "identitytoken")]
+    identity_token: String,
+    #[serde(default, rename = "registrytoken")]
+    registry_token: String,
+}
+
+impl DockerEntry {
+    fn credentials(self) -> Result<Credentials, RegistryError> {
+        // docker puts a placeholder user beside an identity token, so the token goes first.
+        if !self.identity_token.is_empty() {
+            return Ok(Credentials::IdentityToken(self.identity_token));
+        }
+        if !self.registry_token.is_empty() {
+            return Ok(Credentials::RegistryToken(self.registry_token));
+        }
+        if !self.username.is_empty() {
+            return Ok(Credentials::Basic { user: self.username, password: self.password });
+        }
+        if self.auth.is_empty() {
+            return Ok(Credentials::Anonymous);
+        }
+        basic_from_base64(&self.auth)
+    }
+}
+
+fn basic_from_base64(auth: &str) -> Result<Credentials, RegistryError> {
+    let bytes = LENIENT.decode(auth.trim()).map_err(|_| RegistryError::Auth)?;
+    let text = String::from_utf8(bytes).map_err(|_| RegistryError::Auth)?;
+    let (user, password) = text.split_once(':').ok_or(RegistryError::Auth)?;
+    // docker once padded passwords with zero bytes; containerd strips them too.
+    Ok(Credentials::Basic { user: user.to_owned(), password: password.trim_matches('\0').to_owned() })
+}
+
+/// `user:password` in base64, as in a Basic header.
+pub(super) fn basic_value(user: &str, password: &str) -> String {
+    STANDARD.encode(format!("{user}:{password}"))
+}
+
+/// The host in a server address such as `ghcr.io`, `https://ghcr.io/v2/` or `index.docker.io/v1/`.
+fn server_host(address: &str) -> String {
+    let key = server_key(address);
+    key.split('/').next().unwrap_or_default().to_owned()
+}
+
+/// Host and path of a server address; docker's `/v1/` and `/v2/` are not paths of repositories.
+fn server_key(address: &str) -> String {
+    let bare = address.trim();
+    let bare = bare.strip_prefix("https://").or_else(|| bare.strip_prefix("http://")).unwrap_or(bare);
+    let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
+    let host = host.to_ascii_lowercase();
+    let host = canonical_host(&host);
+    match path.trim_matches('/') {
+        "" | "v1" | "v2" => host.to_owned(),
+        path => format!("{host}/{path}"),
+    }
+}
+
+/// One name for Docker Hub, and no default port.
+fn canonical_host(host: &str) -> &str {
+    match host.strip_suffix(":443").unwrap_or(host) {
+        "index.docker.io" | "registry-1.docker.io" => "docker.io",
+        host => host,
+    }
+}
+
+/// Credential tools write base64 with and without padding.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn basic(user: &str, password: &str) -> Credentials {
+        Credentials::Basic { user: user.into(), password: password.into() }
+    }
+
+    #[test]
+    fn reads_the_kubelets_fields_in_containerds_order() {
+        let auth = AuthConfig { auth: "dXNlcjpwYTpzcw".into(), ..AuthConfig::default() };
+        assert_eq!(Credentials::from_auth_config(&auth, "ghcr.io").unwrap(), basic("user", "pa:ss"));
+        let both =
+            AuthConfig { username: "u".into(), password: "p".into(), identity_token: "t".into(), ..auth };
+        assert_eq!(Credentials::from_auth_config(&both, "ghcr.io").unwrap(), basic("u", "p"));
+        let token = AuthConfig { username: String::new(), ..both };
+        assert_eq!(
+            Credentials::from_auth_config(&token, "ghcr.io").unwrap(),
+            Credentials::IdentityToken("t".into())
+        );
+        let registry = AuthConfig { registry_token: "r".into(), ..AuthConfig::default() };
+        assert_eq!(
+            Credentials::from_auth_config(&registry, "ghcr.io").unwrap(),
+            Credentials::RegistryToken("r".into())
+        );
+        assert_eq!(
+            Credentials::from_auth_config(&AuthConfig::default(), "ghcr.io").unwrap(),
+            Credentials::Anonymous
+        );
+    }
+
+    #[test]
+    fn a_server_address_for_another_host_is_not_used() {
+        let table = [
+            ("ghcr.io", "ghcr.io", true),
+            ("https://GHCR.io/v2/", "ghcr.io", true),
+            ("https://index.docker.io/v1/", "docker.io", true),
+            ("https://ghcr.io:443", "ghcr.io", true),
+            ("https://ghcr.io", "ghcr.io.evil.example", false),
+            ("https://evil.example/ghcr.io", "ghcr.io", false),
+            ("localhost:5000", "localhost:5001", false),
+        ];
+        for (server, host, used) in table {
+            let config = AuthConfig {
+                username: "u".into(),
+                password: "p".into(),
+                server_address: server.into(),
+                ..AuthConfig::default()
+            };
+            let expected = if used { basic("u", "p") } else { Credentials::Anonymous };
+            assert_eq!(Credentials::from_auth_config(&config, host).unwrap(), expected, "{server} {host}");
+        }
+    }
+
+    #[test]
+    fn finds_the_closest_docker_config_entry() {
+        let config = DockerConfig::parse(
+            r#"{"credsStore":"x","auths":{
+                "https://index.docker.io/v1/":{"auth":"aHViOnB3"},
+                "ghcr.io":{"username":"host","password":"p"},
+                "ghcr.io/org":{"username":"org","password":"p"},
+                "a.io":{"auth":"PHRva2VuPjo=","identitytoken":"refresh"},
+                "helper.io":{}}}"#,
+        )
+        .unwrap();
+        let of = |text| config.credentials(&Repository::parse(text).unwrap());
+        assert_eq!(of("busybox"), basic("hub", "pw"));
+        assert_eq!(of("ghcr.io/org/app"), basic("org", "p"));
+        assert_eq!(of("ghcr.io/organisation/app"), basic("host", "p"));
+        assert_eq!(of("a.io/app"), Credentials::IdentityToken("refresh".into()));
+        assert_eq!(of("helper.io/app"), Credentials::Anonymous);
+        assert_eq!(of("b.io/app"), Credentials::Anonymous);
+    }
+
+    #[test]
+    fn neither_debug_nor_errors_carry_secrets() {
+        let config = AuthConfig {
+            username: "user".into(),
+            password: "hunter2".into(),
+            auth: "hunter2".into(),
+            identity_token: "hunter2".into(),
+            ..AuthConfig::default()
+        };
+        let docker =
+            DockerConfig::parse(r#"{"auths":{"a.io":{"username":"u","password":"hunter2"}}}"#).unwrap();
+        let shown = format!(
+            "{config:?} {:?} {:?} {docker:?} {} {}",
+            basic("user", "hunter2"),
+            Credentials::RegistryToken("hunter2".into()),
+            DockerConfig::parse(r#"{"auths":{"a.io":"hunter2"}}"#).unwrap_err(),
+            DockerConfig::parse(r#"{"auths":{"a.io":{"auth":"hunter2"}}}"#).unwrap_err(),
+        );
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn keyed_hashes_differ_by_key_host_and_every_field() {
+        let all = [
+            Credentials::Anonymous.keyed_hash(b"k", "a.io"),
+            basic("u", "p").keyed_hash(b"k", "a.io"),
+            basic("u", "p").keyed_hash(b"l", "a.io"),
+            basic("u", "p").keyed_hash(b"k", "b.io"),
+            basic("up", "").keyed_hash(b"k", "a.io"),
+            Credentials::IdentityToken("u".into()).keyed_hash(b"k", "a.io"),
+            Credentials::RegistryToken("u".into()).keyed_hash(b"k", "a.io"),
+        ];
+        let distinct: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+        assert_eq!(basic("u", "p").keyed_hash(b"k", "a.io"), all[1]);
+    }
+}

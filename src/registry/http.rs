@@ -1,0 +1,532 @@
+//! One HTTP exchange with a registry: bounded in bytes, time, redirects and number at once.
+//!
+//! The peer is not trusted: bodies stop at the caller's limit, silence at the idle timeout, a
+//! dripping peer at the request's deadline, redirect chains at three. `Authorization` goes to the
+//! origin (scheme, host, port) that it was made for and is dropped at the first redirect to another
+//! one. Nothing is decompressed: stored bytes are hashed as they come.
+//!
+//! Failures become [`Fault`]s here. Their texts are made of fixed words, the image and the
+//! registry's own error code, never of a library's error text (rule E2). A [`Step`] remembers
+//! whether anyone answered while one thing was looked up, which decides the fault's contact.
+
+use std::collections::{BTreeSet, HashMap};
+use std::error::Error as _;
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use reqwest::Url;
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+
+use super::auth::Challenge;
+use super::{RegistryError, RegistryOptions, RequestClass, RequestCounts, Timeouts};
+use crate::outcome::{Fault, FaultReason};
+
+/// Sends requests; knows hosts by name.
+pub(super) struct Transport {
+    /// Goes through the environment's proxy, if there is one.
+    client: reqwest::Client,
+    /// For loopback hosts, which no proxy can reach for us.
+    direct: reqwest::Client,
+    hosts: Mutex<HashMap<String, Arc<Host>>>,
+    plain_http: BTreeSet<String>,
+    concurrency: usize,
+    timeouts: Timeouts,
+    counts: Counts,
+}
+
+/// What is known of one registry host.
+pub(super) struct Host {
+    slots: Semaphore,
+    /// The scheme that answered, for hosts where two are tried.
+    scheme: Mutex<Option<Scheme>>,
+    /// What the host last asked for.
+    pub(super) challenge: Mutex<Option<Challenge>>,
+    /// Since when the host is known to have no referrers API.
+    pub(super) without_referrers: Mutex<Option<Instant>>,
+}
+
+/// How a registry is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Http,
+    Https,
+}
+
+/// One request.
+#[derive(Clone)]
+pub(super) struct Call {
+    pub(super) class: RequestClass,
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) accept: &'static str,
+    pub(super) authorization: Option<HeaderValue>,
+    /// A form to post; a redirect of it is refused, since it carries a secret.
+    pub(super) form: Option<String>,
+    /// The largest body that is read.
+    pub(super) limit: usize,
+}
+
+/// One answer, read whole.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
+}
+
+/// One thing being looked up: its name in messages, and whether anyone answered so far.
+#[derive(Debug)]
+pub(super) struct Step {
+    subject: String,
+    answered: AtomicBool,
+}
+
+impl Transport {
+    pub(super) fn new(options: &RegistryOptions) -> Result<Self, RegistryError> {
+        let mut certificates = Vec::new();
+        for authority in &options.certificate_authorities {
+            let malformed = || RegistryError::CertificateAuthority(authority.name.clone());
+            let found = reqwest::Certificate::from_pem_bundle(&authority.pem).map_err(|_| malformed())?;
+            if found.is_empty() {
+                return Err(malformed());
+            }
+            certificates.extend(found);
+        }
+        let client = build(options, &certificates, Proxies::Environment)?;
+        let proxied = PROXY_VARIABLES.iter().any(|name| std::env::var_os(name).is_some());
+        let direct = if proxied { build(options, &certificates, Proxies::Never)? } else { client.clone() };
+        Ok(Self {
+            client,
+            direct,
+            hosts: Mutex::default(),
+            plain_http: options.plain_http.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            concurrency: options.concurrency_per_host.get(),
+            timeouts: options.timeouts,
+            counts: Counts::default(),
+        })
+    }
+
+    /// What is known of the host of that name.
+    pub(super) fn host(&self, name: &str) -> Arc<Host> {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(host) = hosts.get(name) {
+            return Arc::clone(host);
+        }
+        // Names come from pods: forget the idle ones before there are too many.
+        if hosts.len() >= HOSTS_LIMIT {
+            hosts.retain(|_, host| Arc::strong_count(host) > 1);
+        }
+        let host = Arc::new(Host {
+            slots: Semaphore::new(self.concurrency),
+            scheme: Mutex::new(None),
+            challenge: Mutex::new(None),
+            without_referrers: Mutex::new(None),
+        });
+        hosts.insert(name.to_owned(), Arc::clone(&host));
+        host
+    }
+
+    /// The schemes to try for the host of that name, in order. Plain HTTP only where configured, or
+    /// first for loopback hosts with a port; an https host is never asked again in the clear.
+    pub(super) fn schemes(&self, name: &str, host: &Host) -> &'static [Scheme] {
+        if self.plain_http.contains(name) {
+            return &[Scheme::Http];
+        }
+        match *host.scheme.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(Scheme::Http) => &[Scheme::Http],
+            Some(Scheme::Https) => &[Scheme::Https],
+            None if has_port(name) && is_loopback(name) => &[Scheme::Http, Scheme::Https],
+            None => &[Scheme::Https],
+        }
+    }
+
+    pub(super) fn counts(&self) -> RequestCounts {
+        self.counts.read()
+    }
+
+    /// Sends `call` and reads the answer, whatever its status. Asks once more after 429 or 5xx,
+    /// unless the registry wants a longer pause than [`RETRY_PAUSE_LIMIT`].
+    pub(super) async fn send(&self, step: &Step, call: &Call) -> Result<Answer, Fault> {
+        let answer = self.send_once(step, call).await?;
+        let Some(pause) = retry_pause(&answer) else {
+            return Ok(answer);
+        };
+        tokio::time::sleep(pause).await;
+        self.send_once(step, call).await
+    }
+
+    /// One request with its redirects, in a slot of the host. Waiting for the slot does not count
+    /// against the request's time.
+    async fn send_once(&self, step: &Step, call: &Call) -> Result<Answer, Fault> {
+        let host = self.host(&authority(&call.url));
+        let closed = |_| step.fault(FaultReason::Internal, "registry client is closed");
+        let _slot = host.slots.acquire().await.map_err(closed)?;
+        match tokio::time::timeout(self.timeouts.request, self.follow(step, call)).await {
+            Ok(result) => result,
+            Err(_) => Err(step.fault(FaultReason::Timeout, "registry took too long")),
+        }
+    }
+
+    async fn follow(&self, step: &Step, call: &Call) -> Result<Answer, Fault> {
+        let mut url = call.url.clone();
+        let mut authorization = call.authorization.clone();
+        for _ in 0..=REDIRECT_LIMIT {
+            let response = self.exchange(step, call, url.clone(), authorization.clone()).await?;
+            if !is_redirect(response.status()) {
+                let mut answer = read(step, call, response).await?;
+                if url.origin() != call.url.origin() {
+                    // Only the registry itself may say where its secrets go.
+                    answer.headers.remove(WWW_AUTHENTICATE);
+                }
+                return Ok(answer);
+            }
+            let next = redirect_target(&url, response.headers())
+                .filter(|_| call.form.is_none())
+                .ok_or_else(|| step.fault(FaultReason::RegistryError, "registry redirects to nowhere"))?;
+            if next.origin() != url.origin() {
+                authorization = None;
+            }
+            url = next;
+        }
+        Err(step.fault(FaultReason::RegistryError, "registry redirects too often"))
+    }
+
+    async fn exchange(
+        &self,
+        step: &Step,
+        call: &Call,
+        url: Url,
+        authorization: Option<HeaderValue>,
+    ) -> Result<reqwest::Response, Fault> {
+        let client = if is_loopback(&authority(&url)) { &self.direct } else { &self.client };
+        let mut request = client.request(call.method.clone(), url).header(ACCEPT, call.accept);
+        if let Some(mut value) = authorization {
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        if let Some(form) = &call.form {
+            request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.clone());
+        }
+        self.counts.add(call.class);
+        let response = request.send().await.map_err(|error| step.transport_fault(&error))?;
+        step.answered.store(true, Ordering::Relaxed);
+        Ok(response)
+    }
+}
+
+impl Host {
+    pub(super) fn remember_scheme(&self, scheme: Scheme) {
+        *self.scheme.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheme);
+    }
+}
+
+impl Scheme {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+impl Answer {
+    /// The one value of a header; none if absent, not text, or there twice with two values.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self.headers.get_all(name).iter();
+        let first = values.next()?.to_str().ok()?;
+        values.all(|other| other.as_bytes() == first.as_bytes()).then_some(first)
+    }
+
+    /// The registry's own words for an error, if it gave any in the specified form.
+    pub(super) fn registry_error(&self) -> Option<RegistryWords> {
+        let errors: ErrorList = serde_json::from_slice(&self.body).ok()?;
+        errors.errors.into_iter().next()
+    }
+}
+
+impl Step {
+    pub(super) fn new(subject: impl Into<String>) -> Self {
+        Self { subject: subject.into(), answered: AtomicBool::new(false) }
+    }
+
+    /// A fault with the contact had so far.
+    pub(super) fn fault(&self, reason: FaultReason, words: &str) -> Fault {
+        let message = format!("{}: {words}", self.subject);
+        if self.answered.load(Ordering::Relaxed) {
+            Fault::new(reason, message)
+        } else {
+            Fault::unanswered(reason, message)
+        }
+    }
+
+    /// The fault for an answer with a status that is not success.
+    pub(super) fn status_fault(&self, answer: &Answer) -> Fault {
+        let reason = match answer.status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => FaultReason::RegistryDenied,
+            StatusCode::NOT_FOUND => FaultReason::ImageNotFound,
+            _ => FaultReason::RegistryError,
+        };
+        let code = answer.status.as_u16();
+        match answer.registry_error() {
+            Some(words) => self.fault(reason, &format!("registry answered {code} {}", quote(&words))),
+            None => self.fault(reason, &format!("registry answered {code}")),
+        }
+    }
+
+    /// The fault for a request that got no whole answer. Only the kind of error is said: the
+    /// library's text carries URLs, ports and addresses.
+    fn transport_fault(&self, error: &reqwest::Error) -> Fault {
+        let cause = Cause::of(error);
+        if cause == Cause::NotHttp {
+            self.answered.store(true, Ordering::Relaxed);
+        }
+        match cause {
+            Cause::Timeout => self.fault(FaultReason::Timeout, "registry does not answer in time"),
+            Cause::Refused => self.fault(FaultReason::RegistryUnreachable, "connection refused"),
+            Cause::Name => self.fault(FaultReason::RegistryUnreachable, "registry's name does not resolve"),
+            Cause::Tls => self.fault(FaultReason::RegistryUnreachable, "TLS handshake failed"),
+            Cause::NotHttp => self.fault(FaultReason::RegistryError, "registry does not speak HTTP"),
+            Cause::Connection => self.fault(FaultReason::RegistryUnreachable, "connection failed"),
+        }
+    }
+}
+
+/// What went wrong below HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Timeout,
+    Refused,
+    Name,
+    Tls,
+    NotHttp,
+    Connection,
+}
+
+impl Cause {
+    fn of(error: &reqwest::Error) -> Self {
+        if error.is_timeout() {
+            return Self::Timeout;
+        }
+        if error.is_dns() {
+            return Self::Name;
+        }
+        let mut source = error.source();
+        while let Some(inner) = source {
+            if inner.is::<rustls::Error>() {
+                return Self::Tls;
+            }
+            if inner.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+                return Self::NotHttp;
+            }
+            if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+                if io.kind() == std::io::ErrorKind::ConnectionRefused {
+                    return Self::Refused;
+                }
+                // An `io::Error` hides what it wraps from `source`.
+                if io.get_ref().is_some_and(|wrapped| wrapped.is::<rustls::Error>()) {
+                    return Self::Tls;
+                }
+            }
+            source = inner.source();
+        }
+        Self::Connection
+    }
+}
+
+/// One entry of the distribution specification's error list.
+#[derive(Debug, Deserialize)]
+pub(super) struct RegistryWords {
+    #[serde(default)]
+    pub(super) code: String,
+    #[serde(default)]
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct ErrorList {
+    errors: Vec<RegistryWords>,
+}
+
+/// Registry text, in quotes: printable characters only, cut.
+fn quote(words: &RegistryWords) -> String {
+    let text = format!("{}: {}", words.code, words.message);
+    let clean = text.chars().filter(|c| !c.is_control() && !is_format(*c) && *c != '"');
+    format!("\"{}\"", clean.take(WORDS_LIMIT).collect::<String>().trim_matches([':', ' ']))
+}
+
+/// Characters that reorder or hide text (Unicode's bidirectional controls and zero widths).
+fn is_format(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// Reads a body up to the limit. The body of an error is read as far as its words go, and is not
+/// missed if it breaks off.
+async fn read(step: &Step, call: &Call, mut response: reqwest::Response) -> Result<Answer, Fault> {
+    let status = response.status();
+    let headers = response.headers().clone();
+    let success = status.is_success();
+    let limit = if success { call.limit } else { ERROR_BODY_LIMIT };
+    let too_large =
+        || step.fault(FaultReason::RegistryError, &format!("registry sent more than {limit} bytes"));
+    let mut body = Vec::new();
+    if call.method == Method::HEAD {
+        return Ok(Answer { status, headers, body });
+    }
+    if success
+        && response.content_length().is_some_and(|length| usize::try_from(length).map_or(true, |n| n > limit))
+    {
+        return Err(too_large());
+    }
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() <= limit => body.extend_from_slice(&chunk),
+            Ok(Some(_)) if success => return Err(too_large()),
+            Ok(_) => break,
+            Err(_) if !success => break,
+            Err(error) if error.is_timeout() => {
+                return Err(step.fault(FaultReason::Timeout, "registry stopped in the middle of its answer"));
+            }
+            Err(_) => return Err(step.fault(FaultReason::RegistryError, "registry's answer broke off")),
+        }
+    }
+    Ok(Answer { status, headers, body })
+}
+
+/// How long to wait before the one retry; none if there is to be none.
+fn retry_pause(answer: &Answer) -> Option<Duration> {
+    let again = matches!(answer.status.as_u16(), 429 | 500 | 502 | 503 | 504);
+    if !again {
+        return None;
+    }
+    match answer.headers.get(RETRY_AFTER) {
+        Some(value) => {
+            let seconds = value.to_str().ok()?.trim().parse().ok()?;
+            Some(Duration::from_secs(seconds)).filter(|pause| *pause <= RETRY_PAUSE_LIMIT)
+        }
+        // Not all nodes of a cluster at the same moment.
+        None => Some(RETRY_PAUSE + Duration::from_millis(RandomState::new().hash_one(0_u8) % 100)),
+    }
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// Where a redirect leads: http(s) only, never from https to the clear, and without a user in the
+/// URL, which would become an `Authorization` of the registry's choosing.
+fn redirect_target(from: &Url, headers: &HeaderMap) -> Option<Url> {
+    let mut next = from.join(headers.get(LOCATION)?.to_str().ok()?).ok()?;
+    let allowed = next.scheme() == "https" || (next.scheme() == "http" && from.scheme() == "http");
+    if !allowed || next.host_str().is_none() {
+        return None;
+    }
+    next.set_username("").ok()?;
+    next.set_password(None).ok()?;
+    Some(next)
+}
+
+/// `host` or `host:port` of a URL.
+pub(super) fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// Whether `name`, with or without a port, is this machine.
+pub(super) fn is_loopback(name: &str) -> bool {
+    let host = without_port(name);
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    address == "localhost" || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn has_port(name: &str) -> bool {
+    without_port(name).len() != name.len()
+}
+
+fn without_port(name: &str) -> &str {
+    match name.rsplit_once(':') {
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => name,
+    }
+}
+
+enum Proxies {
+    Environment,
+    Never,
+}
+
+fn build(
+    options: &RegistryOptions,
+    certificates: &[reqwest::Certificate],
+    proxies: Proxies,
+) -> Result<reqwest::Client, RegistryError> {
+    let builder = || {
+        let builder = reqwest::Client::builder()
+            .user_agent(concat!("pullgate/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
+            .retry(reqwest::retry::never())
+            .connect_timeout(options.timeouts.connect)
+            .read_timeout(options.timeouts.idle)
+            .pool_max_idle_per_host(options.concurrency_per_host.get())
+            .pool_idle_timeout(POOL_IDLE);
+        match proxies {
+            Proxies::Environment => builder,
+            Proxies::Never => builder.no_proxy(),
+        }
+    };
+    // A machine without system authorities is left with the configured ones: fewer, never more.
+    builder()
+        .tls_certs_merge(certificates.to_vec())
+        .build()
+        .or_else(|_| builder().tls_certs_only(certificates.to_vec()).build())
+        .map_err(RegistryError::Client)
+}
+
+/// Requests sent, by class.
+#[derive(Default)]
+struct Counts([AtomicU64; RequestClass::ALL.len()]);
+
+impl Counts {
+    fn add(&self, class: RequestClass) {
+        for (counter, each) in self.0.iter().zip(RequestClass::ALL) {
+            if *each == class {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn read(&self) -> RequestCounts {
+        let mut counts = RequestCounts::default();
+        for (counter, class) in self.0.iter().zip(RequestClass::ALL) {
+            counts.set(*class, counter.load(Ordering::Relaxed));
+        }
+        counts
+    }
+}
+
+/// design.md, Bounds.
+const REDIRECT_LIMIT: usize = 3;
+/// Enough for the specification's error list.
+const ERROR_BODY_LIMIT: usize = 16 * 1024;
+/// Of the registry's words, in characters: a message for the kubelet stays under 400 bytes.
+const WORDS_LIMIT: usize = 120;
+/// A longer `Retry-After` is left to the kubelet's own back-off.
+const RETRY_PAUSE_LIMIT: Duration = Duration::from_secs(2);
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// As long as Go's clients keep idle connections.
+const POOL_IDLE: Duration = Duration::from_secs(90);
+/// More registries than one node uses.
+const HOSTS_LIMIT: usize = 1024;
+/// The variables that reqwest reads.
+const PROXY_VARIABLES: &[&str] =
+    &["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
