@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use crate::oci::Repository;
 use crate::outcome::Lookup;
 use crate::policy::{Entry, Evidence};
-use crate::registry::{self, Credentials, ResolvedImage};
+use crate::registry::{self, Budget, Credentials, EvidenceRequest, ManifestAccess, ResolvedImage};
 use crate::sigstore::SignatureEvidence;
 
 /// Fetches the evidence of one image.
@@ -19,6 +19,9 @@ pub(super) struct Fetcher<'a> {
     pub(super) registry: &'a registry::Client,
     pub(super) image: &'a ResolvedImage,
     pub(super) credentials: &'a Credentials,
+    /// Whether the image's own repository served its manifest in this request.
+    pub(super) manifest: ManifestAccess,
+    pub(super) budget: &'a Budget,
 }
 
 /// Which storage form is fetched.
@@ -43,9 +46,18 @@ impl Fetcher<'_> {
     }
 
     async fn ask(&self, form: Form, repository: &Repository) -> Lookup<Vec<SignatureEvidence>> {
+        // Another repository has shown nothing yet about these credentials.
+        let own = *repository == self.image.repository;
+        let request = EvidenceRequest {
+            repository,
+            digest: &self.image.digest,
+            credentials: self.credentials,
+            manifest: if own { self.manifest } else { ManifestAccess::Unknown },
+            budget: self.budget,
+        };
         match form {
-            Form::Legacy => self.registry.signatures(repository, &self.image.digest, self.credentials).await,
-            Form::Bundles => self.registry.bundles(repository, &self.image.digest, self.credentials).await,
+            Form::Legacy => self.registry.signatures(request).await,
+            Form::Bundles => self.registry.bundles(request).await,
         }
     }
 }

@@ -1,0 +1,172 @@
+//! Kyverno's documents as they are written: every field of a `verifyImages` rule, typed.
+//!
+//! Field names are Kyverno's own; their meaning is in its reference (`kubectl explain
+//! clusterpolicy.spec.rules.verifyImages`). Unknown fields are errors with line and column. Fields
+//! that are known but not supported are read as [`Unread`] and refused by `load`, so that nothing a
+//! policy says is ever ignored. Defaults are those that the CRD injects.
+
+#![expect(missing_docs, reason = "the fields are Kyverno's, documented there")]
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+/// A field that is known and only looked at for being there.
+pub(super) type Unread = Spanned<serde_json::Value>;
+type Map = BTreeMap<String, String>;
+
+macro_rules! documents {
+    ($($name:ident { $($field:ident: $type:ty = $yaml:literal,)* })*) => {
+        $(
+            #[derive(Debug, Clone, Default, Deserialize)]
+            #[serde(deny_unknown_fields, default)]
+            pub(super) struct $name { $(#[serde(rename = $yaml)] pub(super) $field: $type,)* }
+        )*
+        /// Every type above with its field names, for the test that adds a bogus one.
+        #[cfg(test)]
+        pub(super) const FIELDS: &[(&str, &[&str])] = &[$((stringify!($name), &[$($yaml,)*]),)*];
+    };
+}
+
+documents! {
+    Document {
+        api_version: String = "apiVersion",
+        kind: String = "kind",
+        metadata: Option<serde_json::Value> = "metadata",
+        spec: Option<Spec> = "spec",
+        status: Option<serde_json::Value> = "status",
+    }
+    Spec {
+        validation_failure_action: Option<String> = "validationFailureAction",
+        validation_failure_action_overrides: Vec<ActionOverride> = "validationFailureActionOverrides",
+        failure_policy: Option<String> = "failurePolicy",
+        webhook_configuration: Option<WebhookConfiguration> = "webhookConfiguration",
+        rules: Vec<Rule> = "rules",
+        apply_rules: Option<Spanned<String>> = "applyRules",
+        admission: Option<bool> = "admission",
+        background: Option<Unread> = "background",
+        webhook_timeout_seconds: Option<Unread> = "webhookTimeoutSeconds",
+        emit_warning: Option<Unread> = "emitWarning",
+        schema_validation: Option<Unread> = "schemaValidation",
+        mutate_existing_on_policy_update: Option<Unread> = "mutateExistingOnPolicyUpdate",
+        generate_existing_on_policy_update: Option<Unread> = "generateExistingOnPolicyUpdate",
+        generate_existing: Option<Unread> = "generateExisting",
+        use_server_side_apply: Option<Unread> = "useServerSideApply",
+        skip_background_requests: Option<Unread> = "skipBackgroundRequests",
+    }
+    WebhookConfiguration {
+        failure_policy: Option<String> = "failurePolicy",
+        timeout_seconds: Option<Unread> = "timeoutSeconds",
+        match_conditions: Option<Unread> = "matchConditions",
+    }
+    ActionOverride {
+        action: Option<String> = "action",
+        namespaces: Option<Vec<String>> = "namespaces",
+        namespace_selector: Option<Unread> = "namespaceSelector",
+    }
+    Rule {
+        name: String = "name",
+        context: Option<Unread> = "context",
+        report_properties: Option<Unread> = "reportProperties",
+        match_resources: Option<MatchResources> = "match",
+        exclude: Option<MatchResources> = "exclude",
+        image_extractors: Option<Unread> = "imageExtractors",
+        preconditions: Option<Unread> = "preconditions",
+        cel_preconditions: Option<Unread> = "celPreconditions",
+        mutate: Option<Unread> = "mutate",
+        validate: Option<Unread> = "validate",
+        generate: Option<Unread> = "generate",
+        verify_images: Option<Vec<VerifyImages>> = "verifyImages",
+        skip_background_requests: Option<Unread> = "skipBackgroundRequests",
+    }
+    MatchResources {
+        any: Option<Vec<Filter>> = "any",
+        all: Option<Vec<Filter>> = "all",
+        resources: Option<Resources> = "resources",
+        roles: Option<Unread> = "roles",
+        cluster_roles: Option<Unread> = "clusterRoles",
+        subjects: Option<Unread> = "subjects",
+    }
+    Filter {
+        resources: Option<Resources> = "resources",
+        roles: Option<Unread> = "roles",
+        cluster_roles: Option<Unread> = "clusterRoles",
+        subjects: Option<Unread> = "subjects",
+    }
+    Resources {
+        kinds: Vec<String> = "kinds",
+        name: Option<String> = "name",
+        names: Vec<String> = "names",
+        namespaces: Vec<String> = "namespaces",
+        annotations: Map = "annotations",
+        selector: Option<Selector> = "selector",
+        namespace_selector: Option<Unread> = "namespaceSelector",
+        operations: Vec<String> = "operations",
+    }
+    Selector {
+        match_labels: Map = "matchLabels",
+        match_expressions: Vec<Expression> = "matchExpressions",
+    }
+    Expression {
+        key: String = "key",
+        operator: Spanned<String> = "operator",
+        values: Vec<String> = "values",
+    }
+    VerifyImages {
+        image_references: Vec<String> = "imageReferences",
+        skip_image_references: Vec<String> = "skipImageReferences",
+        kind: Option<Spanned<String>> = "type",
+        attestors: Vec<AttestorSet> = "attestors",
+        attestations: Option<Unread> = "attestations",
+        failure_action: Option<String> = "failureAction",
+        repository: Option<Spanned<String>> = "repository",
+        cosign_oci11: Option<Spanned<bool>> = "cosignOCI11",
+        mutate_digest: Option<bool> = "mutateDigest",
+        verify_digest: Option<bool> = "verifyDigest",
+        required: Option<bool> = "required",
+        use_cache: Option<Unread> = "useCache",
+        image_registry_credentials: Option<Unread> = "imageRegistryCredentials",
+        validate: Option<Unread> = "validate",
+        image: Option<String> = "image",
+        key: Option<Spanned<String>> = "key",
+        issuer: Option<Unread> = "issuer",
+        subject: Option<Unread> = "subject",
+        roots: Option<Unread> = "roots",
+        annotations: Map = "annotations",
+        additional_extensions: Option<Unread> = "additionalExtensions",
+    }
+    AttestorSet {
+        count: Option<Spanned<i64>> = "count",
+        entries: Option<Spanned<Vec<Attestor>>> = "entries",
+    }
+    Attestor {
+        keys: Option<Spanned<Keys>> = "keys",
+        certificates: Option<Unread> = "certificates",
+        keyless: Option<Unread> = "keyless",
+        attestor: Option<Box<AttestorSet>> = "attestor",
+        annotations: Map = "annotations",
+        repository: Option<Spanned<String>> = "repository",
+        signature_algorithm: Option<Spanned<String>> = "signatureAlgorithm",
+    }
+    Keys {
+        public_keys: Option<Spanned<String>> = "publicKeys",
+        signature_algorithm: Option<Spanned<String>> = "signatureAlgorithm",
+        kms: Option<Unread> = "kms",
+        secret: Option<Unread> = "secret",
+        rekor: Option<Rekor> = "rekor",
+        ctlog: Option<CtLog> = "ctlog",
+    }
+    Rekor {
+        url: Option<Spanned<String>> = "url",
+        pubkey: Option<Spanned<String>> = "pubkey",
+        pub_key: Option<Spanned<String>> = "pubKey",
+        ignore_tlog: bool = "ignoreTlog",
+    }
+    CtLog {
+        ignore_sct: bool = "ignoreSCT",
+        pubkey: Option<Unread> = "pubkey",
+        pub_key: Option<Unread> = "pubKey",
+        tsa_cert_chain: Option<Unread> = "tsaCertChain",
+    }
+}
