@@ -137,6 +137,9 @@ fn check(
         if entry.inclusion_promise.is_none() && entry.inclusion_proof.is_none() {
             return Err(Rejection::LogEntryUnproven);
         }
+        if !root.knows_log(entry.log_id.key_id.as_bytes()) {
+            return Err(Rejection::LogUnknown);
+        }
         let hashes = entry.inclusion_proof.as_ref().map_or(0, |proof| proof.hashes.len());
         limit(Limited::ProofHashes, hashes, PROOF_LIMIT)?;
     }

@@ -4,6 +4,7 @@
 //! library carries, or one from a file, or one made of a policy's `rekor.pubkey` keys. It is prepared
 //! once: what cannot be used is an error here, not a denial at each image.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use base64::Engine as _;
@@ -19,6 +20,7 @@ use crate::sigstore::key::{KeyKind, PublicKey};
 /// A trust root, ready for use.
 pub struct TrustRoot {
     verifier: Verifier,
+    log_ids: BTreeSet<Vec<u8>>,
     fingerprint: Digest,
 }
 
@@ -79,7 +81,8 @@ impl TrustRoot {
         let root =
             TrustedRoot::from_json(&String::from_utf8_lossy(bytes)).map_err(TrustRootError::Malformed)?;
         let verifier = Verifier::new(&root).map_err(|error| TrustRootError::Unusable(Box::new(error)))?;
-        Ok(Self { verifier, fingerprint: Digest::of(bytes) })
+        let log_ids = root.tlogs.iter().map(|log| log.log_id.key_id.as_bytes().to_vec()).collect();
+        Ok(Self { verifier, log_ids, fingerprint: Digest::of(bytes) })
     }
 
     /// A trust root with nothing but logs that have these keys, without limits in time.
@@ -120,6 +123,11 @@ impl TrustRoot {
     #[must_use]
     pub const fn fingerprint(&self) -> Digest {
         self.fingerprint
+    }
+
+    /// Whether a log with this id is in the root.
+    pub(super) fn knows_log(&self, id: &[u8]) -> bool {
+        self.log_ids.contains(id)
     }
 
     pub(super) const fn verifier(&self) -> &Verifier {
