@@ -70,6 +70,16 @@ fn refuses_a_point_that_is_not_on_the_curve() {
 }
 
 #[test]
+fn refuses_an_ed25519_key_with_parameters() {
+    let good = Signer::ed25519().spki;
+    // SEQUENCE { SEQUENCE { 1.3.101.112, NULL }, BIT STRING }; RFC 8410 knows no parameters.
+    let head = [0x30, 0x2c, 0x30, 0x07, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x05, 0x00];
+    let with_null = [&head, &good[9..]].concat();
+    assert_eq!(malformed(&pem("PUBLIC KEY", &with_null)), KeyError::Malformed);
+    assert_eq!(malformed(&pem("PUBLIC KEY", &good[..43])), KeyError::Malformed);
+}
+
+#[test]
 fn refuses_the_second_encoding_of_a_point() {
     let compressed = include_str!("../../tests/fixtures/sigstore/p256-compressed.pub");
     assert_eq!(malformed(compressed), KeyError::Malformed);

@@ -197,6 +197,7 @@ fn bundle_entry(entry: &Value) -> Result<TransparencyLogEntry, Rejection> {
 
 /// sigstore-verify's answer in our words. What is not about the log was verified before, so that a
 /// disagreement about it is about what the entry says.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enums are open; what is not named denies as well")]
 fn rejection(error: &Error) -> Rejection {
     let Error::TransparencyLog(error) = error else {
         return match error {

@@ -19,9 +19,11 @@ use crate::sigstore::{PublicKey, SignatureEvidence};
 
 pub(super) const TIME: u64 = 1_700_000_000;
 
+type Sign = dyn Fn(&[u8]) -> Vec<u8>;
+
 pub(super) struct Signer {
     pub(super) spki: Vec<u8>,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    sign: Box<Sign>,
 }
 
 fn der(key: &impl AsDer<PublicKeyX509Der<'static>>) -> Vec<u8> {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::outcome::DenialReason;
 use crate::sigstore::test_signer::{Signer, TIME, claim, statement};
-use crate::sigstore::{BundleField, HashAlgorithm, JsonError, KeyKind, Limited, LogTrust};
+use crate::sigstore::{BundleField, HashAlgorithm, JsonError, KeyKind, Limited, LogTrust, PublicKey};
 
 fn image() -> Digest {
     Digest::of(b"image")
@@ -361,4 +361,33 @@ fn says_what_cosign_says() {
     assert_eq!(text(KeyKind::EcdsaP256), "invalid signature when validating ASN.1 encoded signature");
     assert_eq!(text(KeyKind::Rsa), "crypto/rsa: verification error");
     assert_eq!(Rejection::LogEntryMissing.to_string(), "signature not found in transparency log");
+}
+
+#[test]
+fn judges_what_cosign_itself_signed() {
+    let fixture = include_str!("../../tests/fixtures/sigstore/cosign.json");
+    let fixture: BTreeMap<String, Value> = serde_json::from_str(fixture).unwrap();
+    let image = "sha256:f20c43161d73848408ef247f0ec7111b19fe58ffebc0cbcaa0d2c8bda4967268".parse().unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let mut results = BTreeMap::new();
+    for (name, signed) in &fixture {
+        let attestor = Attestor::Key(KeyAttestor {
+            key: PublicKey::from_pem(&text(&signed["key"])).unwrap(),
+            hash: HashAlgorithm::Sha256,
+            annotations: pairs(&[("env", "prod")]),
+            log: LogTrust::Ignored,
+        });
+        let layer = SignatureEvidence::CosignLayer {
+            payload: text(&signed["layer"]["payload"]).into_bytes(),
+            annotations: serde_json::from_value(signed["layer"]["annotations"].clone()).unwrap(),
+        };
+        let bundle = SignatureEvidence::Bundle { json: text(&signed["bundle"]).into_bytes() };
+        let judge = |evidence| verify(evidence, &image, &attestor, SystemTime::UNIX_EPOCH).map(drop);
+        results.insert(name.as_str(), (judge(&layer), judge(&bundle)));
+    }
+    let accepted = || (Ok(()), Ok(()));
+    let mut expected = BTreeMap::from(["p256", "p384", "p521", "rsa"].map(|name| (name, accepted())));
+    // cosign 3 does not sign envelopes with pure Ed25519, and its own `verify` refuses this bundle too.
+    expected.insert("ed25519", (Ok(()), Err(Rejection::SignatureInvalid(KeyKind::Ed25519))));
+    assert_eq!(results, expected);
 }
