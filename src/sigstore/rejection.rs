@@ -1,0 +1,233 @@
+//! Why one stored signature does not count.
+//!
+//! The texts are leaf causes in the words of cosign where cosign has words for it. They name no key,
+//! time or address that could differ between two runs over the same evidence.
+
+use crate::oci::Digest;
+use crate::outcome::DenialReason;
+use crate::sigstore::json::JsonError;
+use crate::sigstore::key::KeyKind;
+
+/// Why one signature does not count. The variants are the checks, in the order in which they run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// Something is larger or more than is read.
+    #[error("{what} exceeds the limit of {limit}")]
+    LimitExceeded {
+        /// What is too large.
+        what: Limited,
+        /// The limit, in bytes or pieces.
+        limit: usize,
+    },
+    /// The layer has no `dev.cosignproject.cosign/signature` annotation.
+    #[error("the signature layer has no signature annotation")]
+    SignatureMissing,
+    /// The signature is not base64.
+    #[error("the signature is not valid base64")]
+    SignatureEncoding,
+    /// The bundle is not accepted as JSON.
+    #[error("cannot read the bundle: {0}")]
+    BundleJson(JsonError),
+    /// The bundle's media type is not version 0.3.
+    #[error("the bundle's media type is not sigstore bundle v0.3")]
+    BundleMediaType,
+    /// A field of the bundle is missing or not of its type.
+    #[error("the bundle's {0} is missing or malformed")]
+    BundleField(BundleField),
+    /// The bundle is signed by a certificate, and the attestor is a key.
+    #[error("the bundle is signed with a certificate, not with a key")]
+    CertificateBundle,
+    /// The bundle signs a message, not a statement about an image.
+    #[error("the bundle holds a message signature, which does not name an image")]
+    MessageSignature,
+    /// A DSSE envelope must have exactly one signature.
+    #[error("the DSSE envelope has {found} signatures, expected one")]
+    EnvelopeSignatures {
+        /// How many it has.
+        found: usize,
+    },
+    /// The payload of the envelope is not an in-toto statement.
+    #[error("the DSSE payload type is not application/vnd.in-toto+json")]
+    EnvelopePayloadType,
+    /// The signature is not by this key, or over something else.
+    #[error("{}", invalid_signature(*.0))]
+    SignatureInvalid(KeyKind),
+    /// The signed payload is not accepted as JSON.
+    #[error("cannot read the signed payload: {0}")]
+    PayloadJson(JsonError),
+    /// The payload is not a simple-signing claim of cosign.
+    #[error("the signed payload is not a cosign container image signature")]
+    PayloadType,
+    /// The payload names no digest of an image, or not a sha256 one.
+    #[error("invalid or missing digest in claim")]
+    ClaimWithoutDigest,
+    /// The payload names another image.
+    #[error("invalid or missing digest in claim: {claimed}")]
+    ClaimMismatch {
+        /// The image that was signed.
+        claimed: Digest,
+    },
+    /// The payload is not an in-toto statement.
+    #[error("the signed payload is not an in-toto statement")]
+    StatementMalformed,
+    /// The statement is an attestation of something else than a cosign signature.
+    #[error("the bundle is an attestation, not a signature (predicate type is not {SIGNATURE_PREDICATE})")]
+    PredicateType,
+    /// No subject of the statement is the image.
+    #[error("no subject of the signed statement has the digest of the image")]
+    SubjectMismatch,
+    /// A required annotation is not there or has another value.
+    #[error("missing or incorrect annotation `{key}`")]
+    AnnotationMismatch {
+        /// The first required annotation that is not met.
+        key: String,
+    },
+    /// No entry of a transparency log comes with the signature.
+    #[error("signature not found in transparency log")]
+    LogEntryMissing,
+    /// The entry cannot be read or is of a kind that is not supported.
+    #[error("cannot read the transparency log entry")]
+    LogEntryMalformed,
+    /// An entry comes with neither a signed promise nor a proof.
+    #[error("the transparency log entry carries no proof")]
+    LogEntryUnproven,
+    /// This kind of signature cannot be looked up in a log.
+    #[error("transparency log entries for this key type and hash are not supported")]
+    LogUnsupported(KeyKind),
+    /// The entry is by a log that is not trusted.
+    #[error("the transparency log is not trusted")]
+    LogUnknown,
+    /// The log's signature or Merkle proof does not hold.
+    #[error("the transparency log's proof does not hold")]
+    LogProofInvalid,
+    /// The entry is about another signature, key or payload.
+    #[error("the transparency log entry is for another signature")]
+    LogEntryForeign,
+    /// The entry was made in the future.
+    #[error("the transparency log entry is from the future")]
+    LogEntryInFuture,
+    /// The trust material for logs cannot be used.
+    #[error("the keys for transparency logs cannot be used")]
+    LogTrustUnusable,
+}
+
+/// What has a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limited {
+    /// Bytes of a simple-signing payload.
+    Payload,
+    /// Bytes of a bundle.
+    Bundle,
+    /// Bytes of the signature annotation.
+    Signature,
+    /// Bytes of the log annotation.
+    LogAnnotation,
+    /// Log entries of a bundle.
+    LogEntries,
+    /// Timestamps of a bundle.
+    Timestamps,
+    /// Hashes in one inclusion proof.
+    ProofHashes,
+    /// Subjects of a statement.
+    Subjects,
+    /// Digests of one subject.
+    SubjectDigests,
+}
+
+impl std::fmt::Display for Limited {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Payload => "the signed payload",
+            Self::Bundle => "the bundle",
+            Self::Signature => "the signature annotation",
+            Self::LogAnnotation => "the transparency log annotation",
+            Self::LogEntries => "the number of transparency log entries",
+            Self::Timestamps => "the number of timestamps",
+            Self::ProofHashes => "the number of hashes in an inclusion proof",
+            Self::Subjects => "the number of subjects",
+            Self::SubjectDigests => "the number of digests of a subject",
+        })
+    }
+}
+
+/// A part of a bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BundleField {
+    /// `verificationMaterial`.
+    VerificationMaterial,
+    /// `verificationMaterial.tlogEntries`.
+    LogEntries,
+    /// `verificationMaterial.timestampVerificationData`.
+    Timestamps,
+    /// `dsseEnvelope` or `messageSignature`.
+    Content,
+    /// `dsseEnvelope.payload`.
+    Payload,
+    /// `dsseEnvelope.signatures`.
+    Signatures,
+}
+
+impl std::fmt::Display for BundleField {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::VerificationMaterial => "verification material",
+            Self::LogEntries => "list of log entries",
+            Self::Timestamps => "list of timestamps",
+            Self::Content => "content",
+            Self::Payload => "payload",
+            Self::Signatures => "list of signatures",
+        })
+    }
+}
+
+impl Rejection {
+    /// The stable reason for a denial that rests on this rejection alone.
+    #[must_use]
+    pub const fn reason(&self) -> DenialReason {
+        match self {
+            Self::LimitExceeded { .. } => DenialReason::LimitExceeded,
+            // It is no signature at all: an image that only has attestations is not signed.
+            Self::PredicateType => DenialReason::SignatureNotFound,
+            Self::AnnotationMismatch { .. } => DenialReason::AnnotationMismatch,
+            Self::LogEntryMissing
+            | Self::LogEntryMalformed
+            | Self::LogEntryUnproven
+            | Self::LogUnsupported(_)
+            | Self::LogUnknown
+            | Self::LogProofInvalid
+            | Self::LogEntryForeign
+            | Self::LogEntryInFuture
+            | Self::LogTrustUnusable => DenialReason::TransparencyLog,
+            Self::SignatureMissing
+            | Self::SignatureEncoding
+            | Self::BundleJson(_)
+            | Self::BundleMediaType
+            | Self::BundleField(_)
+            | Self::CertificateBundle
+            | Self::MessageSignature
+            | Self::EnvelopeSignatures { .. }
+            | Self::EnvelopePayloadType
+            | Self::SignatureInvalid(_)
+            | Self::PayloadJson(_)
+            | Self::PayloadType
+            | Self::ClaimWithoutDigest
+            | Self::ClaimMismatch { .. }
+            | Self::StatementMalformed
+            | Self::SubjectMismatch => DenialReason::SignatureInvalid,
+        }
+    }
+}
+
+/// The predicate type of a cosign signature in a bundle.
+pub(super) const SIGNATURE_PREDICATE: &str = "https://sigstore.dev/cosign/sign/v1";
+
+/// The texts of cosign, by type of key.
+const fn invalid_signature(key: KeyKind) -> &'static str {
+    match key {
+        KeyKind::EcdsaP256 | KeyKind::EcdsaP384 | KeyKind::EcdsaP521 => {
+            "invalid signature when validating ASN.1 encoded signature"
+        }
+        KeyKind::Rsa => "crypto/rsa: verification error",
+        KeyKind::Ed25519 => "failed to verify signature",
+    }
+}

@@ -1,0 +1,229 @@
+//! A signer and a transparency log for tests. They share no code with what they test: encodings,
+//! the Merkle tree, checkpoints and canonical JSON are written here once more, by hand.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA256_ASN1_SIGNING,
+    ECDSA_P521_SHA512_ASN1_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair,
+    RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::oci::Digest;
+use crate::sigstore::{PublicKey, SignatureEvidence};
+
+pub(super) const TIME: u64 = 1_700_000_000;
+
+type Sign = dyn Fn(&[u8]) -> Vec<u8>;
+
+pub(super) struct Signer {
+    pub(super) spki: Vec<u8>,
+    sign: Box<Sign>,
+}
+
+fn der(key: &impl AsDer<PublicKeyX509Der<'static>>) -> Vec<u8> {
+    key.as_der().unwrap().as_ref().to_vec()
+}
+
+impl Signer {
+    fn ecdsa(algorithm: &'static EcdsaSigningAlgorithm) -> Self {
+        let pair = EcdsaKeyPair::generate(algorithm).unwrap();
+        let spki = der(pair.public_key());
+        let sign = move |message: &[u8]| pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec();
+        Self { spki, sign: Box::new(sign) }
+    }
+
+    fn rsa_with(encoding: &'static dyn RsaEncoding) -> Self {
+        let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let spki = der(pair.public_key());
+        let sign = move |message: &[u8]| {
+            let mut signature = vec![0; pair.public_modulus_len()];
+            pair.sign(encoding, &SystemRandom::new(), message, &mut signature).unwrap();
+            signature
+        };
+        Self { spki, sign: Box::new(sign) }
+    }
+
+    pub(super) fn p256() -> Self {
+        Self::ecdsa(&ECDSA_P256_SHA256_ASN1_SIGNING)
+    }
+
+    pub(super) fn p384() -> Self {
+        Self::ecdsa(&ECDSA_P384_SHA384_ASN1_SIGNING)
+    }
+
+    pub(super) fn p521_sha256() -> Self {
+        Self::ecdsa(&ECDSA_P521_SHA256_ASN1_SIGNING)
+    }
+
+    pub(super) fn p521_sha512() -> Self {
+        Self::ecdsa(&ECDSA_P521_SHA512_ASN1_SIGNING)
+    }
+
+    pub(super) fn rsa() -> Self {
+        Self::rsa_with(&RSA_PKCS1_SHA256)
+    }
+
+    pub(super) fn rsa_sha512() -> Self {
+        Self::rsa_with(&RSA_PKCS1_SHA512)
+    }
+
+    pub(super) fn rsa_pss() -> Self {
+        Self::rsa_with(&RSA_PSS_SHA256)
+    }
+
+    pub(super) fn ed25519() -> Self {
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let spki = der(pair.public_key());
+        Self { spki, sign: Box::new(move |message: &[u8]| pair.sign(message).as_ref().to_vec()) }
+    }
+
+    pub(super) fn sign(&self, message: &[u8]) -> Vec<u8> {
+        (self.sign)(message)
+    }
+
+    pub(super) fn pem(&self) -> String {
+        pem("PUBLIC KEY", &self.spki)
+    }
+
+    pub(super) fn key(&self) -> PublicKey {
+        PublicKey::from_pem(&self.pem()).unwrap()
+    }
+
+    /// A `.sig` layer with this payload.
+    pub(super) fn layer(&self, payload: &str) -> SignatureEvidence {
+        let signature = STANDARD.encode(self.sign(payload.as_bytes()));
+        SignatureEvidence::CosignLayer {
+            payload: payload.as_bytes().to_vec(),
+            annotations: [("dev.cosignproject.cosign/signature".to_owned(), signature)].into(),
+        }
+    }
+
+    /// A bundle around this statement, without a log entry.
+    pub(super) fn bundle(&self, statement: &str) -> Value {
+        const TYPE: &str = "application/vnd.in-toto+json";
+        let signed = format!("DSSEv1 28 {TYPE} {} {statement}", statement.len());
+        json!({
+            "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+            "verificationMaterial": {
+                "publicKey": {"hint": STANDARD.encode(sha256(&self.spki))},
+                "tlogEntries": [],
+            },
+            "dsseEnvelope": {
+                "payload": STANDARD.encode(statement),
+                "payloadType": TYPE,
+                "signatures": [{"sig": STANDARD.encode(self.sign(signed.as_bytes()))}],
+            },
+        })
+    }
+}
+
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
+pub(super) fn sha256(bytes: &[u8]) -> Vec<u8> {
+    digest(&SHA256, bytes).as_ref().to_vec()
+}
+
+/// The payload that cosign writes.
+pub(super) fn claim(image: &Digest, optional: &str) -> String {
+    format!(
+        r#"{{"critical":{{"identity":{{"docker-reference":"registry.test/app"}},"image":{{"docker-manifest-digest":"{image}"}},"type":"cosign container image signature"}},"optional":{optional}}}"#
+    )
+}
+
+/// The statement that cosign 3 writes.
+pub(super) fn statement(image: &Digest, annotations: &str) -> String {
+    format!(
+        r#"{{"_type":"https://in-toto.io/Statement/v1","subject":[{{"digest":{{"sha256":"{}"}},"annotations":{annotations}}}],"predicateType":"https://sigstore.dev/cosign/sign/v1","predicate":{{}}}}"#,
+        image.hex()
+    )
+}
+
+/// The body of a `hashedrekord` entry.
+pub(super) fn hashedrekord(payload: &[u8], signature: &[u8], key_pem: &str) -> String {
+    format!(
+        r#"{{"apiVersion":"0.0.1","kind":"hashedrekord","spec":{{"data":{{"hash":{{"algorithm":"sha256","value":"{}"}}}},"signature":{{"content":"{}","publicKey":{{"content":"{}"}}}}}}}}"#,
+        hex::encode(sha256(payload)),
+        STANDARD.encode(signature),
+        STANDARD.encode(key_pem)
+    )
+}
+
+/// The body of a `dsse` entry.
+pub(super) fn dsse_entry(payload: &[u8], signature: &str, key_pem: &str) -> String {
+    format!(
+        r#"{{"apiVersion":"0.0.1","kind":"dsse","spec":{{"envelopeHash":{{"algorithm":"sha256","value":"{}"}},"payloadHash":{{"algorithm":"sha256","value":"{}"}},"signatures":[{{"signature":"{signature}","verifier":"{}"}}]}}}}"#,
+        hex::encode(sha256(b"not looked at")),
+        hex::encode(sha256(payload)),
+        STANDARD.encode(key_pem)
+    )
+}
+
+/// A transparency log, Rekor v1.
+pub(super) struct Log(pub(super) Signer);
+
+impl Log {
+    pub(super) fn new() -> Self {
+        Self(Signer::p256())
+    }
+
+    fn id(&self) -> Vec<u8> {
+        sha256(&self.0.spki)
+    }
+
+    fn promise(&self, body: &str, time: u64) -> String {
+        let body = STANDARD.encode(body);
+        // RFC 8785: keys in code point order, no blanks.
+        let canonical = format!(
+            r#"{{"body":"{body}","integratedTime":{time},"logID":"{}","logIndex":7}}"#,
+            hex::encode(self.id())
+        );
+        STANDARD.encode(self.0.sign(canonical.as_bytes()))
+    }
+
+    /// The annotation that cosign 2 puts on a layer.
+    pub(super) fn annotation(&self, body: &str, time: u64) -> Value {
+        json!({
+            "SignedEntryTimestamp": self.promise(body, time),
+            "Payload": {
+                "body": STANDARD.encode(body),
+                "integratedTime": time,
+                "logIndex": 7,
+                "logID": hex::encode(self.id()),
+            },
+        })
+    }
+
+    /// The entry in a bundle: the first of two leaves, with promise, proof and checkpoint.
+    pub(super) fn entry(&self, kind: &str, body: &str, time: u64) -> Value {
+        let leaf = sha256(&[b"\0", body.as_bytes()].concat());
+        let other = sha256(b"\0other leaf");
+        let root = sha256(&[b"\x01".as_slice(), &leaf, &other].concat());
+        let note = format!("log.test - 1\n2\n{}\n", STANDARD.encode(&root));
+        let signature = [&self.id()[..4], &self.0.sign(note.as_bytes())].concat();
+        json!({
+            "logIndex": "7",
+            "logId": {"keyId": STANDARD.encode(self.id())},
+            "kindVersion": {"kind": kind, "version": "0.0.1"},
+            "integratedTime": time.to_string(),
+            "inclusionPromise": {"signedEntryTimestamp": self.promise(body, time)},
+            "inclusionProof": {
+                "logIndex": "0",
+                "rootHash": STANDARD.encode(&root),
+                "treeSize": "2",
+                "hashes": [STANDARD.encode(&other)],
+                "checkpoint": {"envelope": format!("{note}\n\u{2014} log.test {}\n", STANDARD.encode(signature))},
+            },
+            "canonicalizedBody": STANDARD.encode(body),
+        })
+    }
+}
