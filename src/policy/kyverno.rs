@@ -5,8 +5,6 @@
 //! that are known but not supported are read as [`Unread`] and refused by `load`, so that nothing a
 //! policy says is ever ignored. Defaults are those that the CRD injects.
 
-#![expect(missing_docs, reason = "the fields are Kyverno's, documented there")]
-
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -110,7 +108,7 @@ documents! {
     }
     Expression {
         key: String = "key",
-        operator: Spanned<String> = "operator",
+        operator: Option<Spanned<String>> = "operator",
         values: Vec<String> = "values",
     }
     VerifyImages {

@@ -112,9 +112,13 @@ impl<'a> Loader<'a> {
     }
 
     fn document(&mut self, head: &Head, text: &str) {
-        let line = text.lines().position(|line| line.trim_start().starts_with("kind")).map_or(0, |at| at as u64 + 1);
+        let line =
+            text.lines().position(|line| line.trim_start().starts_with("kind")).map_or(0, |at| at as u64 + 1);
         if head.kind == "List" {
-            self.error(line, "kind `List` is not read; write each policy as a document of its own".to_owned());
+            self.error(
+                line,
+                "kind `List` is not read; write each policy as a document of its own".to_owned(),
+            );
             return;
         }
         let ours = head.api_version.split('/').next() == Some("kyverno.io");
@@ -125,11 +129,17 @@ impl<'a> Loader<'a> {
                 return;
             }
             (version, "ClusterPolicy" | "Policy") if ours => {
-                self.error(line, format!("apiVersion `{version}` is not supported, only kyverno.io/v1 and v2beta1"));
+                self.error(
+                    line,
+                    format!("apiVersion `{version}` is not supported, only kyverno.io/v1 and v2beta1"),
+                );
                 return;
             }
             (version, kind) => {
-                self.notice(line, format!("kind `{kind}` of `{version}` is skipped: it has no verifyImages rules"));
+                self.notice(
+                    line,
+                    format!("kind `{kind}` of `{version}` is skipped: it has no verifyImages rules"),
+                );
                 return;
             }
         }
@@ -159,25 +169,37 @@ impl<'a> Loader<'a> {
         let Some(spec) = &document.spec else {
             return self.error(line, format!("policy `{name}`: spec is missing"));
         };
-        self.meaningless(&name, &[
-            ("background", &spec.background),
-            ("webhookTimeoutSeconds", &spec.webhook_timeout_seconds),
-            ("emitWarning", &spec.emit_warning),
-            ("schemaValidation", &spec.schema_validation),
-            ("mutateExistingOnPolicyUpdate", &spec.mutate_existing_on_policy_update),
-            ("generateExistingOnPolicyUpdate", &spec.generate_existing_on_policy_update),
-            ("generateExisting", &spec.generate_existing),
-            ("useServerSideApply", &spec.use_server_side_apply),
-            ("skipBackgroundRequests", &spec.skip_background_requests),
-        ]);
+        self.meaningless(
+            &name,
+            &[
+                ("background", &spec.background),
+                ("webhookTimeoutSeconds", &spec.webhook_timeout_seconds),
+                ("emitWarning", &spec.emit_warning),
+                ("schemaValidation", &spec.schema_validation),
+                ("mutateExistingOnPolicyUpdate", &spec.mutate_existing_on_policy_update),
+                ("generateExistingOnPolicyUpdate", &spec.generate_existing_on_policy_update),
+                ("generateExisting", &spec.generate_existing),
+                ("useServerSideApply", &spec.use_server_side_apply),
+                ("skipBackgroundRequests", &spec.skip_background_requests),
+            ],
+        );
         if let Some(webhook) = &spec.webhook_configuration {
             self.meaningless(&name, &[("webhookConfiguration.timeoutSeconds", &webhook.timeout_seconds)]);
-            self.refuse(&name, "webhookConfiguration.matchConditions", &webhook.match_conditions, "it is CEL over an admission request, which a node never sees; use match and exclude");
+            self.refuse(
+                &name,
+                "webhookConfiguration.matchConditions",
+                &webhook.match_conditions,
+                "it is CEL over an admission request, which a node never sees; use match and exclude",
+            );
         }
         if let Some(apply) = spec.apply_rules.as_ref().filter(|apply| apply.value != "All") {
-            self.error(apply.referenced.line(), format!("policy `{name}`: applyRules `{}` is not supported yet, only All", apply.value));
+            self.error(
+                apply.referenced.line(),
+                format!("policy `{name}`: applyRules `{}` is not supported yet, only All", apply.value),
+            );
         }
-        let webhook_failure = spec.webhook_configuration.as_ref().and_then(|webhook| webhook.failure_policy.as_deref());
+        let webhook_failure =
+            spec.webhook_configuration.as_ref().and_then(|webhook| webhook.failure_policy.as_deref());
         let failure_policy = match (spec.failure_policy.as_deref(), webhook_failure) {
             (Some(_), Some(_)) => return self.error(line, format!("policy `{name}`: failurePolicy and webhookConfiguration.failurePolicy are both set; keep one")),
             (None | Some("Fail"), None) | (None, Some("Fail")) => FailurePolicy::Fail,
@@ -185,7 +207,8 @@ impl<'a> Loader<'a> {
             (Some(other), None) | (None, Some(other)) => return self.error(line, format!("policy `{name}`: failurePolicy `{other}` is not Fail or Ignore")),
         };
         let overrides = self.overrides(line, &name, namespaced, spec);
-        let default_action = self.action(line, &name, "validationFailureAction", spec.validation_failure_action.as_deref());
+        let default_action =
+            self.action(line, &name, "validationFailureAction", spec.validation_failure_action.as_deref());
         let mut policy = Policy {
             name: name.clone(),
             namespace: namespaced.then_some(namespace),
@@ -201,7 +224,10 @@ impl<'a> Loader<'a> {
                 self.error(line, format!("policy `{name}`: rule `{}` is defined twice", rule.name));
             }
             if rule.verify_images.is_none() {
-                self.notice(line, format!("policy `{name}`: rule `{}` is skipped: it has no verifyImages", rule.name));
+                self.notice(
+                    line,
+                    format!("policy `{name}`: rule `{}` is skipped: it has no verifyImages", rule.name),
+                );
                 continue;
             }
             if let Some(rule) = self.rule(line, &policy, failure_policy, rule) {
@@ -209,21 +235,42 @@ impl<'a> Loader<'a> {
             }
         }
         if spec.admission == Some(false) {
-            return self.notice(line, format!("policy `{name}` has admission: false: it never refuses upstream, so it is not applied"));
+            return self.notice(
+                line,
+                format!(
+                    "policy `{name}` has admission: false: it never refuses upstream, so it is not applied"
+                ),
+            );
         }
         self.policies.push(policy);
     }
 
-    fn overrides(&mut self, line: u64, name: &str, namespaced: bool, spec: &yaml::Spec) -> Vec<(Action, Vec<String>)> {
+    fn overrides(
+        &mut self,
+        line: u64,
+        name: &str,
+        namespaced: bool,
+        spec: &yaml::Spec,
+    ) -> Vec<(Action, Vec<String>)> {
         let list = &spec.validation_failure_action_overrides;
         if namespaced && !list.is_empty() {
-            self.error(line, format!("policy `{name}`: validationFailureActionOverrides is for ClusterPolicy only"));
+            self.error(
+                line,
+                format!("policy `{name}`: validationFailureActionOverrides is for ClusterPolicy only"),
+            );
         }
         let mut overrides = Vec::new();
         for item in list {
-            self.refuse(name, "validationFailureActionOverrides.namespaceSelector", &item.namespace_selector, "a node does not know the labels of namespaces; name the namespaces");
+            self.refuse(
+                name,
+                "validationFailureActionOverrides.namespaceSelector",
+                &item.namespace_selector,
+                "a node does not know the labels of namespaces; name the namespaces",
+            );
             match self.action(line, name, "validationFailureActionOverrides.action", item.action.as_deref()) {
-                Some(action) => overrides.push((action, item.namespaces.clone().unwrap_or_else(|| vec!["*".to_owned()]))),
+                Some(action) => {
+                    overrides.push((action, item.namespaces.clone().unwrap_or_else(|| vec!["*".to_owned()])))
+                }
                 None => self.error(line, format!("policy `{name}`: an override has no action")),
             }
         }
@@ -241,11 +288,33 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn rule(&mut self, line: u64, policy: &Policy, failure_policy: FailurePolicy, rule: &yaml::Rule) -> Option<Rule> {
+    fn rule(
+        &mut self,
+        line: u64,
+        policy: &Policy,
+        failure_policy: FailurePolicy,
+        rule: &yaml::Rule,
+    ) -> Option<Rule> {
         let place = format!("{}/{}", policy.name, rule.name);
-        self.unsupported(&place, &[("context", &rule.context), ("preconditions", &rule.preconditions), ("celPreconditions", &rule.cel_preconditions)]);
-        self.meaningless(&place, &[("imageExtractors", &rule.image_extractors), ("skipBackgroundRequests", &rule.skip_background_requests), ("reportProperties", &rule.report_properties)]);
-        for (field, value) in [("mutate", &rule.mutate), ("validate", &rule.validate), ("generate", &rule.generate)] {
+        self.unsupported(
+            &place,
+            &[
+                ("context", &rule.context),
+                ("preconditions", &rule.preconditions),
+                ("celPreconditions", &rule.cel_preconditions),
+            ],
+        );
+        self.meaningless(
+            &place,
+            &[
+                ("imageExtractors", &rule.image_extractors),
+                ("skipBackgroundRequests", &rule.skip_background_requests),
+                ("reportProperties", &rule.report_properties),
+            ],
+        );
+        for (field, value) in
+            [("mutate", &rule.mutate), ("validate", &rule.validate), ("generate", &rule.generate)]
+        {
             self.refuse(&place, field, value, "a rule is of one kind; put it into a rule of its own");
         }
         let Some(matches) = &rule.match_resources else {
@@ -254,21 +323,39 @@ impl<'a> Loader<'a> {
         };
         let before = self.errors.len();
         let includes = self.pod_match(line, &place, matches, Side::Match);
-        let excludes = rule.exclude.as_ref().map(|exclude| self.pod_match(line, &place, exclude, Side::Exclude)).unwrap_or_default();
+        let excludes = rule
+            .exclude
+            .as_ref()
+            .map(|exclude| self.pod_match(line, &place, exclude, Side::Exclude))
+            .unwrap_or_default();
         if !includes.is_about_pods() {
-            self.notice(line, format!("{place}: its match selects no pods, so it is never applied on a node"));
+            self.notice(
+                line,
+                format!("{place}: its match selects no pods, so it is never applied on a node"),
+            );
         }
-        let namespace = super::pods::PodFactsRead { namespace: policy.namespace.is_some() || !policy.overrides.is_empty(), ..Default::default() };
+        let namespace = super::pods::PodFactsRead {
+            namespace: policy.namespace.is_some() || !policy.overrides.is_empty(),
+            ..Default::default()
+        };
         let reads = includes.reads().and(excludes.reads()).and(namespace);
         let mut entries = Vec::new();
         let mut actions = Vec::new();
         for (index, entry) in rule.verify_images.iter().flatten().enumerate() {
             let place = format!("{place}: verifyImages[{index}]");
-            if let Some(action) = self.action(line, &place, "failureAction", entry.failure_action.as_deref()) {
+            if let Some(action) = self.action(line, &place, "failureAction", entry.failure_action.as_deref())
+            {
                 actions.push(action);
             }
             if let Some(draft) = self.entry(line, &place, entry) {
-                let entry = Entry { policy: policy.name.clone(), rule: rule.name.clone(), index, failure_policy, reads, ..draft };
+                let entry = Entry {
+                    policy: policy.name.clone(),
+                    rule: rule.name.clone(),
+                    index,
+                    failure_policy,
+                    reads,
+                    ..draft
+                };
                 entries.push(Arc::new(entry.sealed()));
             }
         }
@@ -284,15 +371,18 @@ impl<'a> Loader<'a> {
     }
 
     fn entry(&mut self, line: u64, place: &str, entry: &yaml::VerifyImages) -> Option<Entry> {
-        self.unsupported(place, &[
-            ("attestations", &entry.attestations),
-            ("validate", &entry.validate),
-            ("imageRegistryCredentials", &entry.image_registry_credentials),
-            ("issuer", &entry.issuer),
-            ("subject", &entry.subject),
-            ("roots", &entry.roots),
-            ("additionalExtensions", &entry.additional_extensions),
-        ]);
+        self.unsupported(
+            place,
+            &[
+                ("attestations", &entry.attestations),
+                ("validate", &entry.validate),
+                ("imageRegistryCredentials", &entry.image_registry_credentials),
+                ("issuer", &entry.issuer),
+                ("subject", &entry.subject),
+                ("roots", &entry.roots),
+                ("additionalExtensions", &entry.additional_extensions),
+            ],
+        );
         self.meaningless(place, &[("useCache", &entry.use_cache)]);
         if let Some(flag) = entry.cosign_oci11.as_ref().filter(|flag| flag.value) {
             self.error(flag.referenced.line(), format!("{place}: cosignOCI11 is not supported yet"));
@@ -323,7 +413,13 @@ impl<'a> Loader<'a> {
         }
         let mut sets = Vec::new();
         for (index, set) in entry.attestors.iter().enumerate() {
-            sets.extend(self.attestor_set(line, &format!("{place}.attestors[{index}]"), set, &entry.annotations, 0));
+            sets.extend(self.attestor_set(
+                line,
+                &format!("{place}.attestors[{index}]"),
+                set,
+                &entry.annotations,
+                0,
+            ));
         }
         match &entry.key {
             Some(key) => {
@@ -342,7 +438,10 @@ impl<'a> Loader<'a> {
         }
         let repository = self.repository(place, entry.repository.as_ref());
         if repository.is_some() && forms == Forms::Bundles {
-            self.notice(line, format!("{place}: repository is read for type SigstoreBundle too; upstream ignores it there"));
+            self.notice(
+                line,
+                format!("{place}: repository is read for type SigstoreBundle too; upstream ignores it there"),
+            );
         }
         let placeholder = Digest::of(b"");
         Some(Entry {
@@ -364,7 +463,14 @@ impl<'a> Loader<'a> {
         })
     }
 
-    fn attestor_set(&mut self, line: u64, place: &str, set: &yaml::AttestorSet, annotations: &std::collections::BTreeMap<String, String>, depth: usize) -> Option<AttestorSet> {
+    fn attestor_set(
+        &mut self,
+        line: u64,
+        place: &str,
+        set: &yaml::AttestorSet,
+        annotations: &std::collections::BTreeMap<String, String>,
+        depth: usize,
+    ) -> Option<AttestorSet> {
         if depth > NESTING {
             self.error(line, format!("{place}: attestor sets are nested deeper than {NESTING}"));
             return None;
@@ -377,7 +483,14 @@ impl<'a> Loader<'a> {
         let mut attestors = Vec::new();
         let before = self.errors.len();
         for (index, attestor) in entries.value.iter().enumerate() {
-            self.attestor(line, &format!("{place}.entries[{index}]"), attestor, annotations, depth, &mut attestors);
+            self.attestor(
+                line,
+                &format!("{place}.entries[{index}]"),
+                attestor,
+                annotations,
+                depth,
+                &mut attestors,
+            );
         }
         let required = match &set.count {
             None => attestors.len(),
@@ -385,7 +498,10 @@ impl<'a> Loader<'a> {
             Some(count) => match usize::try_from(count.value) {
                 Ok(wanted) if wanted <= entries.value.len() => wanted,
                 _ => {
-                    self.error(count.referenced.line(), format!("{place}: Count cannot exceed length of entries, nor be negative"));
+                    self.error(
+                        count.referenced.line(),
+                        format!("{place}: Count cannot exceed length of entries, nor be negative"),
+                    );
                     return None;
                 }
             },
@@ -393,9 +509,22 @@ impl<'a> Loader<'a> {
         (self.errors.len() == before && !attestors.is_empty()).then_some(AttestorSet { required, attestors })
     }
 
-    fn attestor(&mut self, line: u64, place: &str, attestor: &yaml::Attestor, annotations: &std::collections::BTreeMap<String, String>, depth: usize, out: &mut Vec<Attestor>) {
+    fn attestor(
+        &mut self,
+        line: u64,
+        place: &str,
+        attestor: &yaml::Attestor,
+        annotations: &std::collections::BTreeMap<String, String>,
+        depth: usize,
+        out: &mut Vec<Attestor>,
+    ) {
         self.unsupported(place, &[("certificates", &attestor.certificates), ("keyless", &attestor.keyless)]);
-        let kinds = [attestor.certificates.is_some(), attestor.keyless.is_some(), attestor.keys.is_some(), attestor.attestor.is_some()];
+        let kinds = [
+            attestor.certificates.is_some(),
+            attestor.keyless.is_some(),
+            attestor.keys.is_some(),
+            attestor.attestor.is_some(),
+        ];
         if kinds.into_iter().filter(|there| *there).count() != 1 {
             return self.error(line, format!("{place}: keys, certificates, keyless, or a nested attestor is required, and only one of them"));
         }
@@ -404,17 +533,26 @@ impl<'a> Loader<'a> {
             if repository.is_some() || !attestor.annotations.is_empty() {
                 self.error(line, format!("{place}: repository and annotations have no effect beside a nested attestor; put them inside"));
             }
-            out.extend(self.attestor_set(line, &format!("{place}.attestor"), nested, annotations, depth + 1).map(Attestor::Set));
+            out.extend(
+                self.attestor_set(line, &format!("{place}.attestor"), nested, annotations, depth + 1)
+                    .map(Attestor::Set),
+            );
             return;
         }
         let Some(keys) = &attestor.keys else { return };
         let annotations = if attestor.annotations.is_empty() { annotations } else { &attestor.annotations };
         // Kyverno: the algorithm beside the keys is the one that is read for keys.
-        let hash = self.hash(place, keys.value.signature_algorithm.as_ref().or(attestor.signature_algorithm.as_ref()));
+        let hash = self
+            .hash(place, keys.value.signature_algorithm.as_ref().or(attestor.signature_algorithm.as_ref()));
         let log = self.log(place, &keys.value);
         let (Some(hash), Some(log)) = (hash, log) else { return };
         for key in self.public_keys(keys.referenced, place, &keys.value) {
-            let signer = sigstore::Attestor::Key(KeyAttestor { key, hash, annotations: annotations.clone(), log: log.clone() });
+            let signer = sigstore::Attestor::Key(KeyAttestor {
+                key,
+                hash,
+                annotations: annotations.clone(),
+                log: log.clone(),
+            });
             out.push(Attestor::Signer { signer: Box::new(signer), repository: repository.clone() });
         }
     }
@@ -464,7 +602,10 @@ impl<'a> Loader<'a> {
             self.unsupported(place, &[("ctlog.tsaCertChain", &ctlog.tsa_cert_chain)]);
             self.meaningless(place, &[("ctlog.pubkey", &ctlog.pubkey), ("ctlog.pubKey", &ctlog.pub_key)]);
             if ctlog.ignore_sct {
-                self.notice(0, format!("{place}: ctlog.ignoreSCT means nothing for keys: they have no certificate"));
+                self.notice(
+                    0,
+                    format!("{place}: ctlog.ignoreSCT means nothing for keys: they have no certificate"),
+                );
             }
         }
         let Some(rekor) = &keys.rekor else {
@@ -478,25 +619,37 @@ impl<'a> Loader<'a> {
             return None;
         }
         if let Some(spelling) = &rekor.pub_key {
-            self.notice(spelling.referenced.line(), format!("{place}: rekor.pubKey is read as pubkey; a cluster ignores this spelling"));
+            self.notice(
+                spelling.referenced.line(),
+                format!("{place}: rekor.pubKey is read as pubkey; a cluster ignores this spelling"),
+            );
         }
         if rekor.ignore_tlog {
             return Some(LogTrust::Ignored);
         }
-        let Some(pem) = rekor.pubkey.as_ref().or(rekor.pub_key.as_ref()).filter(|pem| !pem.value.trim().is_empty()) else {
+        let Some(pem) =
+            rekor.pubkey.as_ref().or(rekor.pub_key.as_ref()).filter(|pem| !pem.value.trim().is_empty())
+        else {
             return Some(LogTrust::Root(Arc::clone(&self.options.trust_root)));
         };
+        let line = pem.referenced.line();
         let mut found = Vec::new();
         for piece in pem.value.trim().split_inclusive(END_OF_KEY).filter(|piece| !piece.trim().is_empty()) {
             match PublicKey::from_pem(piece.trim()) {
                 Ok(key) => found.push(key),
                 Err(error) => {
-                    self.error(pem.referenced.line(), format!("{place}: rekor.pubkey: {error}"));
+                    self.error(line, format!("{place}: rekor.pubkey: {error}"));
                     return None;
                 }
             }
         }
-        Some(LogTrust::Keys(found))
+        match TrustRoot::from_log_keys(&found) {
+            Ok(root) => Some(LogTrust::Root(Arc::new(root))),
+            Err(error) => {
+                self.error(line, format!("{place}: rekor.pubkey: {error}"));
+                None
+            }
+        }
     }
 
     fn repository(&mut self, place: &str, text: Option<&Spanned<String>>) -> Option<Repository> {
@@ -518,7 +671,10 @@ impl<'a> Loader<'a> {
             cluster_roles: block.cluster_roles.clone(),
             subjects: block.subjects.clone(),
         };
-        let inline = legacy.resources.is_some() || legacy.roles.is_some() || legacy.cluster_roles.is_some() || legacy.subjects.is_some();
+        let inline = legacy.resources.is_some()
+            || legacy.roles.is_some()
+            || legacy.cluster_roles.is_some()
+            || legacy.subjects.is_some();
         let (any, all) = match (&block.any, &block.all, inline) {
             (Some(any), None, false) => (any.clone(), Vec::new()),
             (None, Some(all), false) => (Vec::new(), all.clone()),
@@ -542,33 +698,61 @@ impl<'a> Loader<'a> {
 
     fn filter(&mut self, line: u64, place: &str, filter: &yaml::Filter, side: Side) -> Option<PodFilter> {
         let word = side.word();
-        for (field, value) in [("roles", &filter.roles), ("clusterRoles", &filter.cluster_roles), ("subjects", &filter.subjects)] {
+        for (field, value) in [
+            ("roles", &filter.roles),
+            ("clusterRoles", &filter.cluster_roles),
+            ("subjects", &filter.subjects),
+        ] {
             match side {
                 // Without it a pull would be judged as if nobody were excluded, or everybody matched.
-                Side::Exclude => self.refuse(place, &format!("exclude.{field}"), value, "a node does not know who created a pod"),
-                Side::Match => self.refuse(place, &format!("match.{field}"), value, "a node does not know who created a pod; match on resources"),
+                Side::Exclude => self.refuse(
+                    place,
+                    &format!("exclude.{field}"),
+                    value,
+                    "a node does not know who created a pod",
+                ),
+                Side::Match => self.refuse(
+                    place,
+                    &format!("match.{field}"),
+                    value,
+                    "a node does not know who created a pod; match on resources",
+                ),
             }
         }
         let Some(resources) = &filter.resources else {
             self.error(line, format!("{place}: {word} has a filter without resources"));
             return None;
         };
-        self.refuse(place, &format!("{word}.resources.namespaceSelector"), &resources.namespace_selector, "a node does not know the labels of namespaces; name the namespaces");
+        self.refuse(
+            place,
+            &format!("{word}.resources.namespaceSelector"),
+            &resources.namespace_selector,
+            "a node does not know the labels of namespaces; name the namespaces",
+        );
         let mut names = resources.names.clone();
         names.extend(resources.name.clone());
-        let empty = resources.kinds.is_empty() && names.is_empty() && resources.namespaces.is_empty() && resources.annotations.is_empty()
-            && resources.selector.is_none() && resources.operations.is_empty();
+        let empty = resources.kinds.is_empty()
+            && names.is_empty()
+            && resources.namespaces.is_empty()
+            && resources.annotations.is_empty()
+            && resources.selector.is_none()
+            && resources.operations.is_empty();
         if empty {
             self.error(line, format!("{place}: {word} has an empty filter"));
             return None;
         }
         let selector = resources.selector.as_ref().map(|selector| LabelSelector {
             labels: selector.match_labels.clone(),
-            expressions: selector.match_expressions.iter().filter_map(|expression| self.expression(place, expression)).collect(),
+            expressions: selector
+                .match_expressions
+                .iter()
+                .filter_map(|expression| self.expression(place, expression))
+                .collect(),
         });
         Some(PodFilter {
             pods: resources.kinds.is_empty() || resources.kinds.iter().any(|kind| selects_pods(kind)),
-            creates: resources.operations.is_empty() || resources.operations.iter().any(|operation| operation == "CREATE"),
+            creates: resources.operations.is_empty()
+                || resources.operations.iter().any(|operation| operation == "CREATE"),
             names,
             namespaces: resources.namespaces.clone(),
             annotations: resources.annotations.clone(),
@@ -577,19 +761,32 @@ impl<'a> Loader<'a> {
     }
 
     fn expression(&mut self, place: &str, expression: &yaml::Expression) -> Option<LabelExpression> {
-        let line = expression.operator.referenced.line();
-        let (operator, takes_values) = match expression.operator.value.as_str() {
+        let Some(operator) = &expression.operator else {
+            self.error(0, format!("{place}: a selector expression on `{}` has no operator", expression.key));
+            return None;
+        };
+        let line = operator.referenced.line();
+        let (operator, takes_values) = match operator.value.as_str() {
             "In" => (LabelOperator::In, true),
             "NotIn" => (LabelOperator::NotIn, true),
             "Exists" => (LabelOperator::Exists, false),
             "DoesNotExist" => (LabelOperator::DoesNotExist, false),
             other => {
-                self.error(line, format!("{place}: selector operator `{other}` is not In, NotIn, Exists or DoesNotExist"));
+                self.error(
+                    line,
+                    format!("{place}: selector operator `{other}` is not In, NotIn, Exists or DoesNotExist"),
+                );
                 return None;
             }
         };
         if takes_values == expression.values.is_empty() || expression.key.is_empty() {
-            self.error(line, format!("{place}: selector expression on `{}` has the wrong values for its operator", expression.key));
+            self.error(
+                line,
+                format!(
+                    "{place}: selector expression on `{}` has the wrong values for its operator",
+                    expression.key
+                ),
+            );
             return None;
         }
         Some(LabelExpression { key: expression.key.clone(), operator, values: expression.values.clone() })
@@ -615,7 +812,9 @@ impl<'a> Loader<'a> {
         let empty = match &value.value {
             serde_json::Value::Null => true,
             serde_json::Value::Array(items) => items.is_empty(),
-            serde_json::Value::Object(members) => members.is_empty() && field != "keyless" && field != "certificates",
+            serde_json::Value::Object(members) => {
+                members.is_empty() && field != "keyless" && field != "certificates"
+            }
             serde_json::Value::String(text) => text.is_empty(),
             serde_json::Value::Bool(_) | serde_json::Value::Number(_) => false,
         };
@@ -675,7 +874,9 @@ fn documents(text: &str) -> Vec<String> {
     let mut documents = Vec::new();
     let mut current = String::new();
     for (number, line) in text.lines().enumerate() {
-        let marker = line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r']));
+        let marker = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r']));
         if marker {
             documents.push(std::mem::replace(&mut current, "\n".repeat(number)));
         }

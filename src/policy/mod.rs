@@ -1,1 +1,279 @@
-//! (being built)
+//! Kyverno policies: which rules cover an image, and what they make of the evidence.
+//!
+//! Pure: documents, references, pod facts and evidence are arguments. In order:
+//! `load` turns documents into [`Entry`] values (unknown or unsupported fields are errors),
+//! [`PolicySet::matching`] says which entries apply to one pull, [`judge`] what one entry makes of
+//! the evidence, and [`evaluate`] makes the decision and, if it allows, the only kind of value that
+//! lets a pull through: [`evaluate::Permit`].
+
+mod entry;
+pub mod evaluate;
+mod judge;
+mod kyverno;
+mod load;
+mod pods;
+pub mod wildcard;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+pub use entry::{Action, Entry, FailurePolicy, Forms};
+pub use judge::{EntryVerdict, Evidence, Explanation, Leaf, Satisfied, judge};
+pub use load::{Compatibility, LoadOptions, PolicySource, Remark};
+pub use pods::PodFacts;
+
+use crate::oci::{Digest, Reference};
+use pods::{PodFactsRead, PodMatch};
+
+/// All policies of one snapshot.
+#[derive(Debug, Clone)]
+pub struct PolicySet {
+    policies: Vec<Policy>,
+    compatibility: Compatibility,
+    fingerprint: Digest,
+}
+
+/// What loading gave.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The policies.
+    pub set: PolicySet,
+    /// What is worth knowing: skipped documents, fields without meaning.
+    pub notices: Vec<Remark>,
+}
+
+/// A policy after loading.
+#[derive(Debug, Clone)]
+struct Policy {
+    name: String,
+    namespace: Option<String>,
+    default_action: Action,
+    overrides: Vec<(Action, Vec<String>)>,
+    rules: Vec<Rule>,
+}
+
+/// A rule after loading.
+#[derive(Debug, Clone)]
+struct Rule {
+    name: String,
+    includes: PodMatch,
+    excludes: PodMatch,
+    entries: Vec<Arc<Entry>>,
+    own_action: Option<Action>,
+    reads: PodFactsRead,
+}
+
+/// One rule that covers an image.
+#[derive(Debug, Clone)]
+pub struct Application {
+    /// The policy, `name` or `namespace/name`.
+    pub policy: String,
+    /// The rule.
+    pub rule: String,
+    /// Whether it refuses or reports.
+    pub action: Action,
+    /// Its entries that cover the image.
+    pub entries: Vec<Covered>,
+}
+
+/// One entry that covers an image.
+#[derive(Debug, Clone)]
+pub struct Covered {
+    /// The entry.
+    pub entry: Arc<Entry>,
+    /// Whether it is to be judged.
+    pub coverage: Coverage,
+}
+
+/// What an entry says of an image before any evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coverage {
+    /// To be judged.
+    Judged,
+    /// One of `skipImageReferences` matches every form.
+    Skipped,
+}
+
+/// How many rules there are of each kind (rule D1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Policies.
+    pub policies: usize,
+    /// Rules that refuse, in some namespace at least.
+    pub refusing: usize,
+    /// Rules that only report.
+    pub reporting: usize,
+}
+
+impl PolicySet {
+    /// Loads all sources, or says everything that is wrong with them.
+    ///
+    /// # Errors
+    /// Every error of every file, with line and field.
+    pub fn load(sources: &[PolicySource], options: &LoadOptions) -> Result<Loaded, Vec<Remark>> {
+        let (mut policies, mut errors, mut notices) = (Vec::new(), Vec::new(), Vec::new());
+        let mut seen = BTreeSet::new();
+        for source in sources {
+            let mut loader = load::Loader::new(options, source.file.clone(), &mut seen);
+            loader.file(&source.text);
+            policies.append(&mut loader.policies);
+            errors.append(&mut loader.errors);
+            notices.append(&mut loader.notices);
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        policies.sort_by(|left: &Policy, right| left.name.cmp(&right.name));
+        // Everything that decides, in one text: rules, actions, entries, trust.
+        let text = format!("{:?} {policies:?}", options.compatibility);
+        let set =
+            Self { policies, compatibility: options.compatibility, fingerprint: Digest::of(text.as_bytes()) };
+        Ok(Loaded { set, notices })
+    }
+
+    /// Whether there is no `verifyImages` rule at all (rule D5).
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.policies.iter().all(|policy| policy.rules.is_empty())
+    }
+
+    /// Changes with anything in the policies.
+    #[must_use]
+    pub const fn fingerprint(&self) -> Digest {
+        self.fingerprint
+    }
+
+    /// The rules that cover `reference` for `pod`, sorted by policy, rules in their own order.
+    #[must_use]
+    pub fn matching(&self, reference: &Reference, pod: &PodFacts) -> Vec<Application> {
+        let mut applications = Vec::new();
+        for policy in self.policies.iter().filter(|policy| policy.is_about(pod)) {
+            for rule in &policy.rules {
+                if !rule.includes.includes(pod) || rule.excludes.excludes(pod) {
+                    continue;
+                }
+                let entries = self.covering(rule, reference);
+                if !entries.is_empty() {
+                    applications.push(Application {
+                        policy: policy.name.clone(),
+                        rule: rule.name.clone(),
+                        action: policy.action(rule, pod.namespace.as_deref()),
+                        entries,
+                    });
+                }
+            }
+        }
+        applications
+    }
+
+    /// Whether any rule covers `reference` in whatever namespace (rule S1).
+    #[must_use]
+    pub fn covers(&self, reference: &Reference) -> bool {
+        let rules = self.policies.iter().flat_map(|policy| &policy.rules);
+        rules
+            .filter(|rule| rule.includes.is_about_pods())
+            .any(|rule| !self.covering(rule, reference).is_empty())
+    }
+
+    /// How many rules refuse and how many report.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts { policies: self.policies.len(), ..Counts::default() };
+        for policy in &self.policies {
+            for rule in &policy.rules {
+                match policy.action(rule, None) {
+                    Action::Enforce => counts.refusing += 1,
+                    Action::Audit => counts.reporting += 1,
+                }
+            }
+        }
+        counts
+    }
+
+    /// Rules that depend on the pod, as `policy/rule`: ImageStatus cannot tell them apart (rule S3).
+    #[must_use]
+    pub fn pull_only_rules(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for policy in &self.policies {
+            for rule in policy.rules.iter().filter(|rule| rule.reads.any()) {
+                names.push(format!("{}/{}", policy.name, rule.name));
+            }
+        }
+        names
+    }
+
+    fn covering(&self, rule: &Rule, reference: &Reference) -> Vec<Covered> {
+        let mut covered = Vec::new();
+        for entry in &rule.entries {
+            if !entry.references.iter().any(|pattern| self.fits_any(pattern, reference)) {
+                continue;
+            }
+            let skipped = entry.skipped.iter().any(|pattern| self.fits_all(pattern, reference));
+            let coverage = if skipped { Coverage::Skipped } else { Coverage::Judged };
+            covered.push(Covered { entry: Arc::clone(entry), coverage });
+        }
+        covered
+    }
+
+    /// Rule M2: a pattern covers if it fits any form.
+    fn fits_any(&self, pattern: &str, reference: &Reference) -> bool {
+        if wildcard::matches(pattern, &reference.kyverno_form()) {
+            return true;
+        }
+        if self.compatibility == Compatibility::Strict {
+            return false;
+        }
+        let without_tag = without_tag(pattern);
+        wildcard::matches(pattern, &reference.normalised_form())
+            || (reference.digest().is_some()
+                && reference.names().iter().any(|name| wildcard::matches(without_tag, name)))
+    }
+
+    /// Rule M2: what takes an image out of a rule must fit all forms.
+    fn fits_all(&self, pattern: &str, reference: &Reference) -> bool {
+        if !wildcard::matches(pattern, &reference.kyverno_form()) {
+            return false;
+        }
+        self.compatibility == Compatibility::Strict
+            || wildcard::matches(pattern, &reference.normalised_form())
+    }
+}
+
+impl Policy {
+    fn is_about(&self, pod: &PodFacts) -> bool {
+        match (&self.namespace, &pod.namespace) {
+            (Some(own), Some(namespace)) => own == namespace,
+            // Rule M3: no namespace is every namespace.
+            (Some(_), None) | (None, _) => true,
+        }
+    }
+
+    /// Kyverno's order: the entries' own action, the first override that fits, the policy's.
+    fn action(&self, rule: &Rule, namespace: Option<&str>) -> Action {
+        if let Some(action) = rule.own_action {
+            return action;
+        }
+        let Some(namespace) = namespace else {
+            // Rule M3: as if in every namespace that an override names; the strictest counts.
+            let overrides = self.overrides.iter().map(|(action, _)| *action);
+            return overrides.max().unwrap_or(self.default_action).max(self.default_action);
+        };
+        let fits = |patterns: &[String]| patterns.iter().any(|pattern| wildcard::matches(pattern, namespace));
+        self.overrides
+            .iter()
+            .find(|(_, namespaces)| fits(namespaces))
+            .map_or(self.default_action, |(action, _)| *action)
+    }
+}
+
+/// A pattern without its tag: what a digest reference is held against, so that adding a digest does
+/// not dodge `repo:*`.
+fn without_tag(pattern: &str) -> &str {
+    let last = pattern.rfind('/').map_or(0, |at| at + 1);
+    let (head, tail) = pattern.split_at(last);
+    let cut = tail.find([':', '@']).unwrap_or(tail.len());
+    pattern.get(..head.len() + cut).unwrap_or(pattern)
+}
+
+#[cfg(test)]
+mod tests;

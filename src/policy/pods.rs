@@ -150,7 +150,10 @@ impl PodFilter {
             None => missing == Missing::Fits,
         };
         // A caller without a sandbox config sends neither labels nor annotations.
-        let no_pod = pod.namespace.is_none() && pod.name.is_none() && pod.labels.is_empty() && pod.annotations.is_empty();
+        let no_pod = pod.namespace.is_none()
+            && pod.name.is_none()
+            && pod.labels.is_empty()
+            && pod.annotations.is_empty();
         let labels = match &self.selector {
             None => true,
             Some(_) if no_pod => missing == Missing::Fits,
@@ -161,7 +164,12 @@ impl PodFilter {
             missing if no_pod => missing == Missing::Fits,
             _ => self.annotations.iter().all(|(key, value)| any_pair(key, value, &pod.annotations)),
         };
-        self.pods && self.creates && known(&pod.name, &self.names) && known(&pod.namespace, &self.namespaces) && labels && annotations
+        self.pods
+            && self.creates
+            && known(&pod.name, &self.names)
+            && known(&pod.namespace, &self.namespaces)
+            && labels
+            && annotations
     }
 }
 
@@ -221,7 +229,9 @@ mod tests {
     #[test]
     fn m3_a_pull_without_a_namespace_is_in_every_namespace() {
         let block = any(PodFilter { namespaces: vec!["prod-*".into()], ..filter() });
-        for (namespace, included, excluded) in [(Some("prod-a"), true, true), (Some("dev"), false, false), (None, true, false)] {
+        for (namespace, included, excluded) in
+            [(Some("prod-a"), true, true), (Some("dev"), false, false), (None, true, false)]
+        {
             let pod = pod(namespace, &[]);
             assert_eq!((block.includes(&pod), block.excludes(&pod)), (included, excluded), "{namespace:?}");
         }

@@ -48,10 +48,23 @@ mod tests {
     #[test]
     fn fits_as_kyvernos() {
         for (pattern, text, fits) in [
-            ("", "", true), ("", "a", false), ("*", "", true), ("*", "a/b:c@d", true), ("?", "", false), ("?", "ä", true),
-            ("a*c", "abbc", true), ("a*c", "abbcd", false), ("a?c", "abc", true), ("A", "a", false), ("*:*", "a:b", true),
-            ("ghcr.io/org/app:*", "ghcr.io/org/app:v1", true), ("ghcr.io/org/app:*", "ghcr.io/org/app@sha256:00", false),
-            ("**a**", "xay", true), ("*a*b*c", "aabbcc", true), ("*a*b*c", "aabbc d", false), ("a.c", "abc", false),
+            ("", "", true),
+            ("", "a", false),
+            ("*", "", true),
+            ("*", "a/b:c@d", true),
+            ("?", "", false),
+            ("?", "ä", true),
+            ("a*c", "abbc", true),
+            ("a*c", "abbcd", false),
+            ("a?c", "abc", true),
+            ("A", "a", false),
+            ("*:*", "a:b", true),
+            ("ghcr.io/org/app:*", "ghcr.io/org/app:v1", true),
+            ("ghcr.io/org/app:*", "ghcr.io/org/app@sha256:00", false),
+            ("**a**", "xay", true),
+            ("*a*b*c", "aabbcc", true),
+            ("*a*b*c", "aabbc d", false),
+            ("a.c", "abc", false),
         ] {
             assert_eq!(matches(pattern, text), fits, "{pattern} {text}");
         }

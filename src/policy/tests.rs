@@ -1,0 +1,538 @@
+//! Loading, matching and deciding, as tables.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::evaluate::{
+    Approved, Case, Decision, Forward, Judged, Mode, Resolution, Source, Unmatched, before_resolving,
+    before_verifying, decide, unresolved,
+};
+use super::kyverno::FIELDS;
+use super::*;
+use crate::outcome::{Contact, Denial, DenialReason, Fault, FaultReason};
+use crate::sigstore::TrustRoot;
+
+/// The key of the source page's first example.
+const KEY: &str = "-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE8nXRh950IZbRj8Ra/N9sbqOPZrfM
+5/KAQN0/KjHcorm/J5yctVd7iEcnessRQjU917hmKO6JWVGHpDguIyakZA==
+-----END PUBLIC KEY-----";
+
+fn options() -> LoadOptions {
+    LoadOptions {
+        compatibility: Compatibility::Default,
+        trust_root: Arc::new(TrustRoot::public_good().unwrap()),
+    }
+}
+
+fn load(text: &str) -> Result<Loaded, Vec<Remark>> {
+    PolicySet::load(&[PolicySource { file: PathBuf::from("p.yaml"), text: text.to_owned() }], &options())
+}
+
+/// A policy with `spec`, `rule` and `entry` fields added, as JSON (which is YAML).
+fn policy(spec: serde_json::Value, rule: serde_json::Value, entry: serde_json::Value) -> String {
+    let merge = |mut base: serde_json::Value, more: serde_json::Value| {
+        if let (Some(base), serde_json::Value::Object(more)) = (base.as_object_mut(), more) {
+            base.extend(more);
+        }
+        base
+    };
+    let keys = serde_json::json!({ "publicKeys": KEY, "rekor": { "ignoreTlog": true } });
+    let entry = merge(
+        serde_json::json!({ "imageReferences": ["ghcr.io/org/*"], "attestors": [{ "entries": [{ "keys": keys }] }] }),
+        entry,
+    );
+    let rule = merge(
+        serde_json::json!({ "name": "rule", "match": { "any": [{ "resources": { "kinds": ["Pod"] } }] }, "verifyImages": [entry] }),
+        rule,
+    );
+    let spec = merge(serde_json::json!({ "validationFailureAction": "Enforce", "rules": [rule] }), spec);
+    serde_json::json!({ "apiVersion": "kyverno.io/v1", "kind": "ClusterPolicy", "metadata": { "name": "check" }, "spec": spec })
+        .to_string()
+}
+
+fn none() -> serde_json::Value {
+    serde_json::json!({})
+}
+
+fn set(text: &str) -> PolicySet {
+    load(text).unwrap().set
+}
+
+fn pod(namespace: &str) -> PodFacts {
+    PodFacts { namespace: Some(namespace.into()), name: Some("pod".into()), ..PodFacts::default() }
+}
+
+fn reference(text: &str) -> Reference {
+    Reference::parse(text).unwrap()
+}
+
+#[test]
+fn loads_the_source_pages_first_policy_with_the_crds_defaults() {
+    let text = format!(
+        "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata:\n  name: check-image\nspec:\n  validationFailureAction: Enforce\n  background: false\n  webhookTimeoutSeconds: 30\n  failurePolicy: Fail\n  rules:\n    - name: check-image\n      match:\n        any:\n        - resources:\n            kinds:\n              - Pod\n      verifyImages:\n      - imageReferences:\n        - \"ghcr.io/kyverno/test-verify-image*\"\n        attestors:\n        - count: 1\n          entries:\n          - keys:\n              publicKeys: |-\n                {}\n",
+        KEY.replace('\n', "\n                ")
+    );
+    let loaded = load(&text).unwrap();
+    let lines: Vec<_> = loaded.notices.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        lines,
+        [
+            "p.yaml:7: check-image: background means nothing on a node",
+            "p.yaml:8: check-image: webhookTimeoutSeconds means nothing on a node"
+        ]
+    );
+    let covering =
+        loaded.set.matching(&reference("ghcr.io/kyverno/test-verify-image:signed"), &pod("default"));
+    let entry = &covering[0].entries[0].entry;
+    assert_eq!((covering[0].action, entry.failure_policy), (Action::Enforce, FailurePolicy::Fail));
+    assert_eq!((entry.mutate_digest, entry.verify_digest, entry.required), (true, true, true));
+    assert_eq!(entry.forms(), Forms::LegacyThenBundles);
+    assert_eq!(loaded.set.counts(), Counts { policies: 1, refusing: 1, reporting: 0 });
+}
+
+#[test]
+fn an_unknown_field_is_an_error_with_file_and_line() {
+    let text = "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata: {name: a}\nspec:\n  rules: []\n  bogus: 1\n";
+    let errors: Vec<_> = load(text).unwrap_err().iter().map(ToString::to_string).collect();
+    assert_eq!(errors.len(), 1);
+    assert!(errors[0].starts_with("p.yaml:6:") && errors[0].contains("bogus"), "{errors:?}");
+}
+
+#[test]
+fn every_struct_refuses_a_bogus_key() {
+    assert_eq!(FIELDS.len(), 16, "a new type needs a line in the list below");
+    for (name, fields) in FIELDS {
+        assert!(!fields.contains(&"bogus"), "{name}");
+    }
+    let bogus = serde_json::json!({ "bogus": 1 });
+    let inside = |path: &str| -> String {
+        let mut document: serde_json::Value = serde_json::from_str(&policy(
+            serde_json::json!({ "webhookConfiguration": {}, "validationFailureActionOverrides": [{ "action": "Audit", "namespaces": ["a"] }] }),
+            serde_json::json!({ "exclude": { "all": [{ "resources": { "names": ["a"], "selector": { "matchExpressions": [{ "key": "a", "operator": "Exists" }] } } }] } }),
+            serde_json::json!({ "attestors": [{ "entries": [{ "keys": { "publicKeys": KEY, "rekor": {}, "ctlog": {} } }] }] }),
+        ))
+        .unwrap();
+        document
+            .pointer_mut(path)
+            .unwrap()
+            .as_object_mut()
+            .unwrap()
+            .extend(bogus.as_object().unwrap().clone());
+        document.to_string()
+    };
+    for path in [
+        "",
+        "/spec",
+        "/spec/webhookConfiguration",
+        "/spec/validationFailureActionOverrides/0",
+        "/spec/rules/0",
+        "/spec/rules/0/match",
+        "/spec/rules/0/match/any/0",
+        "/spec/rules/0/match/any/0/resources",
+        "/spec/rules/0/exclude",
+        "/spec/rules/0/exclude/all/0/resources/selector",
+        "/spec/rules/0/exclude/all/0/resources/selector/matchExpressions/0",
+        "/spec/rules/0/verifyImages/0",
+        "/spec/rules/0/verifyImages/0/attestors/0",
+        "/spec/rules/0/verifyImages/0/attestors/0/entries/0",
+        "/spec/rules/0/verifyImages/0/attestors/0/entries/0/keys",
+        "/spec/rules/0/verifyImages/0/attestors/0/entries/0/keys/rekor",
+        "/spec/rules/0/verifyImages/0/attestors/0/entries/0/keys/ctlog",
+    ] {
+        let errors = load(&inside(path)).unwrap_err();
+        assert!(
+            errors.iter().any(|error| error.line > 0 && error.message.contains("bogus")),
+            "{path}: {errors:?}"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_honoured_is_a_load_error_that_names_the_field() {
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let entry = |text: &str| policy(none(), none(), json(text));
+    let rule = |text: &str| policy(none(), json(text), none());
+    let spec = |text: &str| policy(json(text), none(), none());
+    let attestor = |text: &str| entry(&format!(r#"{{"attestors":[{{"entries":[{text}]}}]}}"#));
+    let keys = |text: &str| attestor(&format!(r#"{{"keys":{text}}}"#));
+    for (text, wanted) in [
+        (entry(r#"{"attestations":[{"type":"x"}]}"#), "attestations cannot be used: it is not supported yet"),
+        (entry(r#"{"type":"Notary"}"#), "type Notary is not supported"),
+        (entry(r#"{"type":"Other"}"#), "type `Other`"),
+        (entry(r#"{"cosignOCI11":true}"#), "cosignOCI11"),
+        (entry(r#"{"imageRegistryCredentials":{"allowInsecureRegistry":true}}"#), "imageRegistryCredentials"),
+        (entry(r#"{"imageReferences":[]}"#), "An image reference is required"),
+        (entry(r#"{"imageReferences":["{{ x }}"]}"#), "must not hold variables"),
+        (entry(r#"{"issuer":"https://x"}"#), "issuer"),
+        (entry(r#"{"repository":"UPPER//x"}"#), "repository"),
+        (entry(r#"{"failureAction":"Maybe"}"#), "failureAction `Maybe`"),
+        (entry(r#"{"attestors":[],"annotations":{"a":"b"}}"#), "annotations need a key"),
+        (entry(r#"{"attestors":[{"entries":[]}]}"#), "An entry is required"),
+        (
+            entry(r#"{"attestors":[{"count":2,"entries":[{"keys":{}}]}]}"#),
+            "A public key, kms key or secret is required",
+        ),
+        (attestor("{}"), "keys, certificates, keyless, or a nested attestor is required"),
+        (attestor(r#"{"keyless":{"subject":"*"}}"#), "keyless cannot be used"),
+        (attestor(r#"{"keyless":{}}"#), "keyless cannot be used"),
+        (attestor(r#"{"certificates":{"cert":"x"}}"#), "certificates cannot be used"),
+        (keys(r#"{"kms":"awskms://x"}"#), "keys.kms cannot be used"),
+        (keys(r#"{"secret":{"name":"x"}}"#), "keys.secret cannot be used"),
+        (keys(r#"{"publicKeys":"k8s://a/b"}"#), "key reference"),
+        (
+            keys(r#"{"publicKeys":"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"}"#),
+            "certificate",
+        ),
+        (
+            keys(r#"{"publicKeys":"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"}"#),
+            "keys.publicKeys",
+        ),
+        (
+            keys(r#"{"publicKeys":"-----BEGIN PUBLIC KEY-----\nAAAA","signatureAlgorithm":"sha224"}"#),
+            "invalid signature algorithm provided sha224",
+        ),
+        (rule(r#"{"context":[{"name":"x"}]}"#), "context cannot be used"),
+        (rule(r#"{"preconditions":{"all":[{"key":"a"}]}}"#), "preconditions cannot be used"),
+        (rule(r#"{"match":{}}"#), "match cannot be empty"),
+        (
+            rule(
+                r#"{"match":{"any":[{"resources":{"kinds":["Pod"],"namespaceSelector":{"matchLabels":{"a":"b"}}}}]}}"#,
+            ),
+            "match.resources.namespaceSelector cannot be used",
+        ),
+        (
+            rule(r#"{"exclude":{"any":[{"subjects":[{"kind":"User","name":"x"}]}]}}"#),
+            "exclude.subjects cannot be used",
+        ),
+        (rule(r#"{"exclude":{"any":[{"clusterRoles":["admin"]}]}}"#), "exclude.clusterRoles cannot be used"),
+        (rule(r#"{"validate":{"message":"x"}}"#), "validate cannot be used"),
+        (rule(r#"{"verifyImages":[]}"#), "verifyImages is empty"),
+        (spec(r#"{"applyRules":"One"}"#), "applyRules `One`"),
+        (spec(r#"{"failurePolicy":"Sometimes"}"#), "failurePolicy `Sometimes`"),
+        (spec(r#"{"failurePolicy":"Fail","webhookConfiguration":{"failurePolicy":"Fail"}}"#), "both set"),
+        (
+            spec(r#"{"webhookConfiguration":{"matchConditions":[{"name":"x","expression":"true"}]}}"#),
+            "matchConditions cannot be used",
+        ),
+        (
+            spec(
+                r#"{"validationFailureActionOverrides":[{"action":"Audit","namespaceSelector":{"matchLabels":{"a":"b"}}}]}"#,
+            ),
+            "namespaceSelector cannot be used",
+        ),
+        (policy(none(), none(), none()).replace("ClusterPolicy", "Policy"), "needs metadata.namespace"),
+        (
+            policy(none(), none(), none()).replace("kyverno.io/v1", "kyverno.io/v3"),
+            "apiVersion `kyverno.io/v3`",
+        ),
+        (policy(none(), none(), none()).replace("ClusterPolicy", "PolicyException"), "PolicyException"),
+        (policy(none(), none(), none()).replace("ClusterPolicy", "List"), "List"),
+        (format!("{0}\n---\n{0}", policy(none(), none(), none())), "defined twice"),
+        ("a: [".to_owned(), ""),
+    ] {
+        let errors = load(&text).expect_err(wanted);
+        assert!(
+            errors.iter().any(|error| error.message.contains(wanted)),
+            "wanted {wanted:?}, got {errors:?}"
+        );
+    }
+}
+
+#[test]
+fn other_kinds_and_rules_are_skipped_with_a_notice() {
+    let text = format!(
+        "kind: ConfigMap\napiVersion: v1\ndata: {{a: b}}\n---\n{}",
+        policy(none(), serde_json::json!({ "verifyImages": null, "mutate": {} }), none())
+    );
+    let loaded = load(&text).unwrap();
+    assert!(loaded.set.is_empty());
+    assert_eq!(loaded.notices.len(), 2, "{:?}", loaded.notices);
+}
+
+#[test]
+fn several_keys_in_one_text_are_several_attestors() {
+    let two = format!("{KEY}\n{KEY}");
+    let entry = serde_json::json!({ "attestors": [{ "count": 1, "entries": [{ "keys": { "publicKeys": two, "rekor": { "ignoreTlog": true } } }] }] });
+    let set = set(&policy(none(), none(), entry));
+    let entry = &set.policies[0].rules[0].entries[0];
+    assert_eq!((entry.sets[0].attestors.len(), entry.sets[0].required), (2, 1));
+    assert_eq!(entry.trust_fingerprint(), None, "o3: keys without a log touch no trust root");
+}
+
+#[test]
+fn m2_covers_every_form_of_a_reference() {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let with = |pattern: &str, skip: &str| {
+        set(&policy(
+            none(),
+            none(),
+            serde_json::json!({ "imageReferences": [pattern], "skipImageReferences": [skip] }),
+        ))
+    };
+    for (pattern, image, covered) in [
+        ("ghcr.io/org/*", "ghcr.io/org/app:v1".to_owned(), true),
+        ("ghcr.io/org/app:*", format!("ghcr.io/org/app@{digest}"), true),
+        ("ghcr.io/org/app:*", format!("ghcr.io/org/app:v1@{digest}"), true),
+        ("ghcr.io/org/app:*", format!("ghcr.io/org/apple@{digest}"), false),
+        ("ghcr.io/org/*", "GHCR.io:443/org/app".to_owned(), true),
+        ("docker.io/nginx:*", "nginx".to_owned(), true),
+        ("docker.io/library/nginx:*", "nginx".to_owned(), true),
+        ("docker.io/library/nginx:*", "index.docker.io/nginx".to_owned(), true),
+        ("nginx", "nginx".to_owned(), false),
+    ] {
+        assert_eq!(with(pattern, "").covers(&reference(&image)), covered, "{pattern} {image}");
+    }
+    // What takes an image out must fit every form.
+    let both = with("*", "docker.io/nginx:*").matching(&reference("nginx"), &pod("a"));
+    assert_eq!(both[0].entries[0].coverage, Coverage::Judged);
+    let all = with("*", "*nginx:*").matching(&reference("nginx"), &pod("a"));
+    assert_eq!(all[0].entries[0].coverage, Coverage::Skipped);
+}
+
+#[test]
+fn m3_actions_and_namespaces() {
+    let overrides = serde_json::json!({ "validationFailureAction": "Audit", "validationFailureActionOverrides": [
+        { "action": "Enforce", "namespaces": ["prod-*"] } ] });
+    let set = set(&policy(overrides, none(), none()));
+    let action = |pod: &PodFacts| set.matching(&reference("ghcr.io/org/a"), pod)[0].action;
+    assert_eq!(action(&pod("prod-a")), Action::Enforce);
+    assert_eq!(action(&pod("dev")), Action::Audit);
+    assert_eq!(action(&PodFacts::default()), Action::Enforce, "no namespace: the strictest");
+    assert_eq!(set.pull_only_rules(), ["check/rule"]);
+    let namespaced = policy(none(), none(), none())
+        .replace("ClusterPolicy", "Policy")
+        .replace(r#""name":"check""#, r#""name":"check","namespace":"team""#);
+    let namespaced = self::set(&namespaced);
+    assert!(namespaced.matching(&reference("ghcr.io/org/a"), &pod("other")).is_empty());
+    assert_eq!(namespaced.matching(&reference("ghcr.io/org/a"), &pod("team"))[0].policy, "team/check");
+    assert_eq!(namespaced.matching(&reference("ghcr.io/org/a"), &PodFacts::default()).len(), 1);
+}
+
+#[test]
+fn c1_the_fingerprint_changes_with_what_is_asked_and_nothing_else() {
+    let print = |entry: serde_json::Value, spec: serde_json::Value| {
+        set(&policy(spec, none(), entry)).policies[0].rules[0].entries[0].fingerprint()
+    };
+    let plain = print(none(), none());
+    assert_eq!(
+        plain,
+        print(
+            serde_json::json!({ "mutateDigest": true, "useCache": false }),
+            serde_json::json!({ "background": true })
+        )
+    );
+    for other in [
+        serde_json::json!({ "required": false }),
+        serde_json::json!({ "repository": "ghcr.io/sigs" }),
+        serde_json::json!({ "type": "SigstoreBundle" }),
+        serde_json::json!({ "attestors": [{ "entries": [{ "keys": { "publicKeys": KEY, "rekor": { "ignoreTlog": true } }, "annotations": { "a": "b" } }] }] }),
+    ] {
+        assert_ne!(plain, print(other.clone(), none()), "{other}");
+    }
+}
+
+// Deciding.
+
+struct Pull {
+    set: PolicySet,
+    reference: Reference,
+    pod: PodFacts,
+    mode: Mode,
+    unmatched: Unmatched,
+    approved: Approved,
+}
+
+impl Pull {
+    fn new(text: &str) -> Self {
+        Self {
+            set: set(text),
+            reference: reference("ghcr.io/org/app:v1"),
+            pod: pod("default"),
+            mode: Mode::Enforce,
+            unmatched: Unmatched::Allow,
+            approved: Approved::default(),
+        }
+    }
+
+    fn ask(&self, question: impl FnOnce(&Case<'_>) -> Option<Decision>) -> Option<Decision> {
+        let applications = self.set.matching(&self.reference, &self.pod);
+        question(&Case {
+            reference: &self.reference,
+            pod: &self.pod,
+            policies: &self.set,
+            applications: &applications,
+            mode: self.mode,
+            unmatched: self.unmatched,
+            exempt_namespaces: &["kube-system".to_owned()],
+            approved: &self.approved,
+        })
+    }
+
+    fn decide(&self, verdict: impl Fn(&Entry) -> EntryVerdict) -> Decision {
+        self.ask(|case| {
+            let judged: Vec<_> = case
+                .applications
+                .iter()
+                .flat_map(|application| &application.entries)
+                .map(|covered| Judged {
+                    policy: covered.entry.policy().into(),
+                    rule: covered.entry.rule().into(),
+                    index: covered.entry.index(),
+                    verdict: verdict(&covered.entry),
+                    source: Source::Verified,
+                })
+                .collect();
+            Some(decide(case, digest(), Resolution::Answered, &judged))
+        })
+        .unwrap()
+    }
+}
+
+fn digest() -> Digest {
+    Digest::of(b"image")
+}
+
+fn satisfied(_: &Entry) -> EntryVerdict {
+    EntryVerdict::Satisfied(Satisfied::remembered(digest()))
+}
+
+fn denied(entry: &Entry) -> EntryVerdict {
+    EntryVerdict::Denied(Denial {
+        reason: DenialReason::SignatureInvalid,
+        policy: entry.policy().into(),
+        rule: entry.rule().into(),
+        cause: "invalid signature".into(),
+        detail: String::new(),
+    })
+}
+
+fn fault(contact: Contact) -> Fault {
+    Fault { reason: FaultReason::RegistryUnreachable, contact, message: "away".into() }
+}
+
+fn permit(decision: Decision) -> evaluate::Permit {
+    match decision {
+        Decision::Allow(permit) => permit,
+        other @ (Decision::Deny(_) | Decision::Undecided(_)) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_verified_image_is_pinned_even_with_mutate_digest_false() {
+    let pull = Pull::new(&policy(
+        none(),
+        none(),
+        serde_json::json!({ "mutateDigest": false, "verifyDigest": false }),
+    ));
+    let permit = permit(pull.decide(satisfied));
+    assert_eq!(permit.forward(), &Forward::Pinned(format!("ghcr.io/org/app@{}", digest())));
+    assert_eq!((permit.source(), permit.digest()), (Source::Verified, Some(digest())));
+}
+
+#[test]
+fn a_proof_of_another_digest_is_no_proof() {
+    let pull = Pull::new(&policy(none(), none(), none()));
+    let decision = pull.decide(|_| EntryVerdict::Satisfied(Satisfied::remembered(Digest::of(b"other"))));
+    assert!(matches!(decision, Decision::Undecided(fault) if fault.reason == FaultReason::Internal));
+}
+
+#[test]
+fn d1_audit_rules_never_refuse_and_audit_mode_refuses_nothing() {
+    let audit = Pull::new(&policy(serde_json::json!({ "validationFailureAction": "Audit" }), none(), none()));
+    let mut node_audit = Pull::new(&policy(none(), none(), none()));
+    node_audit.mode = Mode::Audit;
+    for pull in [&audit, &node_audit] {
+        let permit = permit(pull.decide(denied));
+        assert_eq!(
+            (permit.forward(), permit.source(), permit.would_deny().len()),
+            (&Forward::AsSent, Source::Audited, 1)
+        );
+        let away = self::permit(pull.decide(|_| EntryVerdict::Undecided(fault(Contact::Answered))));
+        assert_eq!((away.source(), away.would_fault().is_some()), (Source::Audited, true));
+    }
+    let mut unmatched = Pull::new(&policy(none(), none(), none()));
+    (unmatched.mode, unmatched.unmatched, unmatched.reference) =
+        (Mode::Audit, Unmatched::Deny, reference("other.io/a"));
+    assert_eq!(permit(unmatched.ask(before_resolving).unwrap()).source(), Source::Audited);
+}
+
+#[test]
+fn d2_names_every_failing_rule() {
+    let rule = |name: &str| {
+        serde_json::from_str::<serde_json::Value>(&policy(
+            none(),
+            serde_json::json!({ "name": name }),
+            none(),
+        ))
+        .unwrap()["spec"]["rules"][0]
+            .clone()
+    };
+    let pull =
+        Pull::new(&policy(serde_json::json!({ "rules": [rule("b"), rule("a"), rule("c")] }), none(), none()));
+    let decision = pull.decide(|entry| if entry.rule() == "c" { satisfied(entry) } else { denied(entry) });
+    let Decision::Deny(denials) = decision else { panic!("{decision:?}") };
+    assert_eq!(denials.iter().map(|denial| denial.rule.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[test]
+fn d4_ignore_acts_only_where_nobody_answered() {
+    for (policy_word, contact, passes) in [
+        ("Ignore", Contact::None, true),
+        ("Ignore", Contact::Answered, false),
+        ("Fail", Contact::None, false),
+    ] {
+        let pull = Pull::new(&policy(serde_json::json!({ "failurePolicy": policy_word }), none(), none()));
+        let decision = pull.ask(|case| Some(unresolved(case, fault(contact)))).unwrap();
+        assert_eq!(
+            matches!(&decision, Decision::Allow(permit) if permit.source() == Source::Ignored && *permit.forward() == Forward::AsSent),
+            passes,
+            "{policy_word} {contact:?}"
+        );
+        // Once a digest was resolved by an answer, a fault of the evidence never passes.
+        let evidence = pull.decide(|_| EntryVerdict::Undecided(fault(contact)));
+        assert!(matches!(evidence, Decision::Undecided(_)), "{policy_word} {contact:?}");
+    }
+}
+
+#[test]
+fn d5_no_policy_is_not_unmatched() {
+    let mut pull = Pull::new("");
+    let Some(Decision::Deny(denials)) = pull.ask(before_resolving) else { panic!("not denied") };
+    assert_eq!((denials[0].reason, denials[0].cause.as_str()), (DenialReason::NoPolicy, "no policy loaded"));
+    pull.mode = Mode::Audit;
+    assert_eq!(permit(pull.ask(before_resolving).unwrap()).source(), Source::Audited);
+}
+
+#[test]
+fn m3_m4_exempt_and_approved() {
+    let mut pull = Pull::new(&policy(none(), none(), none()));
+    assert!(pull.ask(before_resolving).is_none(), "has to be judged");
+    pull.approved = Approved::parse(&format!("# bootstrap\nghcr.io/org/app@{}\n\n", digest())).unwrap();
+    assert!(pull.ask(before_resolving).is_none());
+    let approved = permit(pull.ask(|case| before_verifying(case, digest())).unwrap());
+    assert_eq!((approved.source(), approved.digest()), (Source::Approved, Some(digest())));
+    assert!(pull.ask(|case| before_verifying(case, Digest::of(b"other"))).is_none());
+    pull.pod = pod("kube-system");
+    assert_eq!(permit(pull.ask(before_resolving).unwrap()).source(), Source::Exempt);
+    for odd in ["ghcr.io/org/app", "ghcr.io/org/app@sha256:00", "UPPER@sha256:00", "a:v1@sha256:00"] {
+        assert_eq!(Approved::parse(odd).unwrap_err().line, 1, "{odd}");
+    }
+}
+
+#[test]
+fn unmatched_deny_refuses_and_skipped_passes() {
+    let mut pull = Pull::new(&policy(
+        none(),
+        none(),
+        serde_json::json!({ "skipImageReferences": ["ghcr.io/org/skip*"] }),
+    ));
+    pull.reference = reference("ghcr.io/org/skip:1");
+    assert_eq!(permit(pull.ask(before_resolving).unwrap()).source(), Source::Skipped);
+    pull.reference = reference("other.io/a");
+    assert_eq!(permit(pull.ask(before_resolving).unwrap()).source(), Source::Unmatched);
+    pull.unmatched = Unmatched::Deny;
+    assert!(
+        matches!(pull.ask(before_resolving), Some(Decision::Deny(denials)) if denials[0].reason == DenialReason::Unmatched)
+    );
+}
