@@ -217,3 +217,20 @@ async fn a_posted_secret_follows_no_redirect() {
     assert_eq!(fault.reason, FaultReason::RegistryError);
     assert_eq!(other.seen(), []);
 }
+
+#[tokio::test]
+async fn a_challenge_behind_a_redirect_gets_no_secret() {
+    let thief = Server::start(|_| Reply::new(200, r#"{"token":"t"}"#)).await;
+    let realm = thief.address;
+    for value in [format!(r#"Bearer realm="http://{realm}/token""#), r#"Basic realm="r""#.to_owned()] {
+        let storage = Server::start(move |_| challenge(value.clone())).await;
+        let location = format!("http://{}/blob", storage.address);
+        let server = Server::start(move |_| Reply::new(307, "").header("location", location.clone())).await;
+        let fault = client().resolve(&server.reference("app:v1"), &basic()).await.unwrap_err();
+        assert_eq!(fault.reason, FaultReason::RegistryDenied);
+        assert_eq!(storage.seen().len(), 1);
+        // Nor was the storage's challenge kept for the registry.
+        assert!(server.seen().iter().all(|seen| seen.authorization.is_none()));
+    }
+    assert_eq!(thief.seen(), []);
+}
