@@ -85,6 +85,8 @@ pub(super) struct Answer {
 pub(super) struct Step {
     subject: String,
     answered: AtomicBool,
+    /// An answer came that a TLS server does not give to plain HTTP.
+    spoken: AtomicBool,
 }
 
 impl Transport {
@@ -186,9 +188,9 @@ impl Transport {
                 }
                 return Ok(answer);
             }
-            let next = redirect_target(&url, response.headers())
-                .filter(|_| call.form.is_none())
-                .ok_or_else(|| step.fault(FaultReason::RegistryError, "registry redirects to nowhere"))?;
+            let next = redirect_target(&url, response.headers()).filter(|_| call.form.is_none()).ok_or_else(
+                || step.fault(FaultReason::RegistryError, "registry redirects to where nobody should follow"),
+            )?;
             if next.origin() != url.origin() {
                 authorization = None;
             }
@@ -216,6 +218,9 @@ impl Transport {
         self.counts.add(call.class);
         let response = request.send().await.map_err(|error| step.transport_fault(&error))?;
         step.answered.store(true, Ordering::Relaxed);
+        if response.status() != StatusCode::BAD_REQUEST {
+            step.spoken.store(true, Ordering::Relaxed);
+        }
         Ok(response)
     }
 }
@@ -252,7 +257,12 @@ impl Answer {
 
 impl Step {
     pub(super) fn new(subject: impl Into<String>) -> Self {
-        Self { subject: subject.into(), answered: AtomicBool::new(false) }
+        Self { subject: subject.into(), answered: AtomicBool::new(false), spoken: AtomicBool::new(false) }
+    }
+
+    /// Whether the scheme that was tried is the host's.
+    pub(super) fn spoken(&self) -> bool {
+        self.spoken.load(Ordering::Relaxed)
     }
 
     /// A fault with the contact had so far.
@@ -328,8 +338,7 @@ impl Cause {
                 if io.kind() == std::io::ErrorKind::ConnectionRefused {
                     return Self::Refused;
                 }
-                // An `io::Error` hides what it wraps from `source`.
-                if io.get_ref().is_some_and(|wrapped| wrapped.is::<rustls::Error>()) {
+                if wraps_tls(io) {
                     return Self::Tls;
                 }
             }
@@ -337,6 +346,13 @@ impl Cause {
         }
         Self::Connection
     }
+}
+
+/// An `io::Error` hides what it wraps from `source`, and the TLS connector wraps twice.
+fn wraps_tls(error: &std::io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| {
+        inner.is::<rustls::Error>() || inner.downcast_ref::<std::io::Error>().is_some_and(wraps_tls)
+    })
 }
 
 /// One entry of the distribution specification's error list.

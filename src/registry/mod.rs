@@ -264,16 +264,14 @@ impl Client {
                 return result;
             }
             // A TLS server answers plain HTTP with 400, an alert or a closed connection.
+            if step.spoken() || result.is_ok() && *scheme == Scheme::Https {
+                host.remember_scheme(*scheme);
+                return result;
+            }
             match result {
-                Ok(answer) if *scheme == Scheme::Http && answer.status == StatusCode::BAD_REQUEST => {
-                    refused = Some(Ok(answer));
-                }
-                Ok(answer) => {
-                    host.remember_scheme(*scheme);
-                    return Ok(answer);
-                }
                 Err(fault) if fault.reason == FaultReason::Timeout => return Err(fault),
                 Err(fault) => refused = refused.filter(Result::is_ok).or(Some(Err(fault))),
+                Ok(answer) => refused = Some(Ok(answer)),
             }
         }
         refused.unwrap_or_else(|| Err(step.fault(FaultReason::Internal, "no scheme to try")))

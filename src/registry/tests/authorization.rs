@@ -1,0 +1,236 @@
+//! Challenges, tokens, and where credentials go.
+
+use super::*;
+use server::Seen;
+
+fn basic() -> Credentials {
+    Credentials::Basic { user: "user".into(), password: "hunter2".into() }
+}
+
+/// `user:hunter2`.
+const BASIC: &str = "Basic dXNlcjpodW50ZXIy";
+
+fn digest_reply() -> Reply {
+    Reply::new(200, "").header("docker-content-digest", Digest::of(b"x").to_string())
+}
+
+fn challenge(value: String) -> Reply {
+    Reply::error(401, "UNAUTHORIZED", "authentication required").header("www-authenticate", value)
+}
+
+/// A registry that is its own realm: `good-N` tokens count up, `accepted` decides.
+async fn token_registry(accepted: impl Fn(&str) -> bool + Send + Sync + 'static) -> Server {
+    let issued = AtomicUsize::new(0);
+    let realm = std::sync::OnceLock::<String>::new();
+    let realm = std::sync::Arc::new(realm);
+    let own = std::sync::Arc::clone(&realm);
+    let server = Server::start(move |seen| {
+        if seen.line.contains("/token") {
+            let n = issued.fetch_add(1, Ordering::SeqCst);
+            return Reply::new(200, format!(r#"{{"token":"good-{n}","expires_in":300}}"#));
+        }
+        match seen.authorization.as_deref().and_then(|value| value.strip_prefix("Bearer ")) {
+            Some(token) if accepted(token) => digest_reply(),
+            _ => challenge(format!(r#"Bearer realm="{}",service="the registry""#, own.get().unwrap())),
+        }
+    })
+    .await;
+    realm.set(format!("http://{}/token", server.address)).unwrap();
+    server
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_once_by_twenty_at_once() {
+    let server = token_registry(|token| token == "good-0").await;
+    let client = client();
+    let one =
+        || async { client.resolve(&server.reference("app:v1"), &Credentials::Anonymous).await.map(drop) };
+    let all = futures_util::future::join_all((0..20).map(|_| one())).await;
+    assert_eq!(all, vec![Ok(()); 20]);
+    assert_eq!(client.requests().token, 1);
+    // From now on the token goes with the first request.
+    let before = client.requests();
+    one().await.unwrap();
+    assert_eq!(client.requests(), RequestCounts { resolve: before.resolve + 1, ..before });
+    let asked = server.seen().into_iter().find(|seen| seen.line.contains("/token")).unwrap();
+    assert_eq!(
+        asked,
+        Seen {
+            line: "GET /token?scope=repository%3Aapp%3Apull&service=the+registry".into(),
+            authorization: None,
+            body: String::new()
+        }
+    );
+}
+
+#[tokio::test]
+async fn tokens_are_kept_apart_by_repository_and_credentials() {
+    let server = token_registry(|_| true).await;
+    let client = client();
+    for (image, credentials) in
+        [("app:v1", Credentials::Anonymous), ("app:v1", basic()), ("other:v1", basic()), ("app:v2", basic())]
+    {
+        client.resolve(&server.reference(image), &credentials).await.unwrap();
+    }
+    assert_eq!(client.requests().token, 3);
+    let tokens: Vec<_> = server.seen().into_iter().filter(|seen| seen.line.contains("/token")).collect();
+    let sent: Vec<_> = tokens.iter().map(|seen| seen.authorization.as_deref()).collect();
+    assert_eq!(sent, [None, Some(BASIC), Some(BASIC)]);
+    // The password went to the realm and nowhere else.
+    assert!(server.seen().iter().all(|seen| {
+        seen.line.contains("/token")
+            || seen.authorization.as_deref().is_none_or(|value| value.starts_with("Bearer"))
+    }));
+}
+
+#[tokio::test]
+async fn a_withdrawn_token_is_asked_for_anew_once() {
+    let withdrawn = std::sync::Arc::new(AtomicUsize::new(0));
+    let least = std::sync::Arc::clone(&withdrawn);
+    let server = token_registry(move |token| {
+        token.trim_start_matches("good-").parse::<usize>().unwrap() >= least.load(Ordering::SeqCst)
+    })
+    .await;
+    let client = client();
+    resolve(&server, &client).await.unwrap();
+    withdrawn.store(1, Ordering::SeqCst);
+    resolve(&server, &client).await.unwrap();
+    assert_eq!(client.requests().token, 2);
+    withdrawn.store(usize::MAX, Ordering::SeqCst);
+    assert_eq!(resolve(&server, &client).await.unwrap_err().reason, FaultReason::RegistryDenied);
+    assert_eq!(client.requests().token, 3);
+}
+
+#[tokio::test]
+async fn an_identity_token_is_posted_and_only_to_the_realm() {
+    let server = token_registry(|token| token == "good-0").await;
+    let credentials = Credentials::IdentityToken("refresh&me".into());
+    client().resolve(&server.reference("app:v1"), &credentials).await.unwrap();
+    let seen = server.seen();
+    assert_eq!(seen[1].line, "POST /token");
+    assert_eq!(
+        seen[1].body,
+        "scope=repository%3Aapp%3Apull&service=the+registry&grant_type=refresh_token&refresh_token=refresh%26me&client_id=pullgate"
+    );
+    assert_eq!(seen[2].authorization.as_deref(), Some("Bearer good-0"));
+}
+
+#[tokio::test]
+async fn a_registry_token_is_sent_as_it_is() {
+    let server = Server::start(|_| digest_reply()).await;
+    let credentials = Credentials::RegistryToken("given".into());
+    client().resolve(&server.reference("app:v1"), &credentials).await.unwrap();
+    assert_eq!(server.seen()[0].authorization.as_deref(), Some("Bearer given"));
+}
+
+#[tokio::test]
+async fn basic_is_sent_after_the_challenge_and_then_at_once() {
+    let server = Server::start(|seen| match seen.authorization.as_deref() {
+        Some(BASIC) => digest_reply(),
+        _ => challenge(r#"Basic realm="r""#.into()),
+    })
+    .await;
+    let client = client();
+    for _ in 0..2 {
+        client.resolve(&server.reference("app:v1"), &basic()).await.unwrap();
+    }
+    let sent: Vec<_> = server.seen().into_iter().map(|seen| seen.authorization).collect();
+    assert_eq!(sent, [None, Some(BASIC.to_owned()), Some(BASIC.to_owned())]);
+    // Others get nothing of it.
+    assert_eq!(resolve(&server, &client).await.unwrap_err().reason, FaultReason::RegistryDenied);
+    assert_eq!(server.seen()[3].authorization, None);
+}
+
+#[tokio::test]
+async fn a_token_service_that_refuses_is_a_denial_without_secrets() {
+    for (status, reason) in [
+        (400, FaultReason::RegistryDenied),
+        (401, FaultReason::RegistryDenied),
+        (403, FaultReason::RegistryDenied),
+        (500, FaultReason::RegistryError),
+    ] {
+        let realm = Server::start(move |_| Reply::new(status, "no hunter2").header("retry-after", "0")).await;
+        let address = realm.address;
+        let server =
+            Server::start(move |_| challenge(format!(r#"Bearer realm="http://{address}/token""#))).await;
+        let fault = client().resolve(&server.reference("app:v1"), &basic()).await.unwrap_err();
+        let message = format!("{}/app:v1: token service answered {status}", server.address);
+        assert_eq!(fault, Fault::new(reason, message));
+        assert_eq!(realm.seen()[0].authorization.as_deref(), Some(BASIC));
+    }
+}
+
+#[tokio::test]
+async fn a_token_answer_without_a_token_is_an_error() {
+    for body in ["", "{}", r#"{"token":""}"#, r#"{"token":"a\nb"}"#, "<html>"] {
+        let realm = Server::start(move |_| Reply::new(200, body)).await;
+        let address = realm.address;
+        let server =
+            Server::start(move |_| challenge(format!(r#"Bearer realm="http://{address}/token""#))).await;
+        assert!(resolve(&server, &client()).await.is_err(), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn secrets_do_not_go_to_a_realm_in_the_clear() {
+    for realm in ["http://registry.invalid/token", "ftp://a.io/token", "nowhere"] {
+        let server = Server::start(move |_| challenge(format!(r#"Bearer realm="{realm}""#))).await;
+        let client = client();
+        let fault = client.resolve(&server.reference("app:v1"), &basic()).await.unwrap_err();
+        assert_eq!(fault.reason, FaultReason::RegistryDenied, "{fault}");
+        assert_eq!(client.requests().token, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_host_drops_credentials_and_its_challenge_is_not_heard() {
+    for accepted in [true, false] {
+        let storage = Server::start(move |_| match accepted {
+            true => Reply::manifest(media_type::OCI_MANIFEST, image_manifest()),
+            false => challenge(r#"Basic realm="give me""#.into()),
+        })
+        .await;
+        let location = format!("http://user:pw@{}/blob?signed", storage.address);
+        let server = Server::start(move |seen| match seen.authorization.as_deref() {
+            Some(BASIC) => Reply::new(307, "").header("location", location.clone()),
+            _ => challenge(r#"Basic realm="r""#.into()),
+        })
+        .await;
+        let digest = Digest::of(&image_manifest());
+        let result = client().manifest(&server.repository("app"), &digest, &basic()).await;
+        assert_eq!(result.is_ok(), accepted);
+        let seen = storage.seen();
+        assert_eq!(seen.len(), 1);
+        assert_eq!((seen[0].line.as_str(), &seen[0].authorization), ("GET /blob?signed", &None));
+    }
+}
+
+#[tokio::test]
+async fn a_posted_secret_follows_no_redirect() {
+    let other = Server::start(|_| Reply::new(200, r#"{"token":"t"}"#)).await;
+    let location = format!("http://{}/token", other.address);
+    let realm = Server::start(move |_| Reply::new(307, "").header("location", location.clone())).await;
+    let address = realm.address;
+    let server = Server::start(move |_| challenge(format!(r#"Bearer realm="http://{address}/token""#))).await;
+    let credentials = Credentials::IdentityToken("refresh".into());
+    let fault = client().resolve(&server.reference("app:v1"), &credentials).await.unwrap_err();
+    assert_eq!(fault.reason, FaultReason::RegistryError);
+    assert_eq!(other.seen(), []);
+}
+
+#[tokio::test]
+async fn a_challenge_behind_a_redirect_gets_no_secret() {
+    let thief = Server::start(|_| Reply::new(200, r#"{"token":"t"}"#)).await;
+    let realm = thief.address;
+    for value in [format!(r#"Bearer realm="http://{realm}/token""#), r#"Basic realm="r""#.to_owned()] {
+        let storage = Server::start(move |_| challenge(value.clone())).await;
+        let location = format!("http://{}/blob", storage.address);
+        let server = Server::start(move |_| Reply::new(307, "").header("location", location.clone())).await;
+        let fault = client().resolve(&server.reference("app:v1"), &basic()).await.unwrap_err();
+        assert_eq!(fault.reason, FaultReason::RegistryDenied);
+        assert_eq!(storage.seen().len(), 1);
+        // Nor was the storage's challenge kept for the registry.
+        assert!(server.seen().iter().all(|seen| seen.authorization.is_none()));
+    }
+    assert_eq!(thief.seen(), []);
+}
