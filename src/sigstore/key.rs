@@ -149,7 +149,11 @@ impl PublicKey {
         let raw = info.subject_public_key.as_bytes().ok_or(KeyError::Malformed)?;
         let kind = match info.algorithm.oid {
             ID_EC_PUBLIC_KEY => ec_kind(&info, raw)?,
-            RSA_ENCRYPTION => rsa_kind(raw)?,
+            // RFC 3279; Go's reader insists on the NULL as well.
+            RSA_ENCRYPTION if info.algorithm.parameters.is_some_and(|value| value.is_null()) => {
+                rsa_kind(raw)?
+            }
+            RSA_ENCRYPTION => return Err(KeyError::Malformed),
             ID_ED25519 if info.algorithm.parameters.is_none() && raw.len() == 32 => KeyKind::Ed25519,
             ID_ED25519 => return Err(KeyError::Malformed),
             oid => return Err(KeyError::UnsupportedType { oid }),

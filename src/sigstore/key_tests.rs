@@ -80,6 +80,15 @@ fn refuses_an_ed25519_key_with_parameters() {
 }
 
 #[test]
+fn refuses_an_rsa_key_without_null_parameters() {
+    // SEQUENCE (length) { SEQUENCE { OID, NULL }, BIT STRING }: leave the NULL out.
+    let good = Signer::rsa().spki;
+    assert_eq!(&good[..6], [0x30, 0x82, 0x01, 0x22, 0x30, 0x0d]);
+    let without = [&[0x30, 0x82, 0x01, 0x20, 0x30, 0x0b], &good[6..17], &good[19..]].concat();
+    assert_eq!(malformed(&pem("PUBLIC KEY", &without)), KeyError::Malformed);
+}
+
+#[test]
 fn refuses_the_second_encoding_of_a_point() {
     let compressed = include_str!("../../tests/fixtures/sigstore/p256-compressed.pub");
     assert_eq!(malformed(compressed), KeyError::Malformed);

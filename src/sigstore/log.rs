@@ -9,6 +9,9 @@
 //! * the body of an entry is of the kind that the bundle says, and repeats no key;
 //! * a signed time is not later than `now`.
 //!
+//! sigstore-verify also reads the machine's clock, for the same question and for log keys whose
+//! validity has not begun. That can only refuse more.
+//!
 //! A `.sig` layer becomes a v0.1 bundle with a message signature, whose log entry is the layer's
 //! annotation (`SignedEntryTimestamp` over `Payload`); only `hashedrekord` 0.0.1 entries are read there.
 

@@ -112,6 +112,52 @@ fn accepts_a_logged_layer_by_each_type_of_key() {
 }
 
 #[test]
+fn accepts_a_logged_layer_by_p384_with_sha256_as_cosign_2_signs() {
+    let fixture = include_str!("../../tests/fixtures/sigstore/cosign.json");
+    let signed = serde_json::from_str::<Value>(fixture).unwrap()["p384"].take();
+    let pem = signed["key"].as_str().unwrap();
+    let payload = signed["layer"]["payload"].as_str().unwrap().as_bytes();
+    let signature = signed["layer"]["annotations"]["dev.cosignproject.cosign/signature"].as_str().unwrap();
+    let key = PublicKey::from_pem(pem).unwrap();
+    let signature = STANDARD.decode(signature).unwrap();
+    let scheme = key.verify(payload, &signature, HashAlgorithm::Sha256).unwrap();
+    assert_eq!(scheme, Scheme::Ecdsa(HashAlgorithm::Sha256));
+    let log = Log::new();
+    let annotation = log.annotation(&hashedrekord(payload, &signature, pem), TIME).to_string();
+    let signed = Signed { key: &key, scheme, now: SystemTime::now() };
+    let trust = LogTrust::Keys(vec![log.0.key()]);
+    assert_eq!(check_layer(&trust, signed, payload, &signature, Some(&annotation)), Ok(()));
+}
+
+#[test]
+fn survives_any_changed_byte_and_any_cut_of_logged_evidence() {
+    let logged = Logged::new(Signer::p256());
+    let root = LogTrust::Root(Arc::new(TrustRoot::from_log_keys(&[logged.log.0.key()]).unwrap()));
+    let good = logged.bundle.to_string().into_bytes();
+    let judge_bytes =
+        |json: Vec<u8>| judge_at(&SignatureEvidence::Bundle { json }, &logged.signer, root.clone(), TIME);
+    assert_eq!(judge_bytes(good.clone()), Ok(()));
+    let mut accepted = Vec::new();
+    for at in 0..good.len() {
+        assert!(judge_bytes(good[..at].to_vec()).is_err());
+        let mut changed = good.clone();
+        changed[at] ^= 1;
+        if judge_bytes(changed.clone()).is_ok() {
+            accepted.push(serde_json::from_slice::<Value>(&changed).unwrap());
+        }
+    }
+    // What may differ: the hint, names that are not known, and what those names made absent.
+    for mut bundle in accepted {
+        bundle["verificationMaterial"]["publicKey"] =
+            logged.bundle["verificationMaterial"]["publicKey"].clone();
+        assert_eq!(bundle["dsseEnvelope"], logged.bundle["dsseEnvelope"]);
+        let entry =
+            |bundle: &Value| bundle["verificationMaterial"]["tlogEntries"][0]["canonicalizedBody"].clone();
+        assert_eq!(entry(&bundle), entry(&logged.bundle));
+    }
+}
+
+#[test]
 fn accepts_a_logged_bundle_by_each_type_of_key() {
     for signer in [Signer::p256(), Signer::p384(), Signer::rsa(), Signer::ed25519()] {
         assert_eq!(Logged::new(signer).judge(), Ok(()));
@@ -358,4 +404,22 @@ fn refuses_log_keys_that_cannot_be_used() {
         let result = judge_at(&logged.evidence(), &logged.signer, LogTrust::Keys(keys), TIME);
         assert_eq!(result, Err(Rejection::LogTrustUnusable));
     }
+}
+
+#[test]
+fn refuses_log_entries_for_a_bundle_by_p384_with_sha256() {
+    let fixture = include_str!("../../tests/fixtures/sigstore/cosign.json");
+    let signed = serde_json::from_str::<Value>(fixture).unwrap()["p384"].take();
+    let bundle =
+        crate::sigstore::bundle::KeyBundle::parse(signed["bundle"].as_str().unwrap().as_bytes()).unwrap();
+    let pem = signed["key"].as_str().unwrap();
+    let key = PublicKey::from_pem(pem).unwrap();
+    let (payload, signature) = (&bundle.envelope.payload, STANDARD.encode(&bundle.envelope.signature));
+    let log = Log::new();
+    let entry = log.entry("dsse", &dsse_entry(payload, &signature, pem), TIME);
+    let signed = Signed { key: &key, scheme: Scheme::Ecdsa(HashAlgorithm::Sha256), now: SystemTime::now() };
+    let trust = LogTrust::Keys(vec![log.0.key()]);
+    let subject = "sha256:f20c43161d73848408ef247f0ec7111b19fe58ffebc0cbcaa0d2c8bda4967268".parse().unwrap();
+    let result = check_bundle(&trust, signed, &bundle.envelope, &[entry], &subject);
+    assert_eq!(result, Err(Rejection::LogUnsupported(KeyKind::EcdsaP384)));
 }

@@ -1,6 +1,6 @@
 //! The verification core: is this stored signature one of that attestor over this image?
 //!
-//! Pure: no registry, no clock, no files. Evidence is hostile until [`verify`] has judged it, and
+//! Pure: no registry, no clock, no files. Evidence is hostile until [`verify()`] has judged it, and
 //! what it found can be had only as a [`VerifiedSignature`]. Two forms are read: cosign's `.sig`
 //! layers ([`SignatureEvidence::CosignLayer`]) and Sigstore bundles v0.3 as cosign 3 attaches them
 //! ([`SignatureEvidence::Bundle`]). One trust model is built: a public key.

@@ -19,9 +19,8 @@ const STATEMENT_TYPES: [&str; 2] = ["https://in-toto.io/Statement/v1", "https://
 const SUBJECT_LIMIT: usize = 1024;
 const SUBJECT_DIGEST_LIMIT: usize = 32;
 
-/// Reads a statement whose signature holds: the annotations of each subject that is the image.
-///
-/// At least one subject is, and there are as many maps as such subjects.
+/// Reads a statement whose signature holds: the annotations of each subject that is the image,
+/// one map a subject. Empty where the statement is about other images only.
 pub(super) fn signed_annotations(
     payload: &[u8],
     subject: &Digest,
@@ -54,5 +53,5 @@ pub(super) fn signed_annotations(
             });
         }
     }
-    if found.is_empty() { Err(Rejection::SubjectMismatch) } else { Ok(found) }
+    Ok(found)
 }

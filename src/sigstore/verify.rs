@@ -23,7 +23,7 @@ pub enum SignatureForm {
     Bundle,
 }
 
-/// Proof that one signature met all conditions of one attestor. Only [`verify`] makes one.
+/// Proof that one signature met all conditions of one attestor. Only [`verify()`] makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct VerifiedSignature {
@@ -110,13 +110,14 @@ fn bundle(
 ) -> Result<BTreeMap<String, String>, Rejection> {
     let KeyBundle { envelope, log_entries } = KeyBundle::parse(json)?;
     let signed = signed(attestor, &envelope.signed_bytes(), &envelope.signature, now)?;
-    let mut candidates = statement::signed_annotations(&envelope.payload, subject)?;
+    let candidates = statement::signed_annotations(&envelope.payload, subject)?;
     // A statement may name the image more than once; all required annotations are on one subject.
-    let found = candidates.iter().position(|candidate| carries(candidate, &attestor.annotations).is_ok());
-    let annotations = candidates.swap_remove(found.unwrap_or(0));
-    carries(&annotations, &attestor.annotations)?;
+    let fits = |candidate: &&BTreeMap<_, _>| carries(candidate, &attestor.annotations).is_ok();
+    let annotations =
+        candidates.iter().find(fits).or_else(|| candidates.first()).ok_or(Rejection::SubjectMismatch)?;
+    carries(annotations, &attestor.annotations)?;
     log::check_bundle(&attestor.log, signed, &envelope, &log_entries, subject)?;
-    Ok(annotations)
+    Ok(annotations.clone())
 }
 
 fn signed<'a>(
