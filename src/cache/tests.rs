@@ -1,0 +1,212 @@
+//! The store as its users see it: over restarts, damage and bounds.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+fn options(path: &Path) -> Options {
+    Options {
+        path: path.join("cache"),
+        max_entries: 100,
+        max_size: 1 << 20,
+        fresh: Duration::from_secs(3600),
+        stale: Duration::from_secs(7200),
+        patience: Duration::from_millis(200),
+        clock: Clock::system(),
+    }
+}
+
+fn repository() -> Repository {
+    Repository::parse("ghcr.io/org/app").unwrap()
+}
+
+fn key(number: usize) -> VerdictKey {
+    let digest = |word: &str| Digest::of(format!("{word} {number}").as_bytes());
+    VerdictKey {
+        repository: repository(),
+        digest: digest("image"),
+        entry: digest("entry"),
+        trust: None,
+        pod: digest("pod"),
+    }
+}
+
+fn admission(store: &Store, number: usize) -> Admission {
+    Admission {
+        repository: repository(),
+        digest: key(number).digest,
+        source: "verified".into(),
+        snapshot: Digest::of(b"snapshot"),
+        image_id: None,
+        at: store.now(),
+        pulled_by: vec![Digest::of(b"anonymous")],
+    }
+}
+
+#[tokio::test]
+async fn c6_everything_survives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(folder.path())).unwrap();
+    let first = admission(&store, 1);
+    store.put_verdict(key(1));
+    store.admit(first.clone(), Durability::Durable);
+    store.admit(
+        Admission { image_id: Some("sha256:abc".into()), pulled_by: Vec::new(), ..first.clone() },
+        Durability::Durable,
+    );
+    store.admit(admission(&store, 2), Durability::ThisProcess);
+    store.put_evidence(&repository(), &key(1).digest, vec![b"one".to_vec(), b"two".to_vec()]);
+    store.put_tag("ghcr.io/org/app:v1", key(1).digest);
+    assert!(store.flush().await);
+    store.close();
+
+    let store = Store::open(options(folder.path())).unwrap();
+    assert_eq!(store.phase(), Phase::Open);
+    assert_eq!((store.verdict(&key(1)), store.verdict(&key(2))), (Some(Age::Fresh), None));
+    let kept = store.admission(&repository(), &key(1).digest).unwrap();
+    assert_eq!((kept.image_id.as_deref(), kept.pulled_by.len()), (Some("sha256:abc"), 1));
+    assert_eq!(store.admission(&repository(), &key(2).digest), None, "c3: not durable");
+    assert!(
+        store.admitted_id("sha256:ab")
+            && store.admitted_id("abc")
+            && !store.admitted_id("sha256:")
+            && !store.admitted_id("b")
+    );
+    assert_eq!(
+        store.evidence(&repository(), &key(1).digest).await,
+        Some((vec![b"one".to_vec(), b"two".to_vec()], Age::Fresh))
+    );
+    assert_eq!(store.tag("ghcr.io/org/app:v1"), Some(key(1).digest));
+    store.close();
+}
+
+#[tokio::test]
+async fn purge_forgets_what_it_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(folder.path())).unwrap();
+    for number in [1, 2] {
+        store.put_verdict(key(number));
+        store.admit(admission(&store, number), Durability::Durable);
+        store.put_evidence(&repository(), &key(number).digest, vec![vec![0; number]]);
+    }
+    assert_eq!(store.purge(&Purge::Image(repository(), key(1).digest)), 1);
+    assert_eq!((store.verdict(&key(1)), store.verdict(&key(2))), (None, Some(Age::Fresh)));
+    assert_eq!(store.counts().evidence, 1);
+    assert_eq!(store.purge(&Purge::Everything), 1);
+    store.close();
+    let store = Store::open(options(folder.path())).unwrap();
+    assert_eq!(store.counts(), Counts::default());
+    store.close();
+}
+
+#[test]
+fn c5_oldest_use_goes_first_and_present_images_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(Options { max_entries: 10, ..options(folder.path()) }).unwrap();
+    store.mark_present(BTreeSet::from([key(0).digest]));
+    for number in 0..10 {
+        store.put_verdict(key(number));
+    }
+    assert_eq!(store.verdict(&key(1)), Some(Age::Fresh), "used again");
+    store.put_verdict(key(10));
+    let kept: Vec<_> = (0..11).filter(|number| store.verdict(&key(*number)).is_some()).collect();
+    assert_eq!(kept, [0, 1, 4, 5, 6, 7, 8, 9, 10]);
+    store.close();
+}
+
+#[tokio::test]
+async fn c5_evidence_is_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(Options { max_size: 1000, ..options(folder.path()) }).unwrap();
+    for number in 0..10_u8 {
+        store.put_evidence(&repository(), &key(number.into()).digest, vec![vec![number; 300]]);
+    }
+    assert!(store.counts().evidence_bytes <= 1000);
+    assert!(store.evidence(&repository(), &key(9).digest).await.is_some());
+    assert!(store.evidence(&repository(), &key(0).digest).await.is_none());
+    store.close();
+}
+
+#[test]
+fn c4_a_held_lock_is_not_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(folder.path())).unwrap();
+    store.put_verdict(key(1));
+    assert!(matches!(Store::open(options(folder.path())), Err(StoreError::Held { .. })));
+    assert_eq!(store.verdict(&key(1)), Some(Age::Fresh));
+    store.close();
+    assert!(!folder.path().join("cache.damaged-1").exists());
+}
+
+#[test]
+fn c4_a_foreign_file_is_moved_aside_and_the_export_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(folder.path())).unwrap();
+    store.put_verdict(key(1));
+    store.close();
+    std::fs::remove_dir_all(folder.path().join("cache")).unwrap();
+    std::fs::write(folder.path().join("cache"), "not a database").unwrap();
+    let store = Store::open(options(folder.path())).unwrap();
+    assert_eq!(store.verdict(&key(1)), Some(Age::Fresh));
+    assert!(folder.path().join("cache.damaged-1").exists());
+    store.close();
+}
+
+#[test]
+fn c4_damaged_files_never_give_a_verdict_that_was_not_earned() {
+    let mut random = 0x9e37_79b9_u64;
+    let mut next = move || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        usize::try_from(random >> 16).unwrap_or(0)
+    };
+    for _ in 0..20 {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(options(folder.path())).unwrap();
+        for number in 0..20 {
+            store.put_verdict(key(number));
+        }
+        store.close();
+        let mut files: Vec<_> = std::fs::read_dir(folder.path().join("cache"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.is_file())
+            .collect();
+        files.push(folder.path().join("cache.export"));
+        for path in files {
+            let mut bytes = std::fs::read(&path).unwrap();
+            if bytes.is_empty() {
+                continue;
+            }
+            for _ in 0..4 {
+                let at = next() % bytes.len();
+                bytes[at] ^= 1 << (next() % 8);
+            }
+            if next() % 3 == 0 {
+                bytes.truncate(next() % bytes.len());
+            }
+            std::fs::write(&path, bytes).unwrap();
+        }
+        let store = Store::open(options(folder.path())).unwrap();
+        for number in 20..60 {
+            assert_eq!(store.verdict(&key(number)), None);
+        }
+        store.put_verdict(key(100));
+        assert_eq!(store.verdict(&key(100)), Some(Age::Fresh));
+        store.close();
+    }
+}
+
+#[tokio::test]
+async fn c3_a_folder_that_cannot_be_written_costs_only_durability() {
+    let store =
+        Store::start(Options { path: "/proc/nonexistent/cache".into(), ..options(Path::new("/proc")) });
+    store.put_verdict(key(1));
+    assert_eq!(store.verdict(&key(1)), Some(Age::Fresh));
+    assert!(!store.flush().await);
+    store.close();
+    assert_eq!(store.phase(), Phase::MemoryOnly);
+}
