@@ -8,4 +8,7 @@
 )]
 
 mod e2e_kit;
+mod e2e_life;
+mod e2e_policy;
+mod e2e_pull;
 mod kit;

@@ -126,7 +126,9 @@ impl Drop for Containerd {
             for pod in cri.pods() {
                 cri.remove_pod(&pod);
             }
-            daemon.stop();
+            if !std::thread::panicking() {
+                daemon.stop();
+            }
         }
         reap(&self.folder);
     }

@@ -102,7 +102,7 @@ impl Gate {
 
     /// Runs a command of pullgate with this gate's config.
     pub(crate) fn command(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pullgate"));
+        let mut command = Command::new(binary());
         command.args(arguments).arg("--config").arg(self.folder.join("config.yaml"));
         command.output().expect("pullgate")
     }
@@ -117,6 +117,12 @@ impl Gate {
         self.daemon.lock().expect("one at a time").take().expect("it runs").stop()
     }
 
+    /// SIGKILL, and a start with what is on disk.
+    pub(crate) fn crash(&self) {
+        self.kill9();
+        self.start_again();
+    }
+
     /// SIGKILL.
     pub(crate) fn kill9(&self) {
         self.daemon.lock().expect("one at a time").take().expect("it runs").kill9();
@@ -124,7 +130,7 @@ impl Gate {
 
     /// Starts it (again), with the config and state that are there, and waits until it listens.
     pub(crate) fn start_again(&self) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pullgate"));
+        let mut command = Command::new(binary());
         command.arg("serve").arg("--config").arg(self.folder.join("config.yaml"));
         // Neither this machine's proxies nor its credentials.
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "NOTIFY_SOCKET", "LISTEN_FDS"]
@@ -165,8 +171,11 @@ impl Drop for Gate {
         if let Some(daemon) = self.daemon.get_mut().expect("one at a time").take() {
             if std::thread::panicking() {
                 eprintln!("the log of pullgate:\n{}", daemon.log_tail());
+            } else {
+                let (status, log) = (daemon.stop(), self.log());
+                assert!(status.success(), "pullgate ended with {status}:\n{log}");
+                assert!(!log.contains("panicked at"), "{log}");
             }
-            daemon.stop();
         }
         super::reap(&self.folder);
     }
@@ -213,4 +222,9 @@ impl Builder {
 fn write_policies(folder: &Path, policies: &[Policy]) {
     let text: String = policies.iter().map(|policy| format!("---\n{:#}\n", policy.document())).collect();
     fs::write(folder.join("policies/policies.yaml"), text).expect("a policy file");
+}
+
+/// The program under test: the one that was built with the tests, or another build of it.
+fn binary() -> PathBuf {
+    std::env::var_os("PULLGATE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_pullgate").into(), PathBuf::from)
 }

@@ -50,6 +50,16 @@ pub(crate) struct Image {
 }
 
 impl Image {
+    /// The same image under another tag of its repository.
+    pub(crate) fn under(&self, tag: &str) -> Self {
+        Self { tag: tag.to_owned(), ..self.clone() }
+    }
+
+    /// The same image as another `host/repository` names it.
+    pub(crate) fn at(&self, repository: String) -> Self {
+        Self { repository, ..self.clone() }
+    }
+
     /// `host/repository:tag`.
     pub(crate) fn by_tag(&self) -> String {
         format!("{}:{}", self.repository, self.tag)

@@ -66,6 +66,51 @@ impl Node {
         let (key, other_key) = KEYS.get_or_init(|| (Key::generate(), Key::generate()));
         Self { containerd: Containerd::start(version), registry: Registry::shared(), key, other_key }
     }
+
+    /// A part of the shared registry for one test.
+    pub(crate) fn space(&self) -> Space<'static> {
+        Space::on(self.registry)
+    }
+}
+
+/// A part of a registry that only one test uses, so that its policies cover only its own images.
+pub(crate) struct Space<'a> {
+    registry: &'a Registry,
+    /// The host that names in policies and pulls have: the registry's, or that of a proxy before it.
+    host: String,
+    name: String,
+}
+
+impl<'a> Space<'a> {
+    pub(crate) fn on(registry: &'a Registry) -> Self {
+        Self { registry, host: registry.host().to_owned(), name: format!("t{}", unique()) }
+    }
+
+    /// The same part, seen through a proxy.
+    pub(crate) fn through(&self, proxy: &proxy::Proxy) -> Self {
+        Self { registry: self.registry, host: proxy.host().to_owned(), name: self.name.clone() }
+    }
+
+    /// An image of this space to be pushed.
+    pub(crate) fn image(&self, repository: &str) -> image::Builder<'a> {
+        self.registry.image(&format!("{}/{repository}", self.name))
+    }
+
+    /// How an image of this space is named through its host.
+    pub(crate) fn name(&self, image: &image::Image) -> image::Image {
+        let path = image.repository.split_once('/').expect("host/repository").1;
+        image.at(format!("{}/{path}", self.host))
+    }
+
+    /// `host/space/repository`, where nothing is yet.
+    pub(crate) fn repository(&self, repository: &str) -> String {
+        format!("{}/{}/{repository}", self.host, self.name)
+    }
+
+    /// A policy without attestors for all images of this space; its rule is `signed`.
+    pub(crate) fn policy(&self, name: &str) -> policy::Policy {
+        policy::Policy::new(name, self.repository("*"))
+    }
 }
 
 /// Runs `test` on the shared node of a containerd version, or says what is missing.
@@ -164,7 +209,8 @@ pub(crate) fn within<T>(time: Duration, mut probe: impl FnMut() -> Option<T>) ->
 /// Removes a folder and everything that still runs in it or is mounted below it.
 pub(crate) fn reap(folder: &Path) {
     let done = reaper(folder).stdin(Stdio::null()).status();
-    assert!(done.is_ok_and(|status| status.success()), "reap.sh {}", folder.display());
+    let done = done.is_ok_and(|status| status.success());
+    assert!(done || std::thread::panicking(), "reap.sh {}", folder.display());
 }
 
 /// The folder of this process, with the reaper that waits for the process to end.
