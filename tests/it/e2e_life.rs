@@ -25,6 +25,7 @@ kit::on_each_containerd!(
     image_never_runs_as_root_after_a_change_in_between,
     image_that_a_new_policy_denies_is_not_absent_at_once,
     verdicts_survive_a_restart,
+    broken_policies_leave_the_last_good_ones,
     containerd_may_restart,
     fifty_pulls_at_once_verify_once,
     other_services_are_refused,
@@ -103,6 +104,34 @@ fn verdicts_survive_a_restart(node: &Node) {
     gate.restart();
     assert_eq!(gate.cri().pull(image.by_digest()).expect(), image.id);
     assert!(gate.metric("pullgate_verifications_total").abs() < f64::EPSILON, "the verdict was there");
+}
+
+/// Rule D6.
+fn broken_policies_leave_the_last_good_ones(node: &Node) {
+    let space = node.space();
+    let [signed, unsigned] = ["signed", "unsigned"].map(|name| space.image(name).push("1"));
+    node.key.sign(&signed);
+    let gate = Gate::start(&node.containerd, &[space.policy("keyed").key(node.key)]);
+    let healthy = gate.command(&["status"]);
+    assert_eq!(healthy.status.code(), Some(0), "{healthy:?}");
+
+    gate.write_policy_text("apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nspec: {ruels: []}\n");
+    let reload = gate.command(&["reload"]);
+    assert!(!reload.status.success(), "{reload:?}");
+    for restart in [None, Some(Gate::restart as Change), Some(Gate::crash)] {
+        if let Some(restart) = restart {
+            restart(&gate);
+        }
+        let degraded = gate.command(&["status"]);
+        assert_eq!(degraded.status.code(), Some(1), "{degraded:?}");
+        assert_eq!(gate.cri().pull(signed.by_tag()).expect(), signed.id);
+        gate.cri().pull(unsigned.by_tag()).expect_refusal();
+    }
+
+    gate.write_policies(&[space.policy("keyed").key(node.key)]);
+    gate.reload();
+    let healthy = gate.command(&["status"]);
+    assert_eq!(healthy.status.code(), Some(0), "{healthy:?}");
 }
 
 /// Rule E6.

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::StatusCode;
+use http::{StatusCode, header};
 use serde_json::json;
 use tonic::{Code, Status};
 
@@ -33,6 +33,9 @@ kit::on_each_containerd!(
     evidence_that_cannot_be_read_is_not_absent,
     index_is_pulled_and_admits_its_children,
     bare_image_id_is_refused,
+    pull_that_names_two_images_is_refused,
+    private_registry_is_asked_with_the_credentials_of_the_pull,
+    answer_of_the_registry_is_handed_on,
 );
 
 fn signed_image_by_tag_is_pulled_and_pinned(node: &Node) {
@@ -316,6 +319,70 @@ fn bare_image_id_is_refused(node: &Node) {
     gate.cri().pull(image.by_tag()).expect();
     let refusal = gate.cri().pull(image.id.clone()).expect_refusal();
     assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
+}
+
+/// Rule M1.
+fn pull_that_names_two_images_is_refused(node: &Node) {
+    let space = node.space();
+    let [signed, unsigned] = ["signed", "unsigned"].map(|name| space.image(name).push("1"));
+    node.key.sign(&signed);
+    let gate = Gate::start(&node.containerd, &[space.policy("keyed").key(node.key)]);
+    for (image, named) in [(&signed, &unsigned), (&unsigned, &signed)] {
+        let refusal = gate.cri().pull(image.by_tag()).user_specified(&named.by_tag()).expect_refusal();
+        assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
+    }
+    let pulled = gate.cri().pull(signed.by_tag()).user_specified(&signed.by_tag()).expect();
+    assert_eq!(pulled, signed.id, "as the kubelet sends it");
+}
+
+fn private_registry_is_asked_with_the_credentials_of_the_pull(node: &Node) {
+    let space = node.space();
+    let image = space.image("app").push("1");
+    node.key.sign(&image);
+    let proxy = Proxy::before(node.registry, |request| {
+        // ada:one
+        if request.headers.get(header::AUTHORIZATION).is_some_and(|value| value == "Basic YWRhOm9uZQ==") {
+            return Action::Pass;
+        }
+        let challenge = (header::WWW_AUTHENTICATE, r#"Basic realm="test""#.to_owned());
+        Action::Answer(StatusCode::UNAUTHORIZED, vec![challenge], String::new())
+    });
+    node.containerd.knows_host(proxy.host());
+    let space = space.through(&proxy);
+    let gate = Gate::start(&node.containerd, &[space.policy("keyed").key(node.key)]);
+
+    let pull = gate.cri().pull(space.name(&image).by_tag());
+    for refusal in [pull.clone().expect_refusal(), pull.clone().credentials("ada", "two").expect_refusal()] {
+        assert_eq!(refusal.code(), Code::Unknown, "{refusal}");
+        assert!(refusal.message().contains("401"), "{refusal}");
+        assert!(!refusal.message().contains("two"), "{refusal}");
+    }
+    assert_eq!(pull.clone().credentials("ada", "one").expect(), image.id);
+    // Verified and present, but this tenant has not shown that it may pull.
+    pull.credentials("bob", "two").expect_refusal();
+}
+
+/// Rule E1.
+fn answer_of_the_registry_is_handed_on(node: &Node) {
+    let space = node.space();
+    let image = space.image("app").push("1");
+    node.key.sign(&image);
+    let proxy = Proxy::before(node.registry, |request| match request.path.rsplit('/').next() {
+        Some("1") => Action::Answer(StatusCode::FORBIDDEN, Vec::new(), String::new()),
+        Some("2") => Action::Answer(StatusCode::TOO_MANY_REQUESTS, Vec::new(), String::new()),
+        Some(_) | None => Action::Pass,
+    });
+    node.containerd.knows_host(proxy.host());
+    let space = space.through(&proxy);
+    let gate = Gate::start(&node.containerd, &[space.policy("keyed").key(node.key)]);
+
+    let image = space.name(&image);
+    for (tag, word) in [("1", "403"), ("2", "RegistryUnavailable: "), ("absent", "404")] {
+        let refusal = gate.cri().pull(image.under(tag).by_tag()).expect_refusal();
+        assert_eq!(refusal.code(), Code::Unknown, "{refusal}");
+        assert!(refusal.message().contains(word), "{word}: {refusal}");
+        assert!(!refusal.message().contains("SignatureValidationFailed"), "{refusal}");
+    }
 }
 
 /// A denial by the rule `signed` of the policy `keyed`, word by word (rules E1 and E3).

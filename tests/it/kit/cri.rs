@@ -37,7 +37,8 @@ impl Cri {
 
     /// A pull to be sent: no credentials, no pod.
     pub(crate) fn pull(&self, image: impl Into<String>) -> Pull {
-        Pull { images: self.images.clone(), image: image.into(), auth: None, pod: None }
+        let spec = spec(image.into());
+        Pull { images: self.images.clone(), spec, auth: None, pod: None }
     }
 
     /// What ImageStatus says; `None` is absent.
@@ -153,7 +154,7 @@ impl Cri {
 #[derive(Clone)]
 pub(crate) struct Pull {
     images: ImageServiceClient<Channel>,
-    image: String,
+    spec: ImageSpec,
     auth: Option<AuthConfig>,
     pod: Option<PodSandboxConfig>,
 }
@@ -165,6 +166,12 @@ impl Pull {
             password: password.to_owned(),
             ..Default::default()
         });
+        self
+    }
+
+    /// As what a pod's author named it.
+    pub(crate) fn user_specified(mut self, image: &str) -> Self {
+        image.clone_into(&mut self.spec.user_specified_image);
         self
     }
 
@@ -181,20 +188,19 @@ impl Pull {
 
     /// Sends it and expects it to go through.
     pub(crate) fn expect(self) -> String {
-        let image = self.image.clone();
+        let image = self.spec.image.clone();
         self.send().unwrap_or_else(|status| panic!("PullImage {image}: {status}"))
     }
 
     /// Sends it and expects a refusal; gives the refusal.
     pub(crate) fn expect_refusal(self) -> Status {
-        let image = self.image.clone();
+        let image = self.spec.image.clone();
         self.send().expect_err(&format!("PullImage {image} went through"))
     }
 
     /// The future of it, for many at once.
     pub(crate) async fn sent(mut self) -> Result<String, Status> {
-        let request =
-            PullImageRequest { image: Some(spec(self.image)), auth: self.auth, sandbox_config: self.pod };
+        let request = PullImageRequest { image: Some(self.spec), auth: self.auth, sandbox_config: self.pod };
         Box::pin(in_time(self.images.pull_image(request))).await.map(|response| response.image_ref)
     }
 }

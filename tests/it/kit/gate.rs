@@ -69,6 +69,11 @@ impl Gate {
         write_policies(&self.folder, policies);
     }
 
+    /// The same with any text.
+    pub(crate) fn write_policy_text(&self, text: &str) {
+        fs::write(policy_file(&self.folder), text).expect("a policy file");
+    }
+
     /// `pullgate reload`.
     pub(crate) fn reload(&self) {
         self.succeed(&["reload"]);
@@ -221,7 +226,11 @@ impl Builder {
 
 fn write_policies(folder: &Path, policies: &[Policy]) {
     let text: String = policies.iter().map(|policy| format!("---\n{:#}\n", policy.document())).collect();
-    fs::write(folder.join("policies/policies.yaml"), text).expect("a policy file");
+    fs::write(policy_file(folder), text).expect("a policy file");
+}
+
+fn policy_file(folder: &Path) -> PathBuf {
+    folder.join("policies/policies.yaml")
 }
 
 /// The program under test: the one that was built with the tests, or another build of it.
