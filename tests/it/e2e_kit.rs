@@ -3,7 +3,6 @@
 use crate::kit::{
     self, Node,
     containerd::Containerd,
-    cosign::Key,
     proxy::{Action, Proxy},
     registry::Registry,
 };
@@ -78,7 +77,7 @@ fn kit_signs_on_both_registries(node: &Node) {
         let image = registry.image("kit/signed").push("1");
         node.key.sign(&image);
         node.key.sign_legacy(&image, &[("env", "prod")], Some(&format!("{}/kit/elsewhere", registry.host())));
-        Key::sign_bundle(node.other_key, &image);
+        node.other_key.sign_bundle(&image);
         registry.move_tag("2", &image);
     }
 }
