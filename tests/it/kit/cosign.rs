@@ -1,0 +1,69 @@
+//! Real cosign 2 and 3, offline: keys and signatures.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use super::{folder, image::Image, tools};
+
+/// A key pair on disk, ECDSA P-256.
+pub(crate) struct Key {
+    folder: PathBuf,
+    /// PEM, as a policy has it.
+    pub(crate) public: String,
+}
+
+impl Key {
+    pub(crate) fn generate() -> Self {
+        let folder = folder();
+        run(&mut cosign("cosign-2", &folder, &["generate-key-pair"]));
+        let public = fs::read_to_string(folder.join("cosign.pub")).expect("a public key");
+        Self { folder, public }
+    }
+
+    /// Signs an image the way cosign 2 does by default: tag `sha256-<hex>.sig`.
+    pub(crate) fn sign(&self, image: &Image) {
+        self.sign_legacy(image, &[], None);
+    }
+
+    /// The same with annotations, and optionally with the signature in another repository.
+    pub(crate) fn sign_legacy(&self, image: &Image, annotations: &[(&str, &str)], repository: Option<&str>) {
+        let mut command = self.command("cosign-2", &["--tlog-upload=false"]);
+        for (key, value) in annotations {
+            command.arg("-a").arg(format!("{key}={value}"));
+        }
+        if let Some(repository) = repository {
+            command.env("COSIGN_REPOSITORY", repository);
+        }
+        run(command.arg(image.by_digest()));
+    }
+
+    /// Signs an image the way cosign 3 does by default: a bundle among the referrers, or below the
+    /// tag `sha256-<hex>` of a registry without the referrers API.
+    pub(crate) fn sign_bundle(&self, image: &Image) {
+        let mut command = self.command("cosign-3", &["--use-signing-config=false", "--tlog-upload=false"]);
+        run(command.arg(image.by_digest()));
+    }
+
+    fn command(&self, program: &str, flags: &[&str]) -> Command {
+        let mut command = cosign(program, &self.folder, &["sign", "-y", "--key", "cosign.key"]);
+        command.args(flags);
+        command
+    }
+}
+
+/// The file that cosign keeps a trust root in must not be the user's.
+fn cosign(program: &str, folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new("timeout");
+    command.arg("60").arg(tools().join("bin").join(program)).args(arguments);
+    command.current_dir(folder).env("HOME", folder).env("TUF_ROOT", folder).env("COSIGN_PASSWORD", "");
+    command.env_remove("COSIGN_REPOSITORY");
+    command
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().expect("cosign");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}

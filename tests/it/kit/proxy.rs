@@ -1,0 +1,136 @@
+//! A hostile or faulty host between clients and a real registry: a reverse proxy that a test
+//! tells, request by request, to pass, to answer by itself, or to ask for something else.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use super::{block_on, registry::Registry, runtime};
+
+/// A request as the proxy sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) method: Method,
+    /// Path and query.
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+}
+
+/// What to do with a request.
+pub(crate) enum Action {
+    /// Ask the registry.
+    Pass,
+    /// Ask the registry for this path instead.
+    Instead(String),
+    /// Answer without asking.
+    Answer(StatusCode, Vec<(header::HeaderName, String)>, String),
+}
+
+type Decide = dyn Fn(&Seen) -> Action + Send + Sync;
+
+/// A running proxy; it ends when it is dropped.
+pub(crate) struct Proxy {
+    host: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    accepting: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Starts a proxy before a registry.
+    pub(crate) fn before(
+        registry: &Registry,
+        decide: impl Fn(&Seen) -> Action + Send + Sync + 'static,
+    ) -> Self {
+        let listener = block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let host = listener.local_addr().expect("an address").to_string();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let context = Arc::new(Context {
+            upstream: registry.host().to_owned(),
+            seen: Arc::clone(&seen),
+            decide: Box::new(decide),
+            client: reqwest::Client::builder().no_proxy().build().expect("an HTTP client"),
+        });
+        let accepting = runtime().spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let context = Arc::clone(&context);
+                let service = service_fn(move |request| {
+                    let context = Arc::clone(&context);
+                    async move { Ok::<_, Infallible>(context.answer(request).await) }
+                });
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        Self { host, seen, accepting }
+    }
+
+    /// `127.0.0.1:port`.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// All requests so far.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().expect("no panic while held").clone()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+struct Context {
+    upstream: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    decide: Box<Decide>,
+    client: reqwest::Client,
+}
+
+impl Context {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        let seen = Seen { method: head.method, path, headers: head.headers };
+        let action = (self.decide)(&seen);
+        self.seen.lock().expect("no panic while held").push(seen.clone());
+        let path = match action {
+            Action::Pass => seen.path,
+            Action::Instead(path) => path,
+            Action::Answer(status, headers, body) => {
+                let mut response = Response::new(Full::from(body));
+                *response.status_mut() = status;
+                for (name, value) in headers {
+                    response.headers_mut().insert(name, value.parse().expect("a header value"));
+                }
+                return response;
+            }
+        };
+        let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let mut headers = seen.headers;
+        headers.remove(header::HOST);
+        let url = format!("http://{}{path}", self.upstream);
+        let answer = self.client.request(seen.method, url).headers(headers).body(body).send().await;
+        let Ok(answer) = answer else {
+            let mut response = Response::new(Full::from("the registry does not answer"));
+            *response.status_mut() = StatusCode::BAD_GATEWAY;
+            return response;
+        };
+        let (status, mut headers) = (answer.status(), answer.headers().clone());
+        // The answer to HEAD keeps the length of what it does not carry.
+        headers.remove(header::TRANSFER_ENCODING);
+        let body = answer.bytes().await.unwrap_or_default();
+        let mut response = Response::new(Full::from(body));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
