@@ -1,1 +1,10 @@
+//! The integration tests, in one binary: linking is the slow part of a small machine's build.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test fails by a panic and says why; helpers of tests are tests too"
+)]
+
+mod layers;
