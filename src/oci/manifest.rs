@@ -105,6 +105,7 @@ pub struct Index {
 
 /// A manifest of either kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one is held at a time; a box would buy nothing")]
 pub enum Manifest {
     /// One image or artifact.
     Image(ImageManifest),

@@ -12,3 +12,5 @@ mod e2e_life;
 mod e2e_policy;
 mod e2e_pull;
 mod kit;
+mod layers;
+mod units;

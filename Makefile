@@ -1,0 +1,83 @@
+# make check   while working: format, lints, unit tests, the pure core alone
+# make test    everything that can be tested on this machine
+# make demo    the gate between a real CRI client and a real containerd, as a transcript
+# make bench   the benchmark, beside the peers
+# make deb     the Debian package, in target/debian
+# make advisories   known vulnerabilities of the dependencies (needs the Internet)
+#
+# PULLGATE_TOOLS is the folder of the real components (tests/tools/README.md).
+
+SHELL := /bin/bash
+export PULLGATE_TOOLS ?= $(CURDIR)/.tools
+export PATH := $(PULLGATE_TOOLS)/cargo/bin:$(PATH)
+
+# Prints what each stage took, in minutes.
+stage := tests/stage
+
+# containerd, mounts and pods need root; compiling does not. Only the test binary runs with sudo.
+as_root := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=CI$(,)PATH$(,)PULLGATE_TOOLS,)
+, := ,
+
+.PHONY: check test demo bench deb advisories tools protoc fmt clippy unit doc core deny deb-test it root
+
+check: fmt clippy unit doc core
+
+# The integration tests come last, so that the output ends with cargo's own summary.
+test: tools root check deny deb-test it
+
+tools:
+	@$(stage) "tools" tests/tools/install
+
+# The CRI and containerd types are generated at build time.
+protoc:
+	@command -v protoc >/dev/null || tests/tools/install debian
+
+fmt:
+	@$(stage) "format" cargo fmt --check
+
+clippy: protoc
+	@$(stage) "clippy" cargo clippy --locked --all-targets -- -D warnings
+
+unit: protoc
+	@$(stage) "unit tests" cargo test --locked --lib --bins
+
+doc: protoc
+	@$(stage) "documentation tests" cargo test --locked --doc
+
+# The modules that decide build without everything that does I/O.
+core:
+	@$(stage) "pure core" cargo clippy --locked --lib --no-default-features -- -D warnings
+
+# Without the advisory database, which needs the Internet: `make advisories`.
+deny:
+	@if command -v cargo-deny >/dev/null; then \
+	    $(stage) "cargo deny" cargo deny --locked check bans licenses sources; \
+	elif [ "$$CI" = true ]; then echo "cargo-deny is missing: run tests/tools/install cargo" >&2; exit 1; \
+	else echo "skip  cargo deny: cargo-deny is not installed (tests/tools/install cargo)"; fi
+
+deb-test: protoc
+	@$(stage) "package" tests/packaging/deb
+
+it: protoc root
+	@$(stage) "integration and end-to-end tests" env $(if $(as_root),CARGO_TARGET_$(target_env)_RUNNER="$(as_root)") \
+	    cargo test --locked --test it
+
+target_env = $(shell rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)
+
+# Says once, and before an hour of work, that the container parts need root.
+root:
+	@if [ -n "$(as_root)" ]; then \
+	    echo "the container parts run with sudo"; \
+	    sudo -v || { echo "they need root: run as root, or allow sudo" >&2; exit 1; }; fi
+
+demo: protoc
+	@tests/demo/run
+
+bench: protoc
+	@tests/bench/run
+
+deb: protoc
+	@packaging/build-deb
+
+advisories:
+	cargo deny --locked check advisories
