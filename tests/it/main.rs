@@ -1,1 +1,3 @@
+//! Tests over real sockets and files.
 
+mod relay;
