@@ -142,16 +142,16 @@ impl TagSlot<'_> {
 
     /// The kubelet tries again.
     fn refusal(&self, why: &str) -> Refusal {
-        Refusal::new(Code::Unavailable, format!("pullgate: {:.200}: {why}", self.name))
+        Refusal::new(Code::Unavailable, format!("pullgate: {}: {why}", self.name))
     }
 
     fn fault(&self, error: &ContainerdError) -> Refusal {
         match error {
             ContainerdError::Unavailable(_) | ContainerdError::Pinned(_) | ContainerdError::Contended(_) => {
-                self.refusal(&format!("{error:.150}"))
+                self.refusal(&format!("{error}"))
             }
             ContainerdError::Call { .. } | ContainerdError::Target(_) | ContainerdError::Digest(..) => {
-                Refusal::new(Code::Internal, format!("pullgate: {:.200}: {error:.150}", self.name))
+                Refusal::new(Code::Internal, format!("pullgate: {}: {error}", self.name))
             }
         }
     }
