@@ -1,5 +1,7 @@
 //! The relay over real sockets, between a client that sees every byte and a containerd of the test.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a helper of a test may panic")]
+
 mod fake;
 mod harness;
 
@@ -10,6 +12,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
+use pullgate::containerd::{Client, ContainerdError, Existing, TagRecord, Version};
 use pullgate::cri::{Forward, ImageFacts, PullOutcome, Refusal, Visibility};
 use tokio::sync::{Semaphore, mpsc};
 use tonic::Code;
@@ -426,4 +429,65 @@ async fn s1_image_status_asks_containerd_first_and_shows_its_bytes() {
     *relay.gate.visibility.lock().unwrap() = Visibility::Show;
     caller.call(STATUS, status_request("other")).await;
     assert_eq!(relay.gate.asked.lock().unwrap().pop(), Some(("other".into(), None)));
+}
+
+#[tokio::test]
+async fn s1_a_record_is_named_absent_or_an_error() {
+    let mut relay = Relay::start();
+    let client = Client::new(relay.fake.socket());
+    let state = Arc::clone(&relay.fake.state);
+    assert_eq!(client.version().await.unwrap(), Version { version: "v9".into(), revision: "abc".into() });
+    state.add_record("a:1", ONE);
+    let target = client.image_target("a:1").await.unwrap().unwrap();
+    assert_eq!((target.digest.to_string().as_str(), target.size), (ONE, 7));
+    assert_eq!(client.image_target("a:2").await.unwrap(), None);
+    state.add_record("odd", "sha512:00");
+    assert!(
+        matches!(client.image_target("odd").await, Err(ContainerdError::Digest(name, _)) if name == "odd")
+    );
+    let names: Vec<_> = client.image_records().await.unwrap().into_iter().map(|record| record.name).collect();
+    assert_eq!(names, ["a:1"], "odd ones are left out");
+
+    relay.fake.kill().await;
+    let away = client.image_target("a:2").await;
+    assert!(matches!(away, Err(ContainerdError::Unavailable(_))), "{away:?}");
+    let away = client.image_target("a:2").await;
+    assert!(matches!(away, Err(ContainerdError::Unavailable(_))), "{away:?}");
+    relay.fake.listen();
+    assert_eq!(client.image_target("a:2").await.unwrap(), None, "the client comes back by itself");
+}
+
+#[tokio::test]
+async fn t1_a_record_is_copied_moved_or_kept() {
+    let relay = Relay::start();
+    let client = Client::new(relay.fake.socket());
+    let state = &relay.fake.state;
+    let (one, two) = (ONE.parse().unwrap(), TWO.parse().unwrap());
+    let write = |pinned: &'static str, digest, existing| {
+        let client = client.clone();
+        async move { client.write_tag_record("a:1", pinned, digest, existing).await }
+    };
+    assert!(matches!(write("a@one", &one, Existing::Replace).await, Err(ContainerdError::Pinned(_))));
+    state.add_record("a@one", ONE);
+    state.add_record("a@two", TWO);
+    assert!(matches!(write("a@one", &two, Existing::Replace).await, Err(ContainerdError::Pinned(_))));
+    assert_eq!(state.target("a:1"), None);
+    assert_eq!(write("a@one", &one, Existing::Keep).await.unwrap(), TagRecord::Written);
+    assert_eq!(write("a@one", &one, Existing::Replace).await.unwrap(), TagRecord::Unchanged);
+    let kept = write("a@two", &two, Existing::Keep).await.unwrap();
+    assert!(matches!(kept, TagRecord::Kept(target) if target.digest == one));
+    assert_eq!(write("a@two", &two, Existing::Replace).await.unwrap(), TagRecord::Written);
+    assert_eq!(state.target("a:1").as_deref(), Some(TWO));
+}
+
+#[tokio::test]
+async fn t3_a_record_that_moved_on_is_not_removed() {
+    let relay = Relay::start();
+    let client = Client::new(relay.fake.socket());
+    relay.fake.state.add_record("a:1", TWO);
+    client.remove_tag_record("a:1", &ONE.parse().unwrap()).await.unwrap();
+    assert_eq!(relay.fake.state.target("a:1").as_deref(), Some(TWO));
+    client.remove_tag_record("a:1", &TWO.parse().unwrap()).await.unwrap();
+    assert_eq!(relay.fake.state.target("a:1"), None);
+    client.remove_tag_record("a:1", &TWO.parse().unwrap()).await.unwrap();
 }

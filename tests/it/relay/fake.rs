@@ -98,6 +98,10 @@ impl Fake {
         fake
     }
 
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     pub(crate) fn listen(&mut self) {
         let listener = UnixListener::bind(&self.socket).unwrap();
         let state = Arc::clone(&self.state);
@@ -239,6 +243,13 @@ impl State {
                 let name = api::DeleteImageRequest::decode(message).unwrap().name;
                 self.records.lock().unwrap().remove(&name);
                 reply(b"")
+            }
+            "/containerd.services.images.v1.Images/List" => {
+                let images = self.records.lock().unwrap().values().cloned().collect();
+                encoded(&api::ListImagesResponse { images })
+            }
+            "/containerd.services.version.v1.Version/Version" => {
+                encoded(&api::VersionResponse { version: "v9".into(), revision: "abc".into() })
             }
             _ => failure(12, "unknown method of the fake"),
         }
