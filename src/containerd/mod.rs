@@ -256,7 +256,9 @@ fn namespaced<T>(message: T) -> Request<T> {
 }
 
 fn failed(call: &'static str, status: Status) -> ContainerdError {
-    if status.code() == Code::Unavailable {
+    // A status that tonic made of a lost connection or a timeout has a source and any code; one of
+    // containerd has none.
+    if status.code() == Code::Unavailable || std::error::Error::source(&status).is_some() {
         ContainerdError::Unavailable(Box::new(status))
     } else {
         ContainerdError::Call { call, source: Box::new(status) }

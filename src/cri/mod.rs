@@ -9,7 +9,7 @@
 //! 2. `ImageStatus`: containerd is asked first; the gate decides whether the answer is shown.
 //!
 //! Trusted: containerd, and the peers whose user id is allowed (the kubelet, root). Not trusted: the
-//! content of requests, which is read strictly ([`self::wire`], [`self::frame`]).
+//! content of requests, which is read strictly (`wire`, `frame`).
 //!
 //! Failing: what cannot be read, judged or relayed is answered with a gRPC status, never let through.
 //! containerd away is UNAVAILABLE, our own deadline DEADLINE_EXCEEDED, a panic INTERNAL.
@@ -180,10 +180,20 @@ impl Refusal {
         Self { code, message: message.into() }
     }
 
+    /// The trailers-only answer; a longer text is cut, control characters become blanks (rule E4).
     fn response(self) -> http::Response<body::RelayBody> {
-        tonic::Status::new(self.code, self.message).into_http::<()>().map(|()| body::RelayBody::Empty)
+        let message: String = self
+            .message
+            .char_indices()
+            .take_while(|(at, char)| at + char.len_utf8() < MESSAGE_LIMIT)
+            .map(|(_, char)| if char.is_control() { ' ' } else { char })
+            .collect();
+        tonic::Status::new(self.code, message).into_http::<()>().map(|()| body::RelayBody::Empty)
     }
 }
+
+/// In bytes (rule E4).
+const MESSAGE_LIMIT: usize = 400;
 
 /// Per stream: holds one large ListImages answer without a pause.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
@@ -191,3 +201,18 @@ const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// Metadata of one call; status details of containerd stay far below.
 const HEADER_LIMIT: u32 = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn e4_a_refusal_is_short_and_has_no_control_characters() {
+        let response = Refusal::new(Code::Unknown, format!("a\n\u{1b}b{}", "é".repeat(500))).response();
+        let status = tonic::Status::from_header_map(response.headers()).unwrap();
+        assert_eq!(status.code(), Code::Unknown);
+        assert!(status.message().starts_with("a  bé"), "{status:?}");
+        assert!((390..400).contains(&status.message().len()), "{}", status.message().len());
+        assert_eq!(response.headers()["content-type"], "application/grpc");
+    }
+}

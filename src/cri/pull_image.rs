@@ -92,7 +92,7 @@ fn call(request: PullImageRequest) -> Result<PullCall, Refusal> {
         Ok(RequestedImage::Id(_)) => {
             return Err(Refusal::new(Code::InvalidArgument, "pullgate: an image id cannot be pulled"));
         }
-        Err(error) => return Err(Refusal::new(Code::InvalidArgument, format!("pullgate: {error:.300}"))),
+        Err(error) => return Err(Refusal::new(Code::InvalidArgument, format!("pullgate: {error}"))),
     };
     let sandbox = request.sandbox_config.unwrap_or_default();
     let metadata = sandbox.metadata.unwrap_or_default();

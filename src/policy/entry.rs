@@ -109,6 +109,13 @@ impl Entry {
         !self.sets.is_empty()
     }
 
+    /// Whether it refuses `reference` for want of a digest, whatever is signed: `verifyDigest` with
+    /// `mutateDigest: false` looks at the reference itself.
+    #[must_use]
+    pub const fn asks_for_digest(&self, reference: &crate::oci::Reference) -> bool {
+        !self.mutate_digest && self.verify_digest && reference.digest().is_none()
+    }
+
     /// Changes with anything that this entry asks for (rule C1).
     #[must_use]
     pub const fn fingerprint(&self) -> Digest {

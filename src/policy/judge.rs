@@ -125,7 +125,7 @@ enum Answer {
 impl Judgement<'_> {
     fn entry(&mut self) -> EntryVerdict {
         // `verifyDigest` with `mutateDigest: false`: the reference itself must carry the digest.
-        if !self.entry.mutate_digest && self.entry.verify_digest && self.reference.digest().is_none() {
+        if self.entry.asks_for_digest(self.reference) {
             let detail = format!("missing digest for {}", self.reference.kyverno_form());
             return self.denied(DenialReason::DigestMissing, "missing digest", detail);
         }

@@ -13,4 +13,5 @@ mod e2e_policy;
 mod e2e_pull;
 mod kit;
 mod layers;
+mod relay;
 mod units;

@@ -1,0 +1,279 @@
+//! Images that are on the node: what ImageStatus shows, and the background's look at them.
+//!
+//! ImageStatus is answered from admissions, without network (rule S1). A name whose record's target
+//! has an admission is shown; so is one that no rule covers; anything else is answered as absent, so
+//! that the kubelet pulls it and it is judged then. Within the window of rule S2 it is an error
+//! instead. In audit mode and without any policy everything is shown.
+//!
+//! The background decides every present image at start, after a reload and daily, from stored
+//! evidence first (rule S6). Until it has, an old admission stands (rule S5); a definite denial takes
+//! it back, age and faults never do (rule S4). Rules that depend on the pod are left out for images
+//! that have an admission: no pod is known here (rule S3).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use super::audit::Phases;
+use super::{Gate, PullRequest, Snapshot, shown_name};
+use crate::cache::{Admission, Durability};
+use crate::oci::{Digest, Reference, RequestedImage};
+use crate::outcome::Denial;
+use crate::policy::PodFacts;
+use crate::policy::evaluate::{Decision, Mode, Unmatched};
+use crate::registry::Credentials;
+
+/// What containerd says of the image that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// The image id.
+    pub id: String,
+    /// All its names, tags and digests.
+    pub names: Vec<String>,
+}
+
+/// containerd's record of the name that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Record {
+    /// Its target.
+    Target(Digest),
+    /// There is none.
+    Absent,
+    /// containerd could not be asked.
+    Unknown,
+}
+
+/// What ImageStatus answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// containerd's answer.
+    Show,
+    /// Absent.
+    Hide,
+    /// An error with this text, under UNKNOWN.
+    Refuse(String),
+}
+
+/// A present image that policy refuses, or would.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WouldDeny {
+    /// Its name.
+    pub image: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// The policy.
+    pub policy: String,
+    /// The rule.
+    pub rule: String,
+    /// The reason code.
+    pub reason: &'static str,
+    /// The cause.
+    pub cause: String,
+}
+
+/// What the background made of one image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Background {
+    /// Admitted, or nothing covers it.
+    Fine,
+    /// Definitely refused.
+    Denied,
+    /// No answer was reached.
+    Undecided,
+}
+
+/// What the background found, by image name.
+#[derive(Default)]
+pub(super) struct State {
+    denied: Mutex<BTreeMap<String, Vec<WouldDeny>>>,
+}
+
+impl Gate {
+    /// Whether the image that was asked for as `asked` is shown.
+    pub fn image_status(&self, asked: &str, record: Record, facts: &ImageFacts) -> Shown {
+        let snapshot = self.current.take();
+        let now = SystemTime::now();
+        if snapshot.mode == Mode::Audit || snapshot.policies.is_empty() {
+            self.note_shown(asked, facts, now);
+            return Shown::Show;
+        }
+        let (known, name) = match RequestedImage::parse(asked) {
+            Ok(RequestedImage::Reference(reference)) => {
+                // containerd finds an image by a prefix of its id too; only names have records.
+                let by_id = record == Record::Absent && is_id_of(asked, &facts.id);
+                let known = if by_id {
+                    self.id_is_known(&snapshot, facts)
+                } else {
+                    self.name_is_known(&snapshot, &reference, record)
+                };
+                (known, if by_id { facts.id.clone() } else { shown_name(&reference) })
+            }
+            Ok(RequestedImage::Id(_)) | Err(_) => (self.id_is_known(&snapshot, facts), facts.id.clone()),
+        };
+        match known {
+            Known::Yes => {
+                self.note_shown(asked, facts, now);
+                Shown::Show
+            }
+            Known::No if self.guard.may_hide(&name, now) && self.guard.may_hide(&facts.id, now) => {
+                self.audit.hidden(asked);
+                Shown::Hide
+            }
+            Known::No => Shown::Refuse(format!(
+                "SignatureValidationFailed: {asked}: no longer admitted; it is verified again when it is pulled"
+            )),
+            Known::CannotTell => Shown::Refuse(format!("{asked}: containerd cannot be asked for its record")),
+        }
+    }
+
+    fn note_shown(&self, asked: &str, facts: &ImageFacts, now: SystemTime) {
+        if let Ok(RequestedImage::Reference(reference)) = RequestedImage::parse(asked) {
+            self.guard.present(&shown_name(&reference), now);
+        }
+        self.guard.present(&facts.id, now);
+    }
+
+    fn name_is_known(&self, snapshot: &Snapshot, reference: &Reference, record: Record) -> Known {
+        if !snapshot.policies.covers(reference) && snapshot.unmatched == Unmatched::Allow {
+            return Known::Yes;
+        }
+        let digest = match (reference.digest(), record) {
+            (Some(digest), _) | (None, Record::Target(digest)) => digest,
+            (None, Record::Absent) => return Known::No,
+            (None, Record::Unknown) => return Known::CannotTell,
+        };
+        let approved = snapshot.approved.holds(reference.repository(), digest);
+        if approved || self.store.admission(reference.repository(), &digest).is_some() {
+            Known::Yes
+        } else {
+            Known::No
+        }
+    }
+
+    fn id_is_known(&self, snapshot: &Snapshot, facts: &ImageFacts) -> Known {
+        if self.store.admitted_id(&facts.id) {
+            return Known::Yes;
+        }
+        let names: Vec<_> = facts.names.iter().filter_map(|name| Reference::parse(name).ok()).collect();
+        let uncovered = names.iter().all(|name| !snapshot.policies.covers(name));
+        let complete = !names.is_empty() && names.len() == facts.names.len();
+        if complete && uncovered && snapshot.unmatched == Unmatched::Allow { Known::Yes } else { Known::No }
+    }
+
+    /// Decides one present image under the snapshot in force, from stored evidence first.
+    pub async fn decide_present(&self, name: &str, digest: Digest, image_id: Option<String>) -> Background {
+        let Ok(RequestedImage::Reference(reference)) = RequestedImage::parse(name) else {
+            return Background::Fine;
+        };
+        let Ok(pinned) = Reference::parse(&format!("{}@{digest}", reference.repository())) else {
+            return Background::Fine;
+        };
+        let snapshot = self.current.take();
+        if !snapshot.policies.covers(&reference) && !snapshot.policies.covers(&pinned) {
+            self.forget_denied(name);
+            return Background::Fine;
+        }
+        let known = self.store.admission(reference.repository(), &digest);
+        // Another source than a proof is not for the background to renew or to take back.
+        let by_proof = known.as_ref().is_none_or(|known| PROOFS.contains(&known.source.as_str()));
+        if !by_proof && snapshot.mode == Mode::Enforce {
+            return Background::Fine;
+        }
+        let request =
+            PullRequest { reference: pinned, pod: PodFacts::default(), credentials: Credentials::Anonymous };
+        let judgement = self.judge(&snapshot, &request, &mut Phases::start()).await;
+        match judgement.decision {
+            Decision::Allow(permit) => {
+                self.set_denied(name, digest, permit.would_deny());
+                if known.is_none()
+                    && permit.digest().is_some()
+                    && permit.would_deny().is_empty()
+                    && permit.would_fault().is_none()
+                {
+                    let admission = Admission {
+                        repository: request.reference.repository().clone(),
+                        digest,
+                        source: permit.source().word().to_owned(),
+                        snapshot: snapshot.fingerprint,
+                        image_id,
+                        at: self.store.now(),
+                        pulled_by: Vec::new(),
+                    };
+                    self.store.admit(admission, Durability::Durable);
+                }
+                if permit.would_deny().is_empty() { Background::Fine } else { Background::Denied }
+            }
+            Decision::Deny(denials) => {
+                self.set_denied(name, digest, &denials);
+                let pod_dependent = snapshot.policies.pull_only_rules();
+                let by_a_plain_rule = denials
+                    .iter()
+                    .any(|denial| !pod_dependent.contains(&format!("{}/{}", denial.policy, denial.rule)));
+                if known.is_some() && by_a_plain_rule {
+                    tracing::warn!(image = name, %digest, "present image is no longer admitted: hidden from ImageStatus");
+                    self.store.withdraw(reference.repository(), &digest);
+                }
+                Background::Denied
+            }
+            Decision::Undecided(_) => Background::Undecided,
+        }
+    }
+
+    /// The present images that policy refuses, or would, by name.
+    #[must_use]
+    pub fn would_deny(&self) -> Vec<WouldDeny> {
+        let denied = self.present.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        denied.values().flatten().cloned().collect()
+    }
+
+    /// Forgets what was found of images that are no longer there.
+    pub fn retain_present(&self, names: &[String]) {
+        let mut denied = self.present.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        denied.retain(|name, _| names.contains(name));
+        self.audit.denied_images.set(i64::try_from(denied.len()).unwrap_or(i64::MAX));
+    }
+
+    fn forget_denied(&self, name: &str) {
+        self.present.denied.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    fn set_denied(&self, name: &str, digest: Digest, denials: &[Denial]) {
+        let found = denials.iter().map(|denial| WouldDeny {
+            image: name.to_owned(),
+            digest,
+            policy: denial.policy.clone(),
+            rule: denial.rule.clone(),
+            reason: denial.reason.code(),
+            cause: denial.cause.clone(),
+        });
+        let mut denied = self.present.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        if denials.is_empty() {
+            denied.remove(name);
+        } else {
+            denied.insert(name.to_owned(), found.collect());
+        }
+        self.audit.denied_images.set(i64::try_from(denied.len()).unwrap_or(i64::MAX));
+    }
+
+    /// The snapshot, for the background.
+    pub(crate) fn fingerprint(&self) -> Digest {
+        let snapshot: Arc<Snapshot> = self.current.take();
+        snapshot.fingerprint
+    }
+}
+
+enum Known {
+    Yes,
+    No,
+    CannotTell,
+}
+
+/// A truncated id parses as a reference.
+fn is_id_of(asked: &str, id: &str) -> bool {
+    let digits = asked.strip_prefix("sha256:").unwrap_or(asked);
+    !digits.is_empty() && id.strip_prefix("sha256:").unwrap_or(id).starts_with(digits)
+}
+
+/// Sources of admissions that rest on verdicts.
+const PROOFS: [&str; 3] = ["verified", "fresh", "stale"];
