@@ -1,3 +1,7 @@
 //! The `pullgate` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pullgate::cli::run()
+}

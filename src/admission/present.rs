@@ -156,6 +156,13 @@ impl Gate {
             return Known::Yes;
         }
         let names: Vec<_> = facts.names.iter().filter_map(|name| Reference::parse(name).ok()).collect();
+        // An admission that the background made knows the digest, not yet the id.
+        let admitted = |name: &Reference| {
+            name.digest().is_some_and(|digest| self.store.admission(name.repository(), &digest).is_some())
+        };
+        if names.iter().any(admitted) {
+            return Known::Yes;
+        }
         let uncovered = names.iter().all(|name| !snapshot.policies.covers(name));
         let complete = !names.is_empty() && names.len() == facts.names.len();
         if complete && uncovered && snapshot.unmatched == Unmatched::Allow { Known::Yes } else { Known::No }

@@ -137,25 +137,17 @@ pub struct Status {
     /// Output form
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Output,
-    /// Where the daemon listens for commands
-    #[command(flatten)]
-    pub control: ControlSocket,
+    /// The config, which names the daemon's control socket
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
 }
 
 /// `reload`
 #[derive(Debug, Args)]
 pub struct Reload {
-    /// Where the daemon listens for commands
-    #[command(flatten)]
-    pub control: ControlSocket,
-}
-
-/// The control socket of the daemon.
-#[derive(Debug, Args)]
-pub struct ControlSocket {
-    /// The daemon's control socket
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
-    pub control: PathBuf,
+    /// The config, which names the daemon's control socket
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
 }
 
 /// `cache`
@@ -192,10 +184,7 @@ pub enum CacheAction {
 /// Where the cache is and how to print it.
 #[derive(Debug, Args)]
 pub struct CacheScope {
-    /// The daemon's control socket; the folder is opened where no daemon answers
-    #[command(flatten)]
-    pub control: ControlSocket,
-    /// The config that names the cache's folder
+    /// The config, which names the control socket and the cache's folder
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
     /// Output form
@@ -212,5 +201,3 @@ fn label(text: &str) -> Result<(String, String), String> {
 
 /// Where the package puts the config.
 pub(super) const DEFAULT_CONFIG: &str = "/etc/pullgate/config.yaml";
-/// Where the daemon listens for commands unless the config says otherwise.
-const DEFAULT_CONTROL: &str = "/run/pullgate/control.sock";

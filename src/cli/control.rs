@@ -6,11 +6,12 @@ use serde_json::Value;
 
 use super::args::{Output, Reload, Status};
 use super::{Exit, complain, say};
-use crate::daemon::control::{ControlError, Request, Response, ask};
+use crate::config::Config;
+use crate::daemon::control::{Request, Response, ask};
 
 /// `pullgate status`
 pub(super) fn status(arguments: &Status) -> Exit {
-    let body = match request(&arguments.control.control, &Request::Status { would_deny: arguments.would_deny }) {
+    let body = match request(&arguments.config, &Request::Status { would_deny: arguments.would_deny }) {
         Ok(body) => body,
         Err(exit) => return exit,
     };
@@ -25,7 +26,7 @@ pub(super) fn status(arguments: &Status) -> Exit {
 
 /// `pullgate reload`
 pub(super) fn reload(arguments: &Reload) -> Exit {
-    match request(&arguments.control.control, &Request::Reload {}) {
+    match request(&arguments.config, &Request::Reload {}) {
         Ok(body) => {
             say(text(&body, "message"));
             Exit::Done
@@ -35,16 +36,19 @@ pub(super) fn reload(arguments: &Reload) -> Exit {
 }
 
 /// Asks, and turns what went wrong into a line on stderr and an exit code.
-pub(super) fn request(control: &Path, request: &Request) -> Result<Value, Exit> {
-    match ask(control, request) {
+pub(super) fn request(config: &Path, request: &Request) -> Result<Value, Exit> {
+    let config = match Config::load(config) {
+        Ok(config) => config,
+        Err(error) => {
+            complain(error);
+            return Err(Exit::Usage);
+        }
+    };
+    match ask(config.control.listen.path(), request) {
         Ok(Response { error: None, body, .. }) => Ok(body),
         Ok(Response { error: Some(error), .. }) => {
             complain(error);
             Err(Exit::No)
-        }
-        Err(error @ ControlError::NoDaemon { .. }) => {
-            complain(error);
-            Err(Exit::Unknown)
         }
         Err(error) => {
             complain(error);
@@ -107,9 +111,11 @@ fn print_status(body: &Value, would_deny: bool) {
 pub(super) fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        Value::Object(members) => {
-            members.iter().map(|(key, value)| format!("{key} {}", plain(value))).collect::<Vec<_>>().join(", ")
-        }
+        Value::Object(members) => members
+            .iter()
+            .map(|(key, value)| format!("{key} {}", plain(value)))
+            .collect::<Vec<_>>()
+            .join(", "),
         Value::Array(items) if items.is_empty() => "none".to_owned(),
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
@@ -131,12 +137,23 @@ mod tests {
 
     #[test]
     fn json_carries_a_schema_version() {
-        assert_eq!(with_version(&serde_json::json!({"a": 1})), serde_json::json!({"schemaVersion": 1, "a": 1}));
-        assert_eq!(with_version(&serde_json::json!([1])), serde_json::json!({"schemaVersion": 1, "items": [1]}));
+        assert_eq!(
+            with_version(&serde_json::json!({"a": 1})),
+            serde_json::json!({"schemaVersion": 1, "a": 1})
+        );
+        assert_eq!(
+            with_version(&serde_json::json!([1])),
+            serde_json::json!({"schemaVersion": 1, "items": [1]})
+        );
     }
 
     #[test]
     fn exit_3_where_no_daemon_listens() {
-        assert_eq!(request(Path::new("/nonexistent/c.sock"), &Request::Reload {}), Err(Exit::Unknown));
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("config.yaml");
+        let text = r#"{"policy":{"paths":["/p"]},"control":{"listen":"unix:///nonexistent/c.sock"}}"#;
+        std::fs::write(&config, text).unwrap();
+        assert_eq!(request(&config, &Request::Reload {}), Err(Exit::Unknown));
+        assert_eq!(request(&folder.path().join("none"), &Request::Reload {}), Err(Exit::Usage));
     }
 }

@@ -1,2 +1,106 @@
-//! (being built)
-pub mod args;
+//! The command line: what each command takes, and which exit code it ends with.
+//!
+//! Everywhere: 0 yes or done, 1 a definite no, 2 usage, config or policy error, 3 could not find
+//! out. Errors go to stderr as one line that names the thing and the way out. The same
+//! definitions make `--help`, the completions and the man page.
+
+mod args;
+mod cache;
+mod check;
+mod control;
+mod serve;
+mod verify;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+pub use args::{Arguments, Command};
+
+/// What a command ends with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Yes, or done.
+    Done,
+    /// A definite no.
+    No,
+    /// Usage, config or policy error.
+    Usage,
+    /// Could not find out.
+    Unknown,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::No => 1,
+            Exit::Usage => 2,
+            Exit::Unknown => 3,
+        })
+    }
+}
+
+/// Runs the command that the process's arguments name.
+#[must_use]
+pub fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let asked = !error.use_stderr();
+            drop(error.print());
+            return if asked { ExitCode::SUCCESS } else { Exit::Usage.into() };
+        }
+    };
+    let exit = match arguments.command {
+        Command::Serve(serve) => serve::run(&serve),
+        Command::Verify(verify) => verify::run(&verify),
+        Command::Check(check) => check::run(&check),
+        Command::Status(status) => control::status(&status),
+        Command::Reload(reload) => control::reload(&reload),
+        Command::Cache(cache) => cache::run(&cache),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "pullgate", &mut std::io::stdout());
+            Exit::Done
+        }
+        Command::Man => man(),
+    };
+    exit.into()
+}
+
+/// Writes one line to stdout; a closed pipe ends the output, not the program.
+fn say(line: impl std::fmt::Display) {
+    drop(writeln!(std::io::stdout(), "{line}"));
+}
+
+/// Writes one line to stderr.
+fn complain(line: impl std::fmt::Display) {
+    drop(writeln!(std::io::stderr(), "pullgate: {line}"));
+}
+
+/// The runtime of the commands that talk to a registry or the daemon.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+}
+
+fn man() -> Exit {
+    let page = clap_mangen::Man::new(Arguments::command());
+    match page.render(&mut std::io::stdout()) {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            complain(format_args!("cannot write the man page: {error}"));
+            Exit::No
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,4 +1,571 @@
-//! (being built)
+//! The running daemon: start-up, reload, background, status, shutdown.
+//!
+//! In order: listen (the kubelet must find a socket), start opening the cache, load the policies
+//! (or the last good ones, rule D6; or none, rule D5), serve, say READY=1. SIGHUP and
+//! `pullgate reload` load everything anew; if anything in it fails, the old snapshot stays and status
+//! says so. SIGTERM drains (rule E6). Only a bad `config.yaml` at start ends the daemon at once.
+
 pub mod control;
+mod gate;
+pub mod loading;
 pub mod logging;
 pub mod metrics;
+mod sources;
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use prometheus_client::registry::Registry as MetricsRegistry;
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::audit::Audit;
+use crate::admission::{Background, Gate, ServePresent, Settings, Snapshot};
+use crate::cache::{Clock, Options, Purge, Store};
+use crate::config::{self, Config};
+use crate::cri::{Proxy, ProxyOptions, socket};
+use crate::oci::{Digest, Reference, Repository};
+use crate::policy::Remark;
+use crate::registry::{self, CertificateAuthority, RegistryOptions};
+use crate::{containerd, cri};
+use control::{Answer, Request, Response};
+use gate::NodeGate;
+use loading::Fresh;
+
+pub use sources::{SourceError, read as read_sources};
+
+/// Why the daemon cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The image socket cannot be made.
+    #[error("listen: {0}")]
+    Socket(#[from] cri::socket::SocketError),
+    /// Another socket cannot be made.
+    #[error("{what} {path}: {source}")]
+    Bind {
+        /// Which one.
+        what: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// What binding said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The registry client cannot be set up.
+    #[error("registry: {0}")]
+    Registry(#[from] registry::RegistryError),
+    /// A file of certificate authorities cannot be read.
+    #[error("registry.caFiles: cannot read {path}: {source}")]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// What reading said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The state folder cannot be used.
+    #[error("state folder {path}: {source}")]
+    State {
+        /// The folder.
+        path: PathBuf,
+        /// What it said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No snapshot at all could be made.
+    #[error("{0}")]
+    Snapshot(loading::LoadError),
+    /// Signals cannot be listened for.
+    #[error("signals: {0}")]
+    Signals(#[source] std::io::Error),
+}
+
+/// What status, reload and the background share.
+struct Daemon {
+    config_path: PathBuf,
+    gate: Arc<Gate>,
+    audit: Arc<Audit>,
+    containerd: containerd::Client,
+    counts: Arc<cri::Counts>,
+    state: PathBuf,
+    live: Mutex<Live>,
+    reloading: tokio::sync::Mutex<()>,
+    look_again: Notify,
+}
+
+/// What changes with a reload.
+struct Live {
+    degraded: Option<String>,
+    notices: Vec<Remark>,
+    undecided: usize,
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// [`DaemonError`] for what cannot be set up at start.
+pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> {
+    let listener = listen(&config)?;
+    let state = config.cache.path.parent().unwrap_or_else(|| Path::new("/")).to_owned();
+    let state_error = |source| DaemonError::State { path: state.clone(), source };
+    std::fs::create_dir_all(&state).map_err(state_error)?;
+    let salt = salt(&state).map_err(state_error)?;
+    let store = Store::start(cache_options(&config));
+    let mut metrics_registry = MetricsRegistry::with_prefix("pullgate");
+    let audit = Arc::new(Audit::new(&mut metrics_registry));
+    let registry = Arc::new(registry::Client::new(&registry_options(&config)?)?);
+    let (fresh, degraded) = first_snapshot(&config, &state)?;
+    announce(&fresh, &audit);
+    let settings = Settings {
+        verification: config.limits.verification,
+        concurrency: config.limits.concurrency.get(),
+        serve_present: match config.outage.serve_present {
+            config::ServePresent::Never => ServePresent::Never,
+            config::ServePresent::Anonymous => ServePresent::Anonymous,
+            config::ServePresent::Credentials => ServePresent::Credentials,
+            config::ServePresent::Namespace => ServePresent::Namespace,
+        },
+        shown: state.join("shown"),
+        salt,
+    };
+    let gate =
+        Arc::new(Gate::new(Arc::new(fresh.snapshot), registry, store.clone(), Arc::clone(&audit), settings));
+    let containerd = containerd::Client::new(config.runtime.containerd.path());
+    let shutdown = CancellationToken::new();
+    let node = Arc::new(NodeGate::new(Arc::clone(&gate), containerd.clone()));
+    let mut proxy_options = ProxyOptions::new(config.runtime.endpoint.path());
+    proxy_options.allowed_users.insert(nix::unistd::geteuid().as_raw());
+    let proxy = Proxy::new(proxy_options, node, containerd.clone(), shutdown.clone());
+    let daemon = Arc::new(Daemon {
+        config_path: config_path.to_owned(),
+        gate,
+        audit,
+        containerd,
+        counts: proxy.counts(),
+        state,
+        live: Mutex::new(Live { degraded, notices: fresh.notices, undecided: 0 }),
+        reloading: tokio::sync::Mutex::new(()),
+        look_again: Notify::new(),
+    });
+
+    let control_path = config.control.listen.path().to_owned();
+    let control_listener = control::bind(&control_path).map_err(|source| DaemonError::Bind {
+        what: "control.listen",
+        path: control_path,
+        source,
+    })?;
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(control::serve(control_listener, Arc::clone(&daemon)));
+    if let Some(address) = config.metrics.listen {
+        match metrics::bind(address).await {
+            Ok(listener) => drop(tasks.spawn(metrics::serve(listener, Arc::new(metrics_registry)))),
+            Err(error) => tracing::warn!(%error, %address, "metrics page cannot be served"),
+        }
+    }
+    tasks.spawn(Arc::clone(&daemon).background());
+    tasks.spawn(Arc::clone(&daemon).watch_containerd());
+    tasks.spawn(watchdog());
+    let mut hang_up = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
+    notify(&[sd_notify::NotifyState::Ready]);
+
+    let serving = proxy.serve(listener);
+    tokio::pin!(serving);
+    loop {
+        tokio::select! {
+            () = &mut serving => break,
+            _ = hang_up.recv() => {
+                let daemon = Arc::clone(&daemon);
+                tasks.spawn(async move { drop(daemon.reload().await) });
+            }
+            _ = terminate.recv(), if !shutdown.is_cancelled() => shutdown.cancel(),
+            _ = interrupt.recv(), if !shutdown.is_cancelled() => shutdown.cancel(),
+        }
+        if shutdown.is_cancelled() {
+            notify(&[sd_notify::NotifyState::Stopping]);
+            if tokio::time::timeout(config.drain, &mut serving).await.is_err() {
+                tracing::warn!("drain took too long: pulls under way are given up");
+            }
+            break;
+        }
+    }
+    tasks.shutdown().await;
+    drop(tokio::task::spawn_blocking(move || store.close()).await);
+    Ok(())
+}
+
+/// The socket that systemd hands over, or our own.
+fn listen(config: &Config) -> Result<UnixListener, DaemonError> {
+    let mut handed = listenfd::ListenFd::from_env();
+    match handed.take_unix_listener(0) {
+        Ok(Some(listener)) => Ok(socket::handed_over(listener)?),
+        Ok(None) => Ok(socket::bind(config.listen.path())?),
+        Err(source) => Err(DaemonError::Bind {
+            what: "socket handed over",
+            path: config.listen.path().to_owned(),
+            source,
+        }),
+    }
+}
+
+/// The policies on disk, else the last good ones, else none, with what is wrong.
+fn first_snapshot(config: &Config, state: &Path) -> Result<(Fresh, Option<String>), DaemonError> {
+    let error = match loading::load(config) {
+        Ok((fresh, sources)) => {
+            keep(state, &sources);
+            return Ok((fresh, None));
+        }
+        Err(error) => error,
+    };
+    tracing::error!(%error, "policies do not load");
+    match sources::kept(state) {
+        Ok(Some(kept)) => match loading::build(config, &kept) {
+            Ok(fresh) => return Ok((fresh, Some(format!("{error}; the last good policies are in force")))),
+            Err(again) => tracing::error!(error = %again, "the last good policies do not load either"),
+        },
+        Ok(None) => {}
+        Err(error) => tracing::error!(%error, "the last good policies cannot be read"),
+    }
+    let snapshot = loading::empty(config).map_err(DaemonError::Snapshot)?;
+    Ok((
+        Fresh { snapshot, notices: Vec::new() },
+        Some(format!("{error}; no policy is in force, pulls are refused")),
+    ))
+}
+
+fn keep(state: &Path, sources: &[crate::policy::PolicySource]) {
+    if let Err(error) = sources::keep(state, sources) {
+        tracing::warn!(%error, path = %state.display(), "the policies cannot be kept for a later start");
+    }
+}
+
+/// Says what a new snapshot does (rules D1, S3).
+fn announce(fresh: &Fresh, audit: &Audit) {
+    let snapshot = &fresh.snapshot;
+    let counts = snapshot.policies.counts();
+    tracing::info!(
+        policies = counts.policies, refusing = counts.refusing, reporting = counts.reporting,
+        mode = ?snapshot.mode, fingerprint = %snapshot.fingerprint, "policies loaded"
+    );
+    for warning in warnings(snapshot) {
+        tracing::warn!("{warning}");
+    }
+    for notice in &fresh.notices {
+        tracing::info!("{notice}");
+    }
+    let pull_only = snapshot.policies.pull_only_rules();
+    audit.pull_only_rules.set(i64::try_from(pull_only.len()).unwrap_or(i64::MAX));
+    let loaded = snapshot.loaded_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    audit.snapshot_loaded.set(i64::try_from(loaded).unwrap_or(i64::MAX));
+}
+
+/// What an administrator should know about a snapshot.
+#[must_use]
+pub fn warnings(snapshot: &Snapshot) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if snapshot.policies.is_empty() {
+        warnings.push("no policy loaded: every pull is refused (in audit mode: let pass)".to_owned());
+    } else if snapshot.policies.counts().refusing == 0 {
+        warnings.push("no rule refuses anything: all are Audit (validationFailureAction)".to_owned());
+    }
+    for rule in snapshot.policies.pull_only_rules() {
+        warnings.push(format!(
+            "rule {rule} depends on the pod: enforced at pull only; use imagePullPolicy Always, or the runtime guard when it comes"
+        ));
+    }
+    warnings
+}
+
+/// The cache as the config says.
+#[must_use]
+pub fn cache_options(config: &Config) -> Options {
+    Options {
+        path: config.cache.path.clone(),
+        max_entries: config.cache.max_entries.get(),
+        max_size: config.cache.max_size.bytes(),
+        fresh: config.cache.fresh,
+        stale: config.cache.stale.unwrap_or(Duration::ZERO),
+        patience: Duration::from_secs(10),
+        clock: Clock::system(),
+    }
+}
+
+/// Registries as the config says.
+///
+/// # Errors
+/// [`DaemonError::CaFile`].
+pub fn registry_options(config: &Config) -> Result<RegistryOptions, DaemonError> {
+    let mut certificate_authorities = Vec::new();
+    for path in &config.registry.ca_files {
+        let pem = std::fs::read(path).map_err(|source| DaemonError::CaFile { path: path.clone(), source })?;
+        certificate_authorities.push(CertificateAuthority { name: path.display().to_string(), pem });
+    }
+    Ok(RegistryOptions {
+        plain_http: config.registry.plain_http.clone(),
+        certificate_authorities,
+        concurrency_per_host: NonZeroUsize::new(4).unwrap_or(NonZeroUsize::MIN),
+        ..RegistryOptions::default()
+    })
+}
+
+/// The key of credential hashes: made once, readable by us alone.
+fn salt(state: &Path) -> std::io::Result<Vec<u8>> {
+    let path = state.join("salt");
+    match std::fs::read(&path) {
+        Ok(salt) if salt.len() == SALT => return Ok(salt),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let mut salt = vec![0; SALT];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut salt)?;
+    let temporary = state.join("salt.new");
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    std::io::Write::write_all(&mut file, &salt)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, &path)?;
+    Ok(salt)
+}
+
+/// Tells systemd that we live, as often as it asks for.
+async fn watchdog() {
+    let Some(interval) = sd_notify::watchdog_enabled() else { return };
+    let mut ticks = tokio::time::interval(interval / 3);
+    loop {
+        ticks.tick().await;
+        notify(&[sd_notify::NotifyState::Watchdog]);
+    }
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "systemd cannot be told");
+    }
+}
+
+impl Daemon {
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Loads config and policies anew; on any error the old snapshot stays.
+    async fn reload(&self) -> Result<String, String> {
+        let _one = self.reloading.lock().await;
+        notify_reloading();
+        let path = self.config_path.clone();
+        let loaded = tokio::task::spawn_blocking(move || {
+            let config = Config::load(&path).map_err(|error| error.to_string())?;
+            loading::load(&config).map_err(|error| error.to_string())
+        })
+        .await
+        .unwrap_or_else(|_| Err("loading panicked".to_owned()));
+        notify(&[sd_notify::NotifyState::Ready]);
+        match loaded {
+            Ok((fresh, sources)) => {
+                keep(&self.state, &sources);
+                announce(&fresh, &self.audit);
+                let counts = fresh.snapshot.policies.counts();
+                self.gate.swap(Arc::new(fresh.snapshot));
+                let mut live = self.live();
+                live.degraded = None;
+                live.notices = fresh.notices;
+                drop(live);
+                self.look_again.notify_one();
+                Ok(format!(
+                    "reloaded: {} policies, {} rules refuse, {} report",
+                    counts.policies, counts.refusing, counts.reporting
+                ))
+            }
+            Err(error) => {
+                tracing::error!(error, "reload failed: the old policies stay in force");
+                self.live().degraded = Some(format!("{error}; the policies loaded before stay in force"));
+                Err(format!("{error}; the policies loaded before stay in force"))
+            }
+        }
+    }
+
+    /// Decides every present image at start, after a reload and daily (rule S6).
+    async fn background(self: Arc<Self>) {
+        loop {
+            let again = match self.look_at_present().await {
+                Some(0) => DAILY,
+                Some(_) | None => SOON,
+            };
+            tokio::select! {
+                () = self.look_again.notified() => {}
+                () = tokio::time::sleep(again) => {}
+            }
+        }
+    }
+
+    /// How many images stayed undecided; `None` if containerd could not be asked.
+    async fn look_at_present(&self) -> Option<usize> {
+        let records = match self.containerd.image_records().await {
+            Ok(records) => records,
+            Err(error) => {
+                tracing::debug!(%error, "images on the node cannot be listed yet");
+                return None;
+            }
+        };
+        let named: Vec<_> = records
+            .into_iter()
+            .filter(|record| !record.name.starts_with("sha256:") && Reference::parse(&record.name).is_ok())
+            .collect();
+        let digests: BTreeSet<Digest> = named.iter().map(|record| record.target.digest).collect();
+        self.gate.store().mark_present(digests);
+        self.gate.retain_present(&named.iter().map(|record| record.name.clone()).collect::<Vec<_>>());
+        let mut undecided = 0;
+        for record in &named {
+            let verdict = self.gate.decide_present(&record.name, record.target.digest, None).await;
+            undecided += usize::from(verdict == Background::Undecided);
+            self.live().undecided = undecided;
+            self.audit.undecided_images.set(i64::try_from(undecided).unwrap_or(i64::MAX));
+        }
+        Some(undecided)
+    }
+
+    /// Keeps the metric of containerd's state.
+    async fn watch_containerd(self: Arc<Self>) {
+        loop {
+            let up = self.containerd.version().await.is_ok();
+            self.audit.upstream_up.set(i64::from(up));
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+    }
+
+    async fn status(&self, would_deny: bool) -> Value {
+        let snapshot = self.gate.snapshot();
+        let counts = snapshot.policies.counts();
+        let version = tokio::time::timeout(Duration::from_secs(2), self.containerd.version()).await;
+        let containerd = match version {
+            Ok(Ok(version)) => json!({ "up": true, "version": version.version }),
+            Ok(Err(_)) | Err(_) => json!({ "up": false }),
+        };
+        let store = self.gate.store();
+        let kept = store.counts();
+        let loaded =
+            snapshot.loaded_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let denied = self.gate.would_deny();
+        let live = self.live();
+        let mut body = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "mode": snapshot.mode,
+            "unmatched": snapshot.unmatched,
+            "policies": { "loaded": counts.policies, "refusing": counts.refusing, "reporting": counts.reporting },
+            "pullOnlyRules": snapshot.policies.pull_only_rules(),
+            "exemptNamespaces": snapshot.exempt_namespaces,
+            "approved": snapshot.approved.list(),
+            "snapshot": { "fingerprint": snapshot.fingerprint, "loadedAt": loaded },
+            "containerd": containerd,
+            "cache": { "state": store.phase().word(), "verdicts": kept.verdicts, "admissions": kept.admissions, "evidenceImages": kept.evidence },
+            "images": { "undecided": live.undecided, "denied": denied.len() },
+            "connections": self.counts.connections.load(std::sync::atomic::Ordering::Relaxed),
+            "warnings": warnings(&snapshot),
+            "notices": live.notices.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "degraded": live.degraded,
+        });
+        drop(live);
+        if let Some(body) = body.as_object_mut().filter(|_| would_deny) {
+            body.insert("wouldDeny".to_owned(), json!(denied));
+        }
+        body
+    }
+}
+
+impl Answer for Daemon {
+    async fn answer(&self, request: Request) -> Response {
+        match request {
+            Request::Status { would_deny } => Response::good(self.status(would_deny).await),
+            Request::Reload {} => match self.reload().await {
+                Ok(message) => Response::good(json!({ "message": message })),
+                Err(error) => Response::bad(error),
+            },
+            Request::CacheList {} => Response::good(cache_list(self.gate.store())),
+            Request::CacheShow { image } => cache_show(self.gate.store(), &image).await,
+            Request::CachePurge { image } => {
+                let answer = cache_purge(self.gate.store(), image.as_deref()).await;
+                self.look_again.notify_one();
+                answer
+            }
+        }
+    }
+}
+
+/// The admissions, as `cache list` prints them.
+#[must_use]
+pub fn cache_list(store: &Store) -> Value {
+    let now = store.now();
+    let rows = store.admissions().into_iter().map(|admission| {
+        json!({
+            "image": format!("{}@{}", admission.repository, admission.digest),
+            "source": admission.source,
+            "imageId": admission.image_id,
+            "ageSeconds": now.seconds().saturating_sub(admission.at.seconds()),
+        })
+    });
+    Value::Array(rows.collect())
+}
+
+/// One image, as `cache show` prints it.
+pub async fn cache_show(store: &Store, image: &str) -> Response {
+    let Some((repository, digest)) = image_of(image) else {
+        return Response::bad(format_args!("`{image}` is not repository@sha256:…"));
+    };
+    let Some(admission) = store.admission(&repository, &digest) else {
+        return Response::bad(format_args!("{image} is not in the cache"));
+    };
+    let evidence = store.evidence(&repository, &digest).await;
+    Response::good(json!({
+        "image": format!("{repository}@{digest}"),
+        "source": admission.source,
+        "imageId": admission.image_id,
+        "snapshot": admission.snapshot,
+        "admittedAt": admission.at.seconds(),
+        "evidence": evidence.as_ref().map_or(0, |(pieces, _)| pieces.len()),
+        "evidenceBytes": evidence.map_or(0, |(pieces, _)| pieces.iter().map(Vec::len).sum::<usize>()),
+    }))
+}
+
+/// Forgets all, a repository or an image.
+pub async fn cache_purge(store: &Store, image: Option<&str>) -> Response {
+    let which = match image {
+        None => Purge::Everything,
+        Some(text) => match (image_of(text), Repository::parse(text)) {
+            (Some((repository, digest)), _) => Purge::Image(repository, digest),
+            (None, Ok(repository)) => Purge::Repository(repository),
+            (None, Err(error)) => return Response::bad(error),
+        },
+    };
+    let purged = store.purge(&which);
+    store.flush().await;
+    Response::good(json!({ "message": format!("{purged} admissions forgotten"), "purged": purged }))
+}
+
+fn image_of(text: &str) -> Option<(Repository, Digest)> {
+    let reference = Reference::parse(text).ok()?;
+    Some((reference.repository().clone(), reference.digest()?))
+}
+
+/// systemd wants the time with the word.
+fn notify_reloading() {
+    if let Ok(now) = sd_notify::NotifyState::monotonic_usec_now() {
+        notify(&[sd_notify::NotifyState::Reloading, now]);
+    }
+}
+
+/// Bytes of the key of credential hashes.
+const SALT: usize = 32;
+/// Rule S6.
+const DAILY: Duration = Duration::from_secs(24 * 3600);
+/// After a look that left something undecided.
+const SOON: Duration = Duration::from_secs(60);

@@ -1,0 +1,55 @@
+//! `check`: config and policies, with every error and warning.
+
+use super::args::{Check, DEFAULT_CONFIG};
+use super::{Exit, complain, say};
+use crate::config::Config;
+use crate::daemon::{loading, registry_options, warnings};
+
+/// `pullgate check`
+pub(super) fn run(arguments: &Check) -> Exit {
+    let mut config = match (&arguments.config, arguments.policy.is_empty()) {
+        (Some(path), _) => Config::load(path),
+        (None, true) => Config::load(DEFAULT_CONFIG.as_ref()),
+        (None, false) => Ok(Config::with_policies(arguments.policy.clone())),
+    };
+    if let (Ok(config), false) = (&mut config, arguments.policy.is_empty()) {
+        config.policy.paths.clone_from(&arguments.policy);
+    }
+    let config = match config {
+        Ok(config) => config,
+        Err(error) => {
+            complain(error);
+            return Exit::Usage;
+        }
+    };
+    if let Err(error) = registry_options(&config) {
+        complain(error);
+        return Exit::Usage;
+    }
+    let fresh = match loading::load(&config) {
+        Ok((fresh, _)) => fresh,
+        Err(loading::LoadError::Policy(errors)) => {
+            for error in errors {
+                complain(error);
+            }
+            return Exit::Usage;
+        }
+        Err(error) => {
+            complain(error);
+            return Exit::Usage;
+        }
+    };
+    for notice in &fresh.notices {
+        say(format_args!("notice: {notice}"));
+    }
+    let warnings = warnings(&fresh.snapshot);
+    for warning in &warnings {
+        say(format_args!("warning: {warning}"));
+    }
+    let counts = fresh.snapshot.policies.counts();
+    say(format_args!(
+        "{} policies: {} rules refuse, {} only report",
+        counts.policies, counts.refusing, counts.reporting
+    ));
+    if arguments.strict && !warnings.is_empty() { Exit::Usage } else { Exit::Done }
+}

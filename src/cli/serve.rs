@@ -1,0 +1,44 @@
+//! `serve`: the daemon.
+
+use tracing_subscriber::filter::LevelFilter;
+
+use super::args::Serve;
+use super::{Exit, complain};
+use crate::config::{Config, LogFormat, LogLevel};
+use crate::daemon::{self, logging};
+
+/// `pullgate serve`
+pub(super) fn run(arguments: &Serve) -> Exit {
+    let config = match Config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(error) => {
+            complain(error);
+            return Exit::Usage;
+        }
+    };
+    let format = match config.log.format {
+        LogFormat::Auto => logging::Format::Auto,
+        LogFormat::Journald => logging::Format::Journald,
+        LogFormat::Json => logging::Format::Json,
+        LogFormat::Text => logging::Format::Text,
+    };
+    logging::set_up(format, level(config.log.level));
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(format_args!("cannot start: {error}"));
+            return Exit::No;
+        }
+    };
+    match runtime.block_on(daemon::run(&arguments.config, config)) {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            complain(error);
+            Exit::No
+        }
+    }
+}
+
+fn level(level: LogLevel) -> LevelFilter {
+    level.as_str().parse().unwrap_or(LevelFilter::INFO)
+}

@@ -1,0 +1,6 @@
+//! (next)
+use super::Exit;
+use super::args::Verify;
+pub(super) fn run(_arguments: &Verify) -> Exit {
+    Exit::Usage
+}

@@ -1,0 +1,192 @@
+//! The relay's questions, answered by the admission layer and containerd's records.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tonic::Code;
+
+use crate::admission::words::{Refusal as Words, RefusalCode};
+use crate::admission::{self, Admitted, PullRequest, Record, Shown};
+use crate::containerd;
+use crate::cri::{
+    self, Forward, ImageFacts, PullAnswer, PullCall, PullOutcome, PullPlan, Refusal, Visibility,
+};
+use crate::oci::{Digest, RequestedImage};
+use crate::policy::PodFacts;
+use crate::policy::evaluate::{self, Resolution};
+use crate::registry::{AuthConfig, Credentials};
+
+/// The gate as the relay sees it.
+pub(super) struct NodeGate {
+    gate: Arc<admission::Gate>,
+    containerd: containerd::Client,
+    /// Numbers requests in the order in which they began to resolve (rule T1).
+    order: AtomicU64,
+}
+
+impl NodeGate {
+    pub(super) const fn new(gate: Arc<admission::Gate>, containerd: containerd::Client) -> Self {
+        Self { gate, containerd, order: AtomicU64::new(0) }
+    }
+
+    async fn target(&self, name: &str) -> Record {
+        match self.containerd.image_target(name).await {
+            Ok(Some(target)) => Record::Target(target.digest),
+            Ok(None) => Record::Absent,
+            Err(error) => {
+                tracing::warn!(%error, image = name, "containerd cannot be asked for an image record");
+                Record::Unknown
+            }
+        }
+    }
+
+    /// Rule O4: our own request had no answer, containerd's pull had none either, and the digest is there.
+    async fn present(&self, admitted: &Admitted, message: &str) -> Option<String> {
+        if !had_no_answer(message) {
+            return None;
+        }
+        let (digest, image_id) = self.gate.may_serve_present(admitted)?;
+        let pinned = admitted.permit.reference().pinned(digest);
+        (self.target(&pinned).await == Record::Target(digest)).then_some(image_id)
+    }
+}
+
+impl cri::Gate for NodeGate {
+    type Ticket = Admitted;
+
+    async fn pull(&self, call: PullCall) -> Result<PullPlan<Admitted>, Refusal> {
+        // Numbered before resolving: a pull that began later wins the tag, never one that began earlier.
+        let order = self.order.fetch_add(1, Ordering::SeqCst);
+        let host = call.image.repository().host().to_owned();
+        let credentials = match &call.auth {
+            None => Credentials::Anonymous,
+            Some(auth) => Credentials::from_auth_config(&auth_config(auth), &host)
+                .map_err(|error| Refusal::new(Code::InvalidArgument, format!("{}: {error}", call.image)))?,
+        };
+        let pod = PodFacts {
+            namespace: call.pod.namespace,
+            name: call.pod.name,
+            labels: call.pod.labels,
+            annotations: call.pod.annotations,
+        };
+        let request = PullRequest { reference: call.image, pod, credentials };
+        let admitted = self.gate.admit(request).await.map_err(refusal)?;
+        let forward = match (admitted.permit.forward(), admitted.permit.digest()) {
+            (evaluate::Forward::Pinned(name), Some(digest)) => Forward::Pinned {
+                name: name.clone(),
+                digest,
+                resolved: (admitted.resolution == Resolution::Answered).then_some(order),
+            },
+            (evaluate::Forward::Pinned(_), None) => {
+                return Err(refusal(Words::internal(admitted.permit.reference().text())));
+            }
+            (evaluate::Forward::AsSent, _) => Forward::AsSent,
+        };
+        Ok(PullPlan { forward, ticket: admitted })
+    }
+
+    async fn pulled(&self, ticket: Admitted, outcome: PullOutcome) -> Result<PullAnswer, Refusal> {
+        match outcome {
+            PullOutcome::Pulled { image_id } => {
+                let reference = ticket.permit.reference();
+                let target =
+                    match (ticket.permit.digest(), reference.digest(), reference.containerd_tag_name()) {
+                        (Some(digest), _, _) | (None, Some(digest), _) => Some(digest),
+                        (None, None, Some(name)) => match self.target(&name).await {
+                            Record::Target(digest) => Some(digest),
+                            Record::Absent | Record::Unknown => None,
+                        },
+                        (None, None, None) => None,
+                    };
+                self.gate.pulled(&ticket, &image_id, target);
+                Ok(PullAnswer::PassOn)
+            }
+            PullOutcome::Failed { code: _, message } => match self.present(&ticket, &message).await {
+                Some(image_id) => {
+                    tracing::warn!(image = %ticket.permit.reference(), image_id, "registry away: the present, verified image is served");
+                    let digest: Option<Digest> = ticket.permit.digest();
+                    self.gate.pulled(&ticket, &image_id, digest);
+                    Ok(PullAnswer::Present { image_id })
+                }
+                None => Ok(PullAnswer::PassOn),
+            },
+        }
+    }
+
+    async fn image_status(&self, name: &str, answer: Option<ImageFacts>) -> Visibility {
+        let Some(facts) = answer else { return Visibility::Show };
+        let record = match RequestedImage::parse(name) {
+            Ok(RequestedImage::Reference(reference)) => match reference.containerd_tag_name() {
+                Some(tag) => self.target(&tag).await,
+                None => Record::Absent,
+            },
+            Ok(RequestedImage::Id(_)) | Err(_) => Record::Absent,
+        };
+        let mut names = facts.repo_tags;
+        names.extend(facts.repo_digests);
+        match self.gate.image_status(name, record, &admission::ImageFacts { id: facts.id, names }) {
+            Shown::Show => Visibility::Show,
+            Shown::Hide => Visibility::Hide,
+            Shown::Refuse(message) => Visibility::Refuse(Refusal::new(Code::Unknown, message)),
+        }
+    }
+}
+
+fn auth_config(auth: &cri::AuthConfig) -> AuthConfig {
+    AuthConfig {
+        username: auth.username.clone(),
+        password: auth.password.clone(),
+        auth: auth.auth.clone(),
+        server_address: auth.server_address.clone(),
+        identity_token: auth.identity_token.clone(),
+        registry_token: auth.registry_token.clone(),
+    }
+}
+
+fn refusal(words: Words) -> Refusal {
+    let code = match words.code {
+        RefusalCode::Unknown => Code::Unknown,
+        RefusalCode::InvalidArgument => Code::InvalidArgument,
+        RefusalCode::Unavailable => Code::Unavailable,
+        RefusalCode::Internal => Code::Internal,
+    };
+    Refusal::new(code, words.message)
+}
+
+/// Whether containerd's failure shows that no registry answered it: Go's dial errors, and nothing
+/// that any status line could have caused. Anything else counts as an answer.
+fn had_no_answer(message: &str) -> bool {
+    let dialled = ["dial tcp", "dial unix"].iter().any(|word| message.contains(word));
+    let failed =
+        ["connection refused", "no such host", "i/o timeout", "no route to host", "network is unreachable"]
+            .iter()
+            .any(|word| message.contains(word));
+    let answered =
+        ["unexpected status", "401", "403", "404", "429", "500", "502", "503", "504"].iter().any(|word| {
+            message.contains(&format!("{word} "))
+                || message.contains(&format!("status: {word}"))
+                || message.contains("unexpected status")
+        });
+    dialled && failed && !answered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn o4_only_a_failed_dial_counts_as_no_answer() {
+        let dial = "failed to resolve reference \"127.0.0.1:5000/a@sha256:00\": failed to do request: Head \"http://127.0.0.1:5000/v2/a\": dial tcp 127.0.0.1:5000: connect: connection refused";
+        assert!(had_no_answer(dial));
+        for message in [
+            "",
+            "connection refused",
+            "failed to resolve: unexpected status from HEAD request: 503 Service Unavailable",
+            "pull access denied: 403 Forbidden",
+            "unexpected status code 500; dial tcp 127.0.0.1:5000: connection refused",
+            "read tcp 127.0.0.1:5000: connection reset by peer",
+        ] {
+            assert!(!had_no_answer(message), "{message}");
+        }
+    }
+}
