@@ -15,9 +15,11 @@ export PATH := $(PULLGATE_TOOLS)/cargo/bin:$(PATH)
 stage := tests/stage
 
 # containerd, mounts and pods need root; compiling does not. Only the test binary runs with sudo.
-as_root := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=CI$(,)PATH$(,)PULLGATE_TOOLS,)
 , := ,
+as_root := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=CI$(,)PATH$(,)PULLGATE_TOOLS$(,)PULLGATE_BIN)
 
+# Stages share two cores and one target folder, and people read their output.
+.NOTPARALLEL:
 .PHONY: check test demo bench deb advisories tools protoc fmt clippy unit doc core deny deb-test it root
 
 check: fmt clippy unit doc core
@@ -58,9 +60,11 @@ deny:
 deb-test: protoc
 	@$(stage) "package" tests/packaging/deb
 
+# Last, and without a line of ours after cargo's summary, which says how long the tests took.
 it: protoc root
-	@$(stage) "integration and end-to-end tests" env $(if $(as_root),CARGO_TARGET_$(target_env)_RUNNER="$(as_root)") \
-	    cargo test --locked --test it
+	@$(stage) "build of the integration tests" cargo test --locked --test it --no-run
+	@echo "== integration and end-to-end tests"
+	@$(if $(as_root),CARGO_TARGET_$(target_env)_RUNNER="$(as_root)") cargo test --locked --test it
 
 target_env = $(shell rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)
 
