@@ -8,7 +8,7 @@
 # PULLGATE_TOOLS is the folder of the real components (tests/tools/README.md).
 
 SHELL := /bin/bash
-export PULLGATE_TOOLS ?= $(CURDIR)/.tools
+export PULLGATE_TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pullgate/tools
 export PATH := $(PULLGATE_TOOLS)/cargo/bin:$(PATH)
 
 # Prints what each stage took, in minutes.
