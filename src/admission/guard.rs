@@ -31,7 +31,11 @@ struct State {
 impl Guard {
     /// Reads what an earlier process left in `path`. A file that cannot be read or written is said
     /// in the log; memory serves then.
-    pub(super) fn open(path: &Path, now: SystemTime) -> Self {
+    pub(super) fn open(path: Option<&Path>, now: SystemTime) -> Self {
+        let Some(path) = path else {
+            let state = State { seen: HashMap::new(), path: PathBuf::new(), file: None, written: 0 };
+            return Self { state: Mutex::new(state) };
+        };
         let mut seen = HashMap::new();
         if let Ok(file) = File::open(path) {
             for line in BufReader::new(file).lines().map_while(Result::ok) {
@@ -133,7 +137,7 @@ mod tests {
     fn guard() -> (tempfile::TempDir, Guard, SystemTime) {
         let folder = tempfile::tempdir().unwrap();
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        let guard = Guard::open(&folder.path().join("shown"), now);
+        let guard = Guard::open(Some(&folder.path().join("shown")), now);
         (folder, guard, now)
     }
 
@@ -153,9 +157,9 @@ mod tests {
         let (folder, guard, start) = guard();
         guard.present("docker.io/library/a:1", start);
         drop(guard);
-        let again = Guard::open(&folder.path().join("shown"), start + Duration::from_secs(10));
+        let again = Guard::open(Some(&folder.path().join("shown")), start + Duration::from_secs(10));
         assert!(!again.may_hide("docker.io/library/a:1", start + Duration::from_secs(10)));
-        let later = Guard::open(&folder.path().join("shown"), start + WINDOW * 2);
+        let later = Guard::open(Some(&folder.path().join("shown")), start + WINDOW * 2);
         assert!(later.state.lock().unwrap().seen.is_empty());
     }
 
@@ -164,8 +168,8 @@ mod tests {
         let (folder, _, start) = guard();
         std::fs::write(folder.path().join("shown"), b"\xff\xfe broken\nx y\n18446744073709551615 z\n")
             .unwrap();
-        Guard::open(&folder.path().join("shown"), start).present("a", start);
-        let guard = Guard::open(Path::new("/nonexistent/shown"), start);
+        Guard::open(Some(&folder.path().join("shown")), start).present("a", start);
+        let guard = Guard::open(Some(Path::new("/nonexistent/shown")), start);
         guard.present("a", start);
         assert!(!guard.may_hide("a", start));
     }

@@ -30,7 +30,7 @@ pub use present::{Background, ImageFacts, Record, Shown, WouldDeny};
 pub use snapshot::Snapshot;
 
 use crate::cache::{Admission, Durability, Store, VerdictKey};
-use crate::oci::{Digest, Reference};
+use crate::oci::{Digest, Manifest, Reference};
 use crate::outcome::{Contact, Denial, Fault};
 use crate::policy::evaluate::{self, Case, Decision, Forward, Judged, Permit, Resolution, Source};
 use crate::policy::{Application, Coverage, Entry, EntryVerdict, Explanation, PodFacts, Satisfied};
@@ -62,7 +62,7 @@ pub struct Settings {
     /// When a present image is served although the registry is away (rule O4).
     pub serve_present: ServePresent,
     /// Where the names that were shown lately are kept (rule S2).
-    pub shown: PathBuf,
+    pub shown: Option<PathBuf>,
     /// Keys the hashes of credentials; made at installation.
     pub salt: Vec<u8>,
 }
@@ -149,7 +149,7 @@ impl Gate {
             denials: Mutex::new(BTreeMap::new()),
             slots: Arc::new(Semaphore::new(settings.concurrency.max(1))),
             audit,
-            guard: Guard::open(&settings.shown, SystemTime::now()),
+            guard: Guard::open(settings.shown.as_deref(), SystemTime::now()),
             settings,
             present: present::State::default(),
         }
@@ -180,6 +180,8 @@ impl Gate {
     pub async fn admit(&self, request: PullRequest) -> Result<Admitted, Refusal> {
         let snapshot = self.current.take();
         let mut phases = Phases::start();
+        // An ordinary database opens in milliseconds; a large one is not waited for (rule C5).
+        self.store.opened(CACHE_PATIENCE).await;
         let judgement = self.judge(&snapshot, &request, &mut phases).await;
         self.say(&request, &judgement, &phases);
         let image = request.reference.text();
@@ -249,7 +251,50 @@ impl Gate {
         let judged: Vec<_> = outcomes.iter().map(|outcome| outcome.judged.clone()).collect();
         judgement.explanations = outcomes.into_iter().map(|outcome| outcome.explanation).collect();
         let decision = evaluate::decide(&case, digest, judgement.resolution, &judged);
+        let decision = match decision {
+            Decision::Deny(denials) => {
+                let by_index = self.by_index(snapshot, request, &case, digest).await;
+                by_index.map_or(Decision::Deny(denials), Decision::Allow)
+            }
+            decision @ (Decision::Allow(_) | Decision::Undecided(_)) => decision,
+        };
         Judgement { decision, ..judgement }
+    }
+
+    /// Rule D7: a child manifest passes by an index of the same repository that was admitted, lists
+    /// it, and satisfies every entry itself.
+    async fn by_index(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        request: &PullRequest,
+        case: &Case<'_>,
+        child: Digest,
+    ) -> Option<Permit> {
+        let repository = request.reference.repository();
+        let admitted = self.store.admissions_in(repository);
+        let others =
+            admitted.iter().filter(|admission| admission.digest != child && admission.image_id.is_some());
+        for admission in others.take(INDEXES) {
+            let fetching = self.registry.manifest(repository, &admission.digest, &request.credentials);
+            let Ok(Ok(Manifest::Index(index))) =
+                tokio::time::timeout(self.settings.verification, fetching).await
+            else {
+                continue;
+            };
+            if !index.manifests.iter().any(|entry| entry.digest == child) {
+                continue;
+            }
+            let mut phases = Phases::start();
+            let resolution = Resolution::Answered;
+            let outcomes = self
+                .outcomes(snapshot, request, case.applications, admission.digest, resolution, &mut phases)
+                .await;
+            let judged: Vec<_> = outcomes.into_iter().map(|outcome| outcome.judged).collect();
+            if let Some(permit) = evaluate::by_index(case, child, admission.digest, &index, &judged) {
+                return Some(permit);
+            }
+        }
+        None
     }
 
     /// Tag to digest, once for this request; the digest last verified where no registry answers (O2).
@@ -373,6 +418,9 @@ impl Gate {
         self.audit.phase(Phase::Forward, admitted.forwarded.elapsed());
         if let Some(digest) = admitted.permit.digest().or(target) {
             self.record(admitted, digest, Some(image_id.to_owned()));
+            let reference = &admitted.request.reference;
+            let name = reference.containerd_tag_name().unwrap_or_else(|| reference.pinned(digest));
+            self.set_denied(&name, digest, admitted.permit.would_deny());
         }
         let now = SystemTime::now();
         let reference = &admitted.request.reference;
@@ -549,6 +597,10 @@ impl Snapshot {
     }
 }
 
+/// Admitted images of one repository that are looked at as an index of a denied child.
+const INDEXES: usize = 20;
+/// How long a pull waits for the cache to be read at start.
+const CACHE_PATIENCE: Duration = Duration::from_secs(1);
 /// Rule C2.
 const DENIAL_MEMORY: Duration = Duration::from_secs(5);
 /// Denials remembered at once; the kubelet's own limits keep it far below.

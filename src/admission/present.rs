@@ -245,7 +245,7 @@ impl Gate {
         self.present.denied.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
-    fn set_denied(&self, name: &str, digest: Digest, denials: &[Denial]) {
+    pub(super) fn set_denied(&self, name: &str, digest: Digest, denials: &[Denial]) {
         let found = denials.iter().map(|denial| WouldDeny {
             image: name.to_owned(),
             digest,

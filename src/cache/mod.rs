@@ -133,6 +133,26 @@ impl Store {
         store
     }
 
+    /// A cache without a disk, which ends with the process.
+    #[must_use]
+    pub fn in_memory(options: Options) -> Self {
+        let (store, _closed) = Self::prepare(options);
+        store.shared.phase.store(Phase::MemoryOnly as u8, Ordering::Release);
+        store
+    }
+
+    /// Waits until the database was read, at most `patience`; whether it was, or never will be.
+    pub async fn opened(&self, patience: Duration) -> bool {
+        let give_up = tokio::time::Instant::now() + patience;
+        while self.phase() == Phase::Opening {
+            if tokio::time::Instant::now() >= give_up {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        true
+    }
+
     /// Opens the cache and waits until it is read.
     ///
     /// # Errors

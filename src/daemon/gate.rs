@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tonic::Code;
 
@@ -12,6 +13,7 @@ use crate::cri::{
     self, Forward, ImageFacts, PullAnswer, PullCall, PullOutcome, PullPlan, Refusal, Visibility,
 };
 use crate::oci::{Digest, RequestedImage};
+use crate::outcome::{Fault, FaultReason};
 use crate::policy::PodFacts;
 use crate::policy::evaluate::{self, Resolution};
 use crate::registry::{AuthConfig, Credentials};
@@ -108,6 +110,14 @@ impl cri::Gate for NodeGate {
                     self.gate.pulled(&ticket, &image_id, digest);
                     Ok(PullAnswer::Present { image_id })
                 }
+                // Nobody answered containerd: the kubelet has a reason of its own for that.
+                None if had_no_answer(&message) => {
+                    let reference = ticket.permit.reference();
+                    let host = reference.repository().host();
+                    let fault =
+                        Fault::unanswered(FaultReason::RegistryUnreachable, format!("no answer from {host}"));
+                    Err(refusal(Words::undecided(reference.text(), &fault)))
+                }
                 None => Ok(PullAnswer::PassOn),
             },
         }
@@ -115,6 +125,10 @@ impl cri::Gate for NodeGate {
 
     async fn image_status(&self, name: &str, answer: Option<ImageFacts>) -> Visibility {
         let Some(facts) = answer else { return Visibility::Show };
+        if !self.gate.store().opened(CACHE_PATIENCE).await {
+            let message = format!("{name}: the cache is being opened, try again");
+            return Visibility::Refuse(Refusal::new(Code::Unknown, message));
+        }
         let record = match RequestedImage::parse(name) {
             Ok(RequestedImage::Reference(reference)) => match reference.containerd_tag_name() {
                 Some(tag) => self.target(&tag).await,
@@ -131,6 +145,9 @@ impl cri::Gate for NodeGate {
         }
     }
 }
+
+/// Well under the kubelet's two minutes for ImageStatus.
+const CACHE_PATIENCE: Duration = Duration::from_secs(10);
 
 fn auth_config(auth: &cri::AuthConfig) -> AuthConfig {
     AuthConfig {

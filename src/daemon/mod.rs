@@ -113,6 +113,13 @@ struct Live {
 /// # Errors
 /// [`DaemonError`] for what cannot be set up at start.
 pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> {
+    // The control socket first: who sees the image socket may ask for status.
+    let control_path = config.control.listen.path().to_owned();
+    let control_listener = control::bind(&control_path).map_err(|source| DaemonError::Bind {
+        what: "control.listen",
+        path: control_path,
+        source,
+    })?;
     let listener = listen(&config)?;
     let state = config.cache.path.parent().unwrap_or_else(|| Path::new("/")).to_owned();
     let state_error = |source| DaemonError::State { path: state.clone(), source };
@@ -133,7 +140,7 @@ pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> 
             config::ServePresent::Credentials => ServePresent::Credentials,
             config::ServePresent::Namespace => ServePresent::Namespace,
         },
-        shown: state.join("shown"),
+        shown: Some(state.join("shown")),
         salt,
     };
     let gate =
@@ -156,12 +163,6 @@ pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> 
         look_again: Notify::new(),
     });
 
-    let control_path = config.control.listen.path().to_owned();
-    let control_listener = control::bind(&control_path).map_err(|source| DaemonError::Bind {
-        what: "control.listen",
-        path: control_path,
-        source,
-    })?;
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(control::serve(control_listener, Arc::clone(&daemon)));
     if let Some(address) = config.metrics.listen {

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::{Action, Application, Coverage, EntryVerdict, FailurePolicy, PodFacts, PolicySet, wildcard};
-use crate::oci::{Digest, DigestError, Reference, ReferenceError, Repository};
+use crate::oci::{Digest, DigestError, Index, Reference, ReferenceError, Repository};
 use crate::outcome::{Contact, Denial, DenialReason, Fault};
 
 /// Whether the node refuses anything at all.
@@ -430,6 +430,34 @@ pub fn decide(case: &Case<'_>, digest: Digest, resolution: Resolution, judged: &
         Permit::by_rule(case, Some(digest), Source::Audited)
     };
     Decision::Allow(Permit { would_deny: reporting, would_fault: reporting_fault, ..permit })
+}
+
+/// A child of an index: `index` is the manifest of `parent`, lists `child`, and every entry that
+/// refuses is satisfied for `parent` (rule D7). `None` if any of that does not hold.
+#[must_use]
+pub fn by_index(
+    case: &Case<'_>,
+    child: Digest,
+    parent: Digest,
+    index: &Index,
+    judged: &[Judged],
+) -> Option<Permit> {
+    if !index.manifests.iter().any(|entry| entry.digest == child) {
+        return None;
+    }
+    match decide(case, parent, Resolution::Answered, judged) {
+        Decision::Allow(permit)
+            if permit.would_deny.is_empty()
+                && permit.would_fault.is_none()
+                && permit.digest == Some(parent) =>
+        {
+            match permit.forward {
+                Forward::Pinned(_) => Some(Permit::verified(case, child, permit.source)),
+                Forward::AsSent => None,
+            }
+        }
+        Decision::Allow(_) | Decision::Deny(_) | Decision::Undecided(_) => None,
+    }
 }
 
 /// Faults become decisions here and nowhere else (rule D4).
