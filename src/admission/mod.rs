@@ -86,7 +86,7 @@ pub struct Gate {
     registry: Arc<registry::Client>,
     store: Store,
     flights: Flights<Digest, Vec<Outcome>>,
-    denials: Mutex<BTreeMap<(Digest, Digest), (Instant, Vec<Outcome>)>>,
+    denials: Mutex<BTreeMap<Question, (Instant, Vec<Outcome>)>>,
     slots: Arc<Semaphore>,
     audit: Arc<Audit>,
     guard: Guard,
@@ -123,6 +123,9 @@ pub struct Admitted {
     unanswered: bool,
     forwarded: Instant,
 }
+
+/// A flight and the credential that asked.
+type Question = (Digest, Digest);
 
 /// One judged entry with its tree.
 #[derive(Debug, Clone)]

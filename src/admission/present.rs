@@ -11,7 +11,7 @@
 //! that have an admission: no pod is known here (rule S3).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::audit::Phases;
@@ -261,12 +261,6 @@ impl Gate {
             denied.insert(name.to_owned(), found.collect());
         }
         self.audit.denied_images.set(i64::try_from(denied.len()).unwrap_or(i64::MAX));
-    }
-
-    /// The snapshot, for the background.
-    pub(crate) fn fingerprint(&self) -> Digest {
-        let snapshot: Arc<Snapshot> = self.current.take();
-        snapshot.fingerprint
     }
 }
 

@@ -117,7 +117,7 @@ impl Engine {
                 }
                 Ok(Job::Flush(answer)) => {
                     let flushed = self.guarded(|db| db.flush()).is_some();
-                    drop(answer.send(flushed));
+                    let _ = answer.send(flushed);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Job::Close) | Err(RecvTimeoutError::Disconnected) => break,

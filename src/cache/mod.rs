@@ -168,7 +168,8 @@ impl Store {
         if let Ok(thread) = thread {
             *store.shared.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         }
-        drop(is_ready.recv());
+        // The sender is dropped when everything is read.
+        let _ = is_ready.recv();
         Ok(store)
     }
 

@@ -47,7 +47,7 @@ pub use sources::{SourceError, read as read_sources};
 pub enum DaemonError {
     /// The image socket cannot be made.
     #[error("listen: {0}")]
-    Socket(#[from] cri::socket::SocketError),
+    Socket(#[from] socket::SocketError),
     /// Another socket cannot be made.
     #[error("{what} {path}: {source}")]
     Bind {

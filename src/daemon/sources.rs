@@ -74,7 +74,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<PolicySource>, SourceError> {
 ///
 /// # Errors
 /// Whatever writing says; the file that was there stays then.
-pub fn keep(state: &Path, sources: &[PolicySource]) -> std::io::Result<()> {
+pub(super) fn keep(state: &Path, sources: &[PolicySource]) -> std::io::Result<()> {
     let kept: Vec<Kept> =
         sources.iter().map(|source| Kept { file: source.file.clone(), text: source.text.clone() }).collect();
     fs::create_dir_all(state)?;
@@ -90,7 +90,7 @@ pub fn keep(state: &Path, sources: &[PolicySource]) -> std::io::Result<()> {
 ///
 /// # Errors
 /// Whatever reading says of a file that is there.
-pub fn kept(state: &Path) -> std::io::Result<Option<Vec<PolicySource>>> {
+pub(super) fn kept(state: &Path) -> std::io::Result<Option<Vec<PolicySource>>> {
     let bytes = match fs::read(state.join(KEPT)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

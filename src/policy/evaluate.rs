@@ -114,6 +114,7 @@ pub enum Forward {
 /// The outcome of judging one pull.
 #[derive(Debug)]
 #[must_use]
+#[expect(clippy::large_enum_variant, reason = "made once a pull; a box would only hide the permit")]
 pub enum Decision {
     /// It may be pulled.
     Allow(Permit),

@@ -159,10 +159,12 @@ impl PodFilter {
             Some(_) if no_pod => missing == Missing::Fits,
             Some(selector) => selector.fits(&pod.labels),
         };
-        let annotations = match missing {
-            _ if self.annotations.is_empty() => true,
-            missing if no_pod => missing == Missing::Fits,
-            _ => self.annotations.iter().all(|(key, value)| any_pair(key, value, &pod.annotations)),
+        let annotations = if self.annotations.is_empty() {
+            true
+        } else if no_pod {
+            missing == Missing::Fits
+        } else {
+            self.annotations.iter().all(|(key, value)| any_pair(key, value, &pod.annotations))
         };
         self.pods
             && self.creates
