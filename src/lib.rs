@@ -19,8 +19,8 @@
 //! |---|---|---|
 //! | 6 | `main`, [`cli`] | yes |
 //! | 5 | [`daemon`], [`config`] | yes |
-//! | 4 | [`cri`], [`containerd`] | yes |
-//! | 3 | [`admission`] | yes |
+//! | 4 | [`cri`] | yes |
+//! | 3 | [`admission`], [`containerd`] | yes |
 //! | 2 | [`registry`], [`keys`], [`trust`], [`cache`] | yes |
 //! | 2 | [`policy`] | no |
 //! | 1 | [`sigstore`] | no |

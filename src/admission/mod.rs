@@ -120,7 +120,6 @@ pub struct Admitted {
     pub resolution: Resolution,
     request: PullRequest,
     snapshot: Digest,
-    unanswered: bool,
     forwarded: Instant,
 }
 
@@ -193,13 +192,11 @@ impl Gate {
             Decision::Deny(denials) => return Err(Refusal::denied(image, &denials)),
             Decision::Undecided(fault) => return Err(Refusal::undecided(image, &fault)),
         };
-        let unanswered = judgement.resolve_fault.is_some();
         let admitted = Admitted {
             permit,
             resolution: judgement.resolution,
             request,
             snapshot: snapshot.fingerprint,
-            unanswered,
             forwarded: Instant::now(),
         };
         if let (Forward::Pinned(_), Some(digest)) = (admitted.permit.forward(), admitted.permit.digest()) {
@@ -256,7 +253,8 @@ impl Gate {
         let decision = evaluate::decide(&case, digest, judgement.resolution, &judged);
         let decision = match decision {
             Decision::Deny(denials) => {
-                let by_index = self.by_index(snapshot, request, &case, digest).await;
+                let looking = self.by_index(snapshot, request, &case, digest);
+                let by_index = tokio::time::timeout(self.settings.verification, looking).await.ok().flatten();
                 by_index.map_or(Decision::Deny(denials), Decision::Allow)
             }
             decision @ (Decision::Allow(_) | Decision::Undecided(_)) => decision,
@@ -273,10 +271,12 @@ impl Gate {
         case: &Case<'_>,
         child: Digest,
     ) -> Option<Permit> {
+        // A tag stands for the index itself; only a digest can name a child.
+        request.reference.digest()?;
         let repository = request.reference.repository();
-        let admitted = self.store.admissions_in(repository);
-        let others =
-            admitted.iter().filter(|admission| admission.digest != child && admission.image_id.is_some());
+        let mut admitted = self.store.admissions_in(repository);
+        admitted.sort_by_key(|admission| (std::cmp::Reverse(admission.at.seconds()), admission.digest));
+        let others = admitted.iter().filter(|admission| admission.digest != child && is_proof(admission));
         for admission in others.take(INDEXES) {
             let fetching = self.registry.manifest(repository, &admission.digest, &request.credentials);
             let Ok(Ok(Manifest::Index(index))) =
@@ -419,7 +419,12 @@ impl Gate {
     /// were forwarded as sent.
     pub fn pulled(&self, admitted: &Admitted, image_id: &str, target: Option<Digest>) {
         self.audit.phase(Phase::Forward, admitted.forwarded.elapsed());
-        if let Some(digest) = admitted.permit.digest().or(target) {
+        // What was forwarded as sent is what containerd resolved, whatever we knew.
+        let digest = match admitted.permit.forward() {
+            Forward::Pinned(_) => admitted.permit.digest(),
+            Forward::AsSent => admitted.request.reference.digest().or(target),
+        };
+        if let Some(digest) = digest {
             self.record(admitted, digest, Some(image_id.to_owned()));
             let reference = &admitted.request.reference;
             let name = reference.containerd_tag_name().unwrap_or_else(|| reference.pinned(digest));
@@ -433,20 +438,23 @@ impl Gate {
 
     /// Whether a present image may be served although containerd's pull failed without an answer
     /// (rule O4). The caller has established that the digest is present under `image_id`.
-    #[must_use]
-    pub fn may_serve_present(&self, admitted: &Admitted) -> Option<(Digest, String)> {
+    pub async fn may_serve_present(&self, admitted: &Admitted) -> Option<(Digest, String)> {
         let digest = admitted.permit.digest()?;
         let usable = matches!(
             admitted.permit.source(),
             Source::Verified | Source::Fresh | Source::Stale | Source::Approved
         );
-        // Our own request must have had no answer either; a digest reference asks nobody.
-        let unanswered = admitted.unanswered || admitted.request.reference.digest().is_some();
-        if !usable || !unanswered {
+        if !usable || self.settings.serve_present == ServePresent::Never {
             return None;
         }
         let repository = admitted.request.reference.repository();
-        let admission = self.store.admission(repository, &digest)?;
+        let admission = self.store.admission(repository, &digest).filter(is_proof)?;
+        // Our own request with these credentials must have had no answer either.
+        let asking = self.registry.manifest(repository, &digest, &admitted.request.credentials);
+        match tokio::time::timeout(self.settings.verification, asking).await {
+            Ok(Err(fault)) if fault.contact == Contact::None => {}
+            Ok(Ok(_) | Err(_)) | Err(_) => return None,
+        }
         let image_id = admission.image_id.clone()?;
         let anonymous = admitted.request.credentials == Credentials::Anonymous;
         let allowed = match self.settings.serve_present {
@@ -461,6 +469,12 @@ impl Gate {
 
     fn record(&self, admitted: &Admitted, digest: Digest, image_id: Option<String>) {
         let source = admitted.permit.source();
+        let repository = admitted.request.reference.repository();
+        let known = self.store.admission(repository, &digest).filter(is_proof);
+        if known.is_some() && source == Source::Ignored {
+            return;
+        }
+        let image_id = image_id.or_else(|| known.and_then(|known| known.image_id));
         let pulled_by = if image_id.is_some() { vec![self.puller(&admitted.request)] } else { Vec::new() };
         let admission = Admission {
             repository: admitted.request.reference.repository().clone(),
@@ -566,6 +580,11 @@ fn judged(entry: &Entry, verdict: EntryVerdict, source: Source) -> Judged {
         verdict,
         source,
     }
+}
+
+/// Whether an admission rests on verdicts, and not on a rule that let the image pass.
+fn is_proof(admission: &Admission) -> bool {
+    [Source::Verified, Source::Fresh, Source::Stale].iter().any(|source| source.word() == admission.source)
 }
 
 /// The key under which the digest of a tag is kept; none where the reference carries a digest.

@@ -12,15 +12,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::audit::Phases;
-use super::{Gate, PullRequest, Snapshot, shown_name};
-use crate::cache::{Admission, Durability};
+use super::{Gate, PullRequest, Snapshot, is_proof, shown_name};
+use crate::cache::{Admission, Age, Durability, Phase};
 use crate::oci::{Digest, Reference, RequestedImage};
 use crate::outcome::Denial;
-use crate::policy::PodFacts;
-use crate::policy::evaluate::{Decision, Mode, Unmatched};
+use crate::policy::evaluate::{Decision, Mode, Source, Unmatched};
+use crate::policy::{Action, PodFacts};
 use crate::registry::Credentials;
 
 /// What containerd says of the image that was asked for.
@@ -127,6 +127,13 @@ impl Gate {
         }
     }
 
+    /// Whether nothing is ever hidden, so that no store has to be asked (rules D5, E8).
+    #[must_use]
+    pub fn shows_everything(&self) -> bool {
+        let snapshot = self.current.take();
+        snapshot.mode == Mode::Audit || snapshot.policies.is_empty()
+    }
+
     fn note_shown(&self, asked: &str, facts: &ImageFacts, now: SystemTime) {
         if let Ok(RequestedImage::Reference(reference)) = RequestedImage::parse(asked) {
             self.guard.present(&shown_name(&reference), now);
@@ -144,15 +151,37 @@ impl Gate {
             (None, Record::Unknown) => return Known::CannotTell,
         };
         let approved = snapshot.approved.holds(reference.repository(), digest);
-        if approved || self.store.admission(reference.repository(), &digest).is_some() {
+        let admission = self.store.admission(reference.repository(), &digest);
+        if approved || admission.is_some_and(|admission| self.stands(snapshot, &admission)) {
             Known::Yes
         } else {
-            Known::No
+            self.unknown()
         }
     }
 
+    /// Without a store nothing can be said of what it would hold (rule S2).
+    fn unknown(&self) -> Known {
+        match self.store.phase() {
+            Phase::Open => Known::No,
+            Phase::Opening | Phase::MemoryOnly => Known::CannotTell,
+        }
+    }
+
+    /// A proof stands until the background takes it back (S4). What a rule let pass stands under that
+    /// snapshot, under another one at most `cache.stale` (S5); what was ignored, ten minutes (C3).
+    fn stands(&self, snapshot: &Snapshot, admission: &Admission) -> bool {
+        if admission.source == Source::Ignored.word() {
+            let age = admission.at.age(self.store.now(), IGNORED_FOR, IGNORED_FOR);
+            return age == Age::Fresh;
+        }
+        is_proof(admission)
+            || admission.snapshot == snapshot.fingerprint
+            || self.store.is_current(admission.at)
+    }
+
     fn id_is_known(&self, snapshot: &Snapshot, facts: &ImageFacts) -> Known {
-        if self.store.admitted_id(&facts.id) {
+        let by_id = self.store.admissions_of_id(&facts.id);
+        if by_id.iter().any(|admission| self.stands(snapshot, admission)) {
             return Known::Yes;
         }
         let names: Vec<_> = facts.names.iter().filter_map(|name| Reference::parse(name).ok()).collect();
@@ -165,7 +194,11 @@ impl Gate {
         }
         let uncovered = names.iter().all(|name| !snapshot.policies.covers(name));
         let complete = !names.is_empty() && names.len() == facts.names.len();
-        if complete && uncovered && snapshot.unmatched == Unmatched::Allow { Known::Yes } else { Known::No }
+        if complete && uncovered && snapshot.unmatched == Unmatched::Allow {
+            Known::Yes
+        } else {
+            self.unknown()
+        }
     }
 
     /// Decides one present image under the snapshot in force, from stored evidence first.
@@ -182,9 +215,14 @@ impl Gate {
             return Background::Fine;
         }
         let known = self.store.admission(reference.repository(), &digest);
-        // Another source than a proof is not for the background to renew or to take back.
-        let by_proof = known.as_ref().is_none_or(|known| PROOFS.contains(&known.source.as_str()));
-        if !by_proof && snapshot.mode == Mode::Enforce {
+        // What a rule let pass under this very snapshot is settled. An exempt namespace is not known
+        // here: its images stay as long as any namespace is exempt.
+        let settled = known.as_ref().is_some_and(|known| {
+            let exempt = known.source == Source::Exempt.word() && !snapshot.exempt_namespaces.is_empty();
+            let let_pass = !is_proof(known) && known.source != Source::Ignored.word();
+            let_pass && (known.snapshot == snapshot.fingerprint || exempt)
+        });
+        if settled && snapshot.mode == Mode::Enforce {
             return Background::Fine;
         }
         let request =
@@ -193,7 +231,9 @@ impl Gate {
         match judgement.decision {
             Decision::Allow(permit) => {
                 self.set_denied(name, digest, permit.would_deny());
-                if known.is_none()
+                let renewed = known.as_ref().is_none_or(|known| known.snapshot != snapshot.fingerprint);
+                let image_id = image_id.or_else(|| known.filter(is_proof).and_then(|known| known.image_id));
+                if renewed
                     && permit.digest().is_some()
                     && permit.would_deny().is_empty()
                     && permit.would_fault().is_none()
@@ -212,12 +252,27 @@ impl Gate {
                 if permit.would_deny().is_empty() { Background::Fine } else { Background::Denied }
             }
             Decision::Deny(denials) => {
+                // A registry that shows strangers nothing says nothing about signatures either.
+                let asking =
+                    self.registry.manifest(request.reference.repository(), &digest, &request.credentials);
+                if !matches!(tokio::time::timeout(self.settings.verification, asking).await, Ok(Ok(_))) {
+                    return Background::Undecided;
+                }
                 self.set_denied(name, digest, &denials);
                 let pod_dependent = snapshot.policies.pull_only_rules();
-                let by_a_plain_rule = denials
-                    .iter()
-                    .any(|denial| !pod_dependent.contains(&format!("{}/{}", denial.policy, denial.rule)));
-                if known.is_some() && by_a_plain_rule {
+                let refuses = |denial: &Denial| {
+                    judgement.applications.iter().any(|application| {
+                        application.action == Action::Enforce
+                            && application.policy == denial.policy
+                            && application.rule == denial.rule
+                    })
+                };
+                let plain =
+                    |denial: &Denial| !pod_dependent.contains(&format!("{}/{}", denial.policy, denial.rule));
+                // The gate's own refusals (`unmatched`) name no rule and count as plain ones.
+                let taken_back =
+                    |denial: &Denial| denial.policy.is_empty() || (refuses(denial) && plain(denial));
+                if known.is_some() && denials.iter().any(taken_back) {
                     tracing::warn!(image = name, %digest, "present image is no longer admitted: hidden from ImageStatus");
                     self.store.withdraw(reference.repository(), &digest);
                 }
@@ -276,5 +331,5 @@ fn is_id_of(asked: &str, id: &str) -> bool {
     !digits.is_empty() && id.strip_prefix("sha256:").unwrap_or(id).starts_with(digits)
 }
 
-/// Sources of admissions that rest on verdicts.
-const PROOFS: [&str; 3] = ["verified", "fresh", "stale"];
+/// Rule C3.
+const IGNORED_FOR: Duration = Duration::from_secs(600);

@@ -13,9 +13,9 @@ use tokio::sync::Semaphore;
 use super::audit::Audit;
 use super::evidence::{Fetcher, Form, Stored, found, restored};
 use super::{Outcome, PullRequest, judged};
-use crate::cache::{Age, Store, VerdictKey};
+use crate::cache::{Age, Stamp, Store, VerdictKey};
 use crate::oci::Digest;
-use crate::outcome::{Fault, FaultReason};
+use crate::outcome::{Contact, Fault, FaultReason};
 use crate::policy::evaluate::{Resolution, Source};
 use crate::policy::{Entry, EntryVerdict, Evidence, Explanation, Forms, judge};
 use crate::registry::{self, Budget, ManifestAccess, ResolvedImage};
@@ -52,20 +52,22 @@ impl Job {
 
     async fn verify(&self) -> Vec<Outcome> {
         let repository = self.request.reference.repository();
-        let (stored, age) = match self.store.evidence(repository, &self.digest).await {
-            Some((pieces, age)) => (decode(&pieces), Some(age)),
-            None => (Evidence::default(), None),
-        };
-        if age == Some(Age::Fresh) {
-            let outcomes = self.judge_all(&stored, Source::Verified);
+        let kept = self.store.evidence(repository, &self.digest).await;
+        let stored = kept.as_ref().map_or_else(Evidence::default, |kept| decode(&kept.pieces));
+        if let Some(kept) = kept.as_ref().filter(|kept| kept.age == Age::Fresh) {
+            let outcomes = self.judge_all(&stored, Source::Fresh);
             if outcomes.iter().all(is_satisfied) {
-                self.keep_verdicts(&outcomes);
+                // No younger than what it rests on.
+                self.keep_verdicts(&outcomes, kept.at);
                 return outcomes;
             }
         }
         let mut evidence = Evidence::default();
-        let outcomes = self.ask_registry(&mut evidence).await;
-        let outcomes = match age {
+        let (mut outcomes, contact) = self.ask_registry(&mut evidence).await;
+        if contact == Contact::Answered {
+            outcomes.iter_mut().for_each(answered);
+        }
+        let outcomes = match kept.map(|kept| kept.age) {
             Some(Age::Fresh | Age::Stale) => self.with_stored(outcomes, &stored),
             Some(Age::Expired) | None => outcomes,
         };
@@ -73,17 +75,18 @@ impl Job {
         if !pieces.is_empty() && outcomes.iter().any(is_satisfied) {
             self.store.put_evidence(repository, &self.digest, pieces);
         }
-        self.keep_verdicts(&outcomes);
+        self.keep_verdicts(&outcomes, self.store.now());
         outcomes
     }
 
-    /// The legacy form first; bundles where an entry asks for them.
-    async fn ask_registry(&self, evidence: &mut Evidence) -> Vec<Outcome> {
+    /// The legacy form first; bundles where an entry asks for them. Also whether the image's own
+    /// registry answered anything in this request: then no fault passes (rule D4).
+    async fn ask_registry(&self, evidence: &mut Evidence) -> (Vec<Outcome>, Contact) {
         let image =
             ResolvedImage { repository: self.request.reference.repository().clone(), digest: self.digest };
         let budget = Budget::verdict();
-        let manifest = match self.resolution {
-            Resolution::Answered => ManifestAccess::Served,
+        let (manifest, contact) = match self.resolution {
+            Resolution::Answered => (ManifestAccess::Served, Contact::Answered),
             Resolution::NotAsked => self.probe(&image).await,
         };
         let fetcher = Fetcher {
@@ -105,18 +108,18 @@ impl Job {
             .map(|(entry, _)| *entry)
             .collect();
         if wants_bundles.is_empty() {
-            return outcomes;
+            return (outcomes, contact);
         }
         fetcher.add(Form::Bundles, &wants_bundles, evidence).await;
-        self.judge_all(evidence, Source::Verified)
+        (self.judge_all(evidence, Source::Verified), contact)
     }
 
     /// A digest reference was not resolved, so whether the registry lets these credentials in is not
     /// known: it decides what a 401 or 403 for a signature means (rule D4).
-    async fn probe(&self, image: &ResolvedImage) -> ManifestAccess {
+    async fn probe(&self, image: &ResolvedImage) -> (ManifestAccess, Contact) {
         match self.registry.manifest(&image.repository, &image.digest, &self.request.credentials).await {
-            Ok(_) => ManifestAccess::Served,
-            Err(_) => ManifestAccess::Unknown,
+            Ok(_) => (ManifestAccess::Served, Contact::Answered),
+            Err(fault) => (ManifestAccess::Unknown, fault.contact),
         }
     }
 
@@ -133,10 +136,7 @@ impl Job {
     /// Rule O1: what could not be asked is judged by what is stored.
     fn with_stored(&self, outcomes: Vec<Outcome>, stored: &Evidence) -> Vec<Outcome> {
         let away = |outcome: &Outcome| match &outcome.judged.verdict {
-            EntryVerdict::Undecided(fault) => matches!(
-                fault.reason,
-                FaultReason::RegistryUnreachable | FaultReason::Timeout | FaultReason::RegistryError
-            ),
+            EntryVerdict::Undecided(fault) => fault.contact == Contact::None,
             EntryVerdict::Satisfied(_) | EntryVerdict::Denied(_) | EntryVerdict::NeedsBundles => false,
         };
         outcomes
@@ -153,10 +153,10 @@ impl Job {
     }
 
     /// Only what was verified now makes a verdict young again.
-    fn keep_verdicts(&self, outcomes: &[Outcome]) {
+    fn keep_verdicts(&self, outcomes: &[Outcome], at: Stamp) {
         for (outcome, (entry, key)) in outcomes.iter().zip(&self.wanted) {
-            if is_satisfied(outcome) && outcome.judged.source == Source::Verified && entry.needs_evidence() {
-                self.store.put_verdict(key.clone());
+            if is_satisfied(outcome) && outcome.judged.source != Source::Stale && entry.needs_evidence() {
+                self.store.put_verdict(key.clone(), at);
             }
         }
     }
@@ -179,6 +179,14 @@ fn undecided(entry: &Entry, fault: Fault) -> Outcome {
         attestors: Vec::new(),
     };
     Outcome { judged: judged(entry, EntryVerdict::Undecided(fault), Source::Verified), explanation }
+}
+
+/// Marks the fault of an outcome as one in which somebody answered.
+fn answered(outcome: &mut Outcome) {
+    match &mut outcome.judged.verdict {
+        EntryVerdict::Undecided(fault) => fault.contact = Contact::Answered,
+        EntryVerdict::Satisfied(_) | EntryVerdict::Denied(_) | EntryVerdict::NeedsBundles => {}
+    }
 }
 
 const fn is_satisfied(outcome: &Outcome) -> bool {

@@ -19,7 +19,7 @@ use crate::oci::Digest;
 /// What the store asks of its thread.
 pub(super) enum Job {
     Put(Vec<u8>, Vec<u8>),
-    Remove(Vec<u8>),
+    Remove(Vec<Vec<u8>>),
     Get(Vec<u8>, tokio::sync::oneshot::Sender<Option<Vec<u8>>>),
     Flush(tokio::sync::oneshot::Sender<bool>),
     Close,
@@ -110,7 +110,7 @@ impl Engine {
         loop {
             match jobs.recv_timeout(EXPORT_EVERY) {
                 Ok(Job::Put(key, value)) => self.put(&key, &value),
-                Ok(Job::Remove(key)) => self.remove(&key),
+                Ok(Job::Remove(keys)) => keys.iter().for_each(|key| self.remove(key)),
                 Ok(Job::Get(key, answer)) => {
                     let value = self.guarded(|db| db.get(&key)).flatten().map(|value| value.to_vec());
                     drop(answer.send(value));

@@ -17,7 +17,7 @@ mod tests;
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -216,9 +216,9 @@ impl Store {
         self.current(at)
     }
 
-    /// Keeps an allowing verdict.
-    pub fn put_verdict(&self, key: VerdictKey) {
-        let (hash, at) = (key.hash(), self.now());
+    /// Keeps an allowing verdict that rests on evidence of the time `at`.
+    pub fn put_verdict(&self, key: VerdictKey, at: Stamp) {
+        let hash = key.hash();
         let record = VerdictRecord { key, at };
         self.write(Kind::Verdict, hash.as_bytes(), &record);
         let mut state = self.state();
@@ -229,13 +229,12 @@ impl Store {
         self.remove_all(Kind::Verdict, removed.iter().map(|hash| hash.as_bytes().to_vec()));
     }
 
-    /// Records that an image was admitted, keeping image id and pullers of an earlier admission.
+    /// Records that an image was admitted, keeping the pullers of an earlier admission.
     pub fn admit(&self, mut admission: Admission, durable: Durability) {
         let key = image_key(&admission.repository, &admission.digest);
         let mut state = self.state();
         let used = state.tick();
         if let Some((known, _)) = state.admissions.get(&key) {
-            admission.image_id = admission.image_id.or_else(|| known.image_id.clone());
             for puller in &known.pulled_by {
                 if !admission.pulled_by.contains(puller) && admission.pulled_by.len() < PULLERS {
                     admission.pulled_by.push(*puller);
@@ -261,14 +260,15 @@ impl Store {
         Some(admission.clone())
     }
 
-    /// The admissions whose image id starts with `prefix`, without its `sha256:`.
+    /// The admissions whose image id starts with `prefix`; `sha256:` may be left out.
     #[must_use]
-    pub fn admitted_id(&self, prefix: &str) -> bool {
+    pub fn admissions_of_id(&self, prefix: &str) -> Vec<Admission> {
         let digits = |id: &str| id.strip_prefix("sha256:").unwrap_or(id).to_owned();
         let wanted = digits(prefix);
         let state = self.state();
-        let mut ids = state.admissions.values().filter_map(|(admission, _)| admission.image_id.as_deref());
-        !wanted.is_empty() && ids.any(|id| digits(id).starts_with(&wanted))
+        let is_it = |id: &str| !wanted.is_empty() && digits(id).starts_with(&wanted);
+        let all = state.admissions.values().map(|(admission, _)| admission);
+        all.filter(|admission| admission.image_id.as_deref().is_some_and(is_it)).cloned().collect()
     }
 
     /// Every admission of a repository.
@@ -321,7 +321,7 @@ impl Store {
 
     /// What verdicts about an image rest on, and how old it is. `None` unless every piece is there
     /// and has its own digest.
-    pub async fn evidence(&self, repository: &Repository, digest: &Digest) -> Option<(Vec<Vec<u8>>, Age)> {
+    pub async fn evidence(&self, repository: &Repository, digest: &Digest) -> Option<Kept> {
         let record = {
             let mut state = self.state();
             let used = state.tick();
@@ -335,21 +335,35 @@ impl Store {
             let key = Kind::Blob.key(blob.as_bytes());
             let (answer, value) = tokio::sync::oneshot::channel();
             self.send(Job::Get(key.clone(), answer));
-            let sealed = value.await.ok().flatten()?;
+            // A disk that hangs must not hold a verification up: the registry is asked then.
+            let sealed = tokio::time::timeout(DISK_PATIENCE, value).await.ok()?.ok().flatten()?;
             let piece = open(&key, &sealed)?.to_vec();
             if Digest::of(&piece) != *blob {
                 return None;
             }
             pieces.push(piece);
         }
-        Some((pieces, age))
+        Some(Kept { pieces, age, at: record.at })
     }
 
     /// Remembers which digest a tag was verified as.
     pub fn put_tag(&self, name: &str, digest: Digest) {
         let record = TagRecord { digest, at: self.now() };
         self.write(Kind::Tag, name.as_bytes(), &record);
-        self.state().tags.insert(name.to_owned(), record);
+        let mut state = self.state();
+        state.tags.insert(name.to_owned(), record);
+        let mut removed = Vec::new();
+        if state.tags.len() > self.shared.options.max_entries {
+            let mut all: Vec<_> =
+                state.tags.iter().map(|(name, tag)| (tag.at.seconds(), name.clone())).collect();
+            all.sort_unstable();
+            removed.extend(all.into_iter().take(1 + state.tags.len() / 10).map(|(_, name)| name));
+            for name in &removed {
+                state.tags.remove(name);
+            }
+        }
+        drop(state);
+        self.remove_all(Kind::Tag, removed.into_iter().map(String::into_bytes));
     }
 
     /// The digest a tag was last verified as, if that is not expired.
@@ -429,7 +443,7 @@ impl Store {
     pub async fn flush(&self) -> bool {
         let (answer, flushed) = tokio::sync::oneshot::channel();
         self.send(Job::Flush(answer));
-        flushed.await.unwrap_or(false)
+        matches!(tokio::time::timeout(FLUSH_PATIENCE, flushed).await, Ok(Ok(true)))
     }
 
     /// Ends the thread after its last export. Blocks; called at the end of the process.
@@ -440,6 +454,12 @@ impl Store {
         if let Some(thread) = thread {
             drop(thread.join());
         }
+    }
+
+    /// Whether a record of that time is not expired.
+    #[must_use]
+    pub fn is_current(&self, at: Stamp) -> bool {
+        self.current(at).is_some()
     }
 
     fn current(&self, at: Stamp) -> Option<Age> {
@@ -462,8 +482,14 @@ impl Store {
     }
 
     fn remove_all(&self, kind: Kind, keys: impl IntoIterator<Item = Vec<u8>>) {
-        for rest in keys {
-            self.send(Job::Remove(kind.key(&rest)));
+        let keys: Vec<_> = keys.into_iter().map(|rest| kind.key(&rest)).collect();
+        if keys.is_empty() {
+            return;
+        }
+        // What is forgotten must not come back: a full queue is waited for, on a thread of its own.
+        if let Err(TrySendError::Full(job)) = self.shared.jobs.try_send(Job::Remove(keys)) {
+            let jobs = self.shared.jobs.clone();
+            drop(std::thread::spawn(move || jobs.send(job)));
         }
     }
 
@@ -473,6 +499,17 @@ impl Store {
             tracing::debug!("cache queue is full: a write was dropped");
         }
     }
+}
+
+/// Evidence as it was kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The pieces, in order.
+    pub pieces: Vec<Vec<u8>>,
+    /// How far they may be trusted by their age.
+    pub age: Age,
+    /// When they were fetched.
+    pub at: Stamp,
 }
 
 /// Whether a record outlives the process.
@@ -672,6 +709,10 @@ fn load(engine: &mut Engine, shared: &Shared) {
     }
 }
 
+/// How long a read from the database is waited for.
+const DISK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a flush is.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 /// Writes that wait for the disk. A pull makes about five.
 const QUEUE: usize = 4096;
 /// Keyed hashes of credentials kept for one image.

@@ -47,7 +47,7 @@ impl NodeGate {
         if !had_no_answer(message) {
             return None;
         }
-        let (digest, image_id) = self.gate.may_serve_present(admitted)?;
+        let (digest, image_id) = self.gate.may_serve_present(admitted).await?;
         let pinned = admitted.permit.reference().pinned(digest);
         (self.target(&pinned).await == Record::Target(digest)).then_some(image_id)
     }
@@ -91,15 +91,13 @@ impl cri::Gate for NodeGate {
         match outcome {
             PullOutcome::Pulled { image_id } => {
                 let reference = ticket.permit.reference();
-                let target =
-                    match (ticket.permit.digest(), reference.digest(), reference.containerd_tag_name()) {
-                        (Some(digest), _, _) | (None, Some(digest), _) => Some(digest),
-                        (None, None, Some(name)) => match self.target(&name).await {
-                            Record::Target(digest) => Some(digest),
-                            Record::Absent | Record::Unknown => None,
-                        },
-                        (None, None, None) => None,
-                    };
+                let target = match (ticket.permit.forward(), reference.containerd_tag_name()) {
+                    (evaluate::Forward::AsSent, Some(name)) => match self.target(&name).await {
+                        Record::Target(digest) => Some(digest),
+                        Record::Absent | Record::Unknown => None,
+                    },
+                    (evaluate::Forward::AsSent | evaluate::Forward::Pinned(_), _) => None,
+                };
                 self.gate.pulled(&ticket, &image_id, target);
                 Ok(PullAnswer::PassOn)
             }
@@ -125,7 +123,7 @@ impl cri::Gate for NodeGate {
 
     async fn image_status(&self, name: &str, answer: Option<ImageFacts>) -> Visibility {
         let Some(facts) = answer else { return Visibility::Show };
-        if !self.gate.store().opened(CACHE_PATIENCE).await {
+        if !self.gate.shows_everything() && !self.gate.store().opened(CACHE_PATIENCE).await {
             let message = format!("{name}: the cache is being opened, try again");
             return Visibility::Refuse(Refusal::new(Code::Unknown, message));
         }
@@ -184,7 +182,9 @@ fn had_no_answer(message: &str) -> bool {
                 || message.contains(&format!("status: {word}"))
                 || message.contains("unexpected status")
         });
-    dialled && failed && !answered
+    // A registry that sends to a token server has answered.
+    let token = message.contains("failed to authorize") || message.contains("token");
+    dialled && failed && !answered && !token
 }
 
 #[cfg(test)]
@@ -202,6 +202,7 @@ mod tests {
             "pull access denied: 403 Forbidden",
             "unexpected status code 500; dial tcp 127.0.0.1:5000: connection refused",
             "read tcp 127.0.0.1:5000: connection reset by peer",
+            "failed to authorize: failed to fetch anonymous token: dial tcp 127.0.0.1:5001: connect: connection refused",
         ] {
             assert!(!had_no_answer(message), "{message}");
         }

@@ -411,6 +411,9 @@ impl Daemon {
 
     /// How many images stayed undecided; `None` if containerd could not be asked.
     async fn look_at_present(&self) -> Option<usize> {
+        if !self.gate.store().opened(DAILY).await {
+            return None;
+        }
         let records = match self.containerd.image_records().await {
             Ok(records) => records,
             Err(error) => {
@@ -532,8 +535,8 @@ pub async fn cache_show(store: &Store, image: &str) -> Response {
         "imageId": admission.image_id,
         "snapshot": admission.snapshot,
         "admittedAt": admission.at.seconds(),
-        "evidence": evidence.as_ref().map_or(0, |(pieces, _)| pieces.len()),
-        "evidenceBytes": evidence.map_or(0, |(pieces, _)| pieces.iter().map(Vec::len).sum::<usize>()),
+        "evidence": evidence.as_ref().map_or(0, |kept| kept.pieces.len()),
+        "evidenceBytes": evidence.map_or(0, |kept| kept.pieces.iter().map(Vec::len).sum::<usize>()),
     }))
 }
 
@@ -547,8 +550,15 @@ pub async fn cache_purge(store: &Store, image: Option<&str>) -> Response {
             (None, Err(error)) => return Response::bad(error),
         },
     };
+    if !store.opened(Duration::from_secs(30)).await {
+        return Response::bad("the cache is still being opened, try again");
+    }
     let purged = store.purge(&which);
-    store.flush().await;
+    if !store.flush().await {
+        return Response::bad(format_args!(
+            "{purged} admissions forgotten in memory, but the disk cannot be written"
+        ));
+    }
     Response::good(json!({ "message": format!("{purged} admissions forgotten"), "purged": purged }))
 }
 

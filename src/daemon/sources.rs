@@ -58,7 +58,11 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<PolicySource>, SourceError> {
         let mut files = Vec::new();
         for entry in fs::read_dir(path).map_err(failed)? {
             let file = entry.map_err(failed)?.path();
-            if is_policy_file(&file) {
+            // A link that leads nowhere is an error: what it named must not go missing silently.
+            let is_folder = || fs::metadata(&file).map(|metadata| metadata.is_dir());
+            if is_policy_file(&file)
+                && !is_folder().map_err(|source| SourceError::Read { path: file.clone(), source })?
+            {
                 files.push(file);
             }
         }
@@ -110,7 +114,7 @@ struct Kept {
 fn is_policy_file(path: &Path) -> bool {
     let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
     let ending = path.extension().and_then(|ending| ending.to_str());
-    !hidden && matches!(ending, Some("yaml" | "yml" | "json")) && path.is_file()
+    !hidden && matches!(ending, Some("yaml" | "yml" | "json"))
 }
 
 fn read_file(path: &Path) -> Result<PolicySource, SourceError> {
@@ -155,6 +159,9 @@ mod tests {
         let large = folder.path().join("large.yaml");
         fs::File::create(&large).unwrap().set_len(FILE_LIMIT + 1).unwrap();
         assert!(matches!(read(&[large]), Err(SourceError::TooLarge { .. })));
+        std::os::unix::fs::symlink("/nonexistent/gone", folder.path().join("gone.yaml")).unwrap();
+        let dangling = read(&[folder.path().to_owned()]).unwrap_err();
+        assert!(dangling.to_string().contains("gone.yaml"), "{dangling}");
         let binary = folder.path().join("binary.yaml");
         fs::write(&binary, [0xff, 0xfe]).unwrap();
         assert!(matches!(read(&[binary]), Err(SourceError::NotText { .. })));

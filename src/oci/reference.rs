@@ -159,6 +159,12 @@ impl Reference {
         if !PATH.is_match(remainder) {
             return Err(malformed(text));
         }
+        // `host:0443` dials port 443 and would dodge a policy written for the host.
+        if let Some((_, port)) = domain.rsplit_once(':').filter(|(_, port)| !port.contains(']'))
+            && (port.starts_with('0') || port.parse::<u16>().is_err())
+        {
+            return Err(malformed(text));
+        }
         let containerd_host = if domain == "index.docker.io" { "docker.io" } else { domain };
         let containerd_name = format!("{containerd_host}/{}", docker_path(containerd_host, remainder));
         let lower_case = containerd_host.to_ascii_lowercase();
@@ -211,6 +217,13 @@ impl Reference {
     #[must_use]
     pub fn normalised_form(&self) -> String {
         self.suffixed(&self.repository.to_string())
+    }
+
+    /// The normalised form without docker's `library/`, as a policy may write it.
+    #[must_use]
+    pub fn short_form(&self) -> Option<String> {
+        let short = self.repository.path.strip_prefix("library/")?;
+        (self.repository.host == "docker.io").then(|| self.suffixed(&format!("docker.io/{short}")))
     }
 
     /// The names without tag and digest, in Kyverno's and in normalised form.
@@ -370,6 +383,10 @@ mod tests {
             "a\n",
             "a.io/b\0",
             "[::1/b",
+            "a.io:0443/b",
+            "a.io:05000/b",
+            "a.io:65536/b",
+            "a.io:/b",
         ] {
             assert!(Reference::parse(odd).is_err(), "{odd:?}");
         }

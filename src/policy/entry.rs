@@ -198,7 +198,7 @@ fn describe(set: &AttestorSet, trust: &mut BTreeSet<String>) -> Value {
                     LogTrust::Ignored => json!("ignored"),
                     LogTrust::Root(root) => {
                         trust.insert(root.fingerprint().to_string());
-                        json!("root")
+                        json!(root.fingerprint())
                     }
                     LogTrust::Keys(keys) => {
                         let keys: Vec<_> = keys.iter().map(|key| key.fingerprint().to_string()).collect();
@@ -216,4 +216,4 @@ fn describe(set: &AttestorSet, trust: &mut BTreeSet<String>) -> Value {
 }
 
 /// Changes when the meaning of a stored verdict changes.
-const FINGERPRINT_SCHEMA: u32 = 1;
+const FINGERPRINT_SCHEMA: u32 = 2;

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::entry::{Attestor, AttestorSet, Entry, Forms};
 use crate::oci::{Digest, Reference, Repository};
-use crate::outcome::{Denial, DenialReason, Fault, Lookup};
+use crate::outcome::{Contact, Denial, DenialReason, Fault, Lookup};
 use crate::sigstore::{self, SignatureEvidence};
 
 /// The signatures that are known, by the repository they were looked for in. A repository that is
@@ -142,7 +142,7 @@ impl Judgement<'_> {
             match self.set(&format!(".attestors[{index}]"), set) {
                 Answer::Satisfied => {}
                 Answer::NeedsBundles => return EntryVerdict::NeedsBundles,
-                Answer::Unreachable(fault) => unreachable = unreachable.or(Some(fault)),
+                Answer::Unreachable(fault) => unreachable = Some(telling(unreachable, fault)),
                 // One set that fails for certain decides, whatever else could not be reached.
                 Answer::Failed(failures) => return self.failed(&failures),
             }
@@ -168,7 +168,7 @@ impl Judgement<'_> {
             match answer {
                 Answer::Satisfied => satisfied += 1,
                 Answer::Failed(mut causes) => failures.append(&mut causes),
-                Answer::Unreachable(fault) => unreachable = unreachable.or(Some(fault)),
+                Answer::Unreachable(fault) => unreachable = Some(telling(unreachable, fault)),
                 Answer::NeedsBundles => needs_bundles = true,
             }
             if satisfied >= set.required {
@@ -204,7 +204,7 @@ impl Judgement<'_> {
                 Some(Lookup::Absent) => {}
                 Some(Lookup::Unreachable(fault)) => {
                     leaf.causes.push(fault.to_string());
-                    unreachable = unreachable.or(Some(fault.clone()));
+                    unreachable = Some(telling(unreachable, fault.clone()));
                 }
                 Some(Lookup::Found(signatures)) => {
                     // Something is stored there, though none of it can be a signature.
@@ -277,6 +277,14 @@ impl Judgement<'_> {
             cause: cause.to_owned(),
             detail,
         })
+    }
+}
+
+/// Of two faults the one in which somebody answered: it is the one that never passes (rule D4).
+fn telling(known: Option<Fault>, other: Fault) -> Fault {
+    match known {
+        Some(known) if known.contact == Contact::Answered || other.contact == Contact::None => known,
+        Some(_) | None => other,
     }
 }
 

@@ -135,6 +135,14 @@ impl<'a> Loader<'a> {
                 );
                 return;
             }
+            (version, kind)
+                if kind.is_empty()
+                    || (ours && !WITHOUT_IMAGES.contains(&kind))
+                    || version.starts_with("policies.kyverno.io/") =>
+            {
+                self.error(line, format!("kind `{kind}` of `{version}` is not supported; is it misspelt?"));
+                return;
+            }
             (version, kind) => {
                 self.notice(
                     line,
@@ -887,6 +895,15 @@ fn documents(text: &str) -> Vec<String> {
     documents
 }
 
+/// Kinds of kyverno.io that verify no images.
+const WITHOUT_IMAGES: &[&str] = &[
+    "CleanupPolicy",
+    "ClusterCleanupPolicy",
+    "GlobalContextEntry",
+    "UpdateRequest",
+    "PolicyReport",
+    "ClusterPolicyReport",
+];
 const END_OF_KEY: &str = "-----END PUBLIC KEY-----";
 /// Deeper nesting than anyone writes; bounds recursion.
 const NESTING: usize = 16;

@@ -223,8 +223,11 @@ impl PolicySet {
         if self.compatibility == Compatibility::Strict {
             return false;
         }
-        let without_tag = without_tag(pattern);
-        wildcard::matches(pattern, &reference.normalised_form())
+        // Hosts are the same in upper and lower case, in the policy too.
+        let lower = lower_host(pattern);
+        let without_tag = without_tag(&lower);
+        wildcard::matches(&lower, &reference.normalised_form())
+            || reference.short_form().is_some_and(|form| wildcard::matches(&lower, &form))
             || (reference.digest().is_some()
                 && reference.names().iter().any(|name| wildcard::matches(without_tag, name)))
     }
@@ -263,6 +266,14 @@ impl Policy {
             .iter()
             .find(|(_, namespaces)| fits(namespaces))
             .map_or(self.default_action, |(action, _)| *action)
+    }
+}
+
+/// A pattern with its first component in lower case, where that is a host.
+fn lower_host(pattern: &str) -> String {
+    match pattern.split_once('/') {
+        Some((host, rest)) => format!("{}/{rest}", host.to_ascii_lowercase()),
+        None => pattern.to_owned(),
     }
 }
 

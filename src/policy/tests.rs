@@ -229,6 +229,9 @@ fn what_cannot_be_honoured_is_a_load_error_that_names_the_field() {
         (policy(none(), none(), none()).replace("ClusterPolicy", "PolicyException"), "PolicyException"),
         (policy(none(), none(), none()).replace("ClusterPolicy", "List"), "List"),
         (format!("{0}\n---\n{0}", policy(none(), none(), none())), "defined twice"),
+        (policy(none(), none(), none()).replace("ClusterPolicy", "Clusterpolicy"), "is it misspelt?"),
+        ("apiVersion: policies.kyverno.io/v1\nkind: ImageValidatingPolicy".to_owned(), "not supported"),
+        ("metadata: {name: a}".to_owned(), "not supported"),
         ("a: [".to_owned(), ""),
     ] {
         let errors = load(&text).expect_err(wanted);
@@ -280,6 +283,8 @@ fn m2_covers_every_form_of_a_reference() {
         ("docker.io/library/nginx:*", "nginx".to_owned(), true),
         ("docker.io/library/nginx:*", "index.docker.io/nginx".to_owned(), true),
         ("nginx", "nginx".to_owned(), false),
+        ("docker.io/nginx:*", "docker.io/library/nginx".to_owned(), true),
+        ("GHCR.io/org/*", "ghcr.io/org/app".to_owned(), true),
     ] {
         assert_eq!(with(pattern, "").covers(&reference(&image)), covered, "{pattern} {image}");
     }
@@ -330,6 +335,21 @@ fn c1_the_fingerprint_changes_with_what_is_asked_and_nothing_else() {
     ] {
         assert_ne!(plain, print(other.clone(), none()), "{other}");
     }
+}
+
+#[test]
+fn c1_which_key_goes_with_which_log_is_part_of_the_fingerprint() {
+    let other = "-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEzDB0FiCzAWf/BhHLpikFs6p853/G
+3A/jt+GFbOJjpnr7vJyb28x4XnR1M5pwUUcpzIZkIgSsd+XcTnrBPVoiyw==
+-----END PUBLIC KEY-----";
+    let print = |first: &str, second: &str| {
+        let keys =
+            |log: &str| serde_json::json!({ "keys": { "publicKeys": KEY, "rekor": { "pubkey": log } } });
+        let entry = serde_json::json!({ "attestors": [{ "entries": [keys(first)] }, { "entries": [keys(second)], "count": 1 }] });
+        set(&policy(none(), none(), entry)).policies[0].rules[0].entries[0].fingerprint()
+    };
+    assert_ne!(print(KEY, other), print(other, KEY));
 }
 
 // Deciding.
