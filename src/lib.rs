@@ -21,7 +21,7 @@
 //! | 5 | [`daemon`], [`config`] | yes |
 //! | 4 | [`cri`] | yes |
 //! | 3 | [`admission`], [`containerd`] | yes |
-//! | 2 | [`registry`], [`keys`], [`trust`], [`cache`] | yes |
+//! | 2 | [`registry`], [`cache`] | yes |
 //! | 2 | [`policy`] | no |
 //! | 1 | [`sigstore`] | no |
 //! | 0 | [`oci`], [`outcome`] | no |
