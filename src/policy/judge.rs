@@ -124,17 +124,12 @@ enum Answer {
 
 impl Judgement<'_> {
     fn entry(&mut self) -> EntryVerdict {
-        // `verifyDigest` with `mutateDigest: false`: the reference itself must carry the digest.
-        if self.entry.asks_for_digest(self.reference) {
-            let detail = format!("missing digest for {}", self.reference.kyverno_form());
-            return self.denied(DenialReason::DigestMissing, "missing digest", detail);
-        }
         if self.entry.sets.is_empty() {
             if self.entry.required {
                 let detail = format!("unverified image {}", self.reference.kyverno_form());
                 return self.denied(DenialReason::SignatureInvalid, "unverified image", detail);
             }
-            return EntryVerdict::Satisfied(Satisfied { digest: *self.digest });
+            return self.with_digest();
         }
         let entry = self.entry;
         let mut unreachable = None;
@@ -149,8 +144,17 @@ impl Judgement<'_> {
         }
         match unreachable {
             Some(fault) => EntryVerdict::Undecided(fault),
-            None => EntryVerdict::Satisfied(Satisfied { digest: *self.digest }),
+            None => self.with_digest(),
         }
+    }
+
+    /// Last, as upstream: `verifyDigest` with `mutateDigest: false` wants the digest in the reference itself.
+    fn with_digest(&self) -> EntryVerdict {
+        if self.entry.asks_for_digest(self.reference) {
+            let detail = format!("missing digest for {}", self.reference.kyverno_form());
+            return self.denied(DenialReason::DigestMissing, "missing digest", detail);
+        }
+        EntryVerdict::Satisfied(Satisfied { digest: *self.digest })
     }
 
     fn set(&mut self, path: &str, set: &AttestorSet) -> Answer {
