@@ -18,6 +18,7 @@ use crate::kit::{
 kit::on_each_containerd!(
     empty_policy_folder_refuses_every_pull,
     empty_policy_folder_lets_pass_in_audit_mode,
+    policies_without_image_rules_refuse_every_pull,
     missing_policy_path_refuses_every_pull,
     broken_policy_at_the_first_start_refuses_every_pull,
     approved_list_that_others_can_write_approves_nothing,
@@ -424,6 +425,23 @@ fn empty_policy_folder_lets_pass_in_audit_mode(node: &Node) {
     let image = node.space().image("app").push("1");
     let gate = Gate::before(&node.containerd).set("/policy/mode", "audit").start();
     assert_eq!(gate.cri().pull(image.by_tag()).expect(), image.id);
+}
+
+/// Rule D5: that is not "no rule covers it".
+fn policies_without_image_rules_refuse_every_pull(node: &Node) {
+    let image = node.space().image("app").push("1");
+    let validating = "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata: {name: labels}\nspec:\n  rules:\n    \
+        - name: labelled\n      match: {any: [{resources: {kinds: [Pod]}}]}\n      validate: {message: no}\n";
+    let other = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: other}\n";
+    for text in [validating, other, "# nothing\n", ""] {
+        let folder = kit::folder();
+        let file = write(&folder, "p.yaml", text);
+        let ran = Ran::check(&file);
+        assert_eq!(ran.code, 0, "{text}: {ran:?}");
+        assert!(ran.stdout.contains("warning: no policy loaded: every pull is refused"), "{text}: {ran:?}");
+        let paths = vec![folder.display().to_string()];
+        assert_no_policy(node, &Gate::before(&node.containerd).set("/policy/paths", paths).start(), &image);
+    }
 }
 
 fn missing_policy_path_refuses_every_pull(node: &Node) {

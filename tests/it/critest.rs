@@ -37,7 +37,6 @@ fn critest_image_specs_end_as_without_the_gate(node: &Node) {
         let gate = Gate::before(&containerd).policies(&[policy]).set("/policy/mode", mode).start();
         let through = critest(&containerd, &gate.socket());
         let verdicts = gate.metric("pullgate_verdicts_total");
-        println!("{mode}: {verdicts} verdicts");
         let differing: Vec<_> =
             direct.iter().filter(|(spec, state)| through.get(*spec) != Some(*state)).collect();
         assert_eq!(through, direct, "differing: {differing:#?}\n{}", gate.log());
@@ -82,7 +81,7 @@ fn critest(containerd: &Containerd, images: &Path) -> BTreeMap<String, String> {
         let state = spec["State"].as_str().expect("a state");
         if !is_fine(state) {
             // The harness shows it if the test fails.
-            println!("{name}: {:#}", spec["Failure"]);
+            eprintln!("{name}: {:#}", spec["Failure"]);
         }
         assert_eq!(ends.insert(name.clone(), state.to_owned()), None, "{name} is there twice");
     }

@@ -9,6 +9,7 @@
 
 mod bad_input;
 mod critest;
+mod e2e_faults;
 mod e2e_kit;
 mod e2e_life;
 mod e2e_policy;
