@@ -7,6 +7,9 @@
     reason = "a test fails by a panic and says why; helpers of tests are tests too"
 )]
 
+mod bad_input;
+mod critest;
+mod e2e_faults;
 mod e2e_kit;
 mod e2e_life;
 mod e2e_policy;

@@ -14,6 +14,7 @@ use containerd_client::{
     services::v1::{GetImageRequest, images_client::ImagesClient},
     tonic::Request,
 };
+use serde_json::json;
 
 use super::{block_on, cri, cri::Cri, folder, process::Daemon, reap, registry::Registry, tools, until};
 
@@ -79,6 +80,27 @@ impl Containerd {
             "server = \"http://{host}\"\n[host.\"http://{host}\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
         );
         fs::write(folder.join("hosts.toml"), hosts).expect("a hosts.toml");
+    }
+
+    /// Makes a registry the only host of another registry's name.
+    pub(crate) fn mirrors(&self, name: &str, registry: &Registry) {
+        let folder = self.certs().join(name);
+        fs::create_dir_all(&folder).expect("a folder");
+        let hosts =
+            format!("[host.\"http://{}\"]\n  capabilities = [\"pull\", \"resolve\"]\n", registry.host());
+        fs::write(folder.join("hosts.toml"), hosts).expect("a hosts.toml");
+    }
+
+    /// Gives pods a network of their own (critest makes such pods). It is watched for.
+    pub(crate) fn gives_pods_a_network(&self, subnet: u8) {
+        let network = json!({"cniVersion": "0.4.0", "name": "test", "plugins": [{
+            "type": "ptp", "ipMasq": false,
+            "ipam": {
+                "type": "host-local", "dataDir": self.folder.join("ipam"),
+                "subnet": format!("10.231.{subnet}.0/24"),
+            },
+        }]});
+        fs::write(self.folder.join("cni/10-lo.conflist"), network.to_string()).expect("a network config");
     }
 
     pub(crate) fn version(&self) -> &'static str {

@@ -105,8 +105,13 @@ impl Gate {
             .sum()
     }
 
-    /// Runs a command of pullgate with this gate's config.
+    /// Runs a command of pullgate with this gate's config; a daemon that is starting is given time to
+    /// answer it.
     pub(crate) fn command(&self, arguments: &[&str]) -> Output {
+        if self.daemon.lock().expect("one at a time").is_some() {
+            let control = self.folder.join("control.sock");
+            until("the control socket", || UnixStream::connect(&control).ok());
+        }
         let mut command = Command::new(binary());
         command.args(arguments).arg("--config").arg(self.folder.join("config.yaml"));
         command.output().expect("pullgate")
@@ -234,6 +239,6 @@ fn policy_file(folder: &Path) -> PathBuf {
 }
 
 /// The program under test: the one that was built with the tests, or another build of it.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     std::env::var_os("PULLGATE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_pullgate").into(), PathBuf::from)
 }

@@ -1,4 +1,5 @@
-//! Images: one static program that prints its uid and waits, in one layer, under any config.
+//! Images: one static program that prints its uid and waits, in one layer, under any config. It also
+//! goes by the names of programs that critest starts.
 
 use std::{fs, io::Write as _, path::Path, process::Command, sync::OnceLock};
 
@@ -212,6 +213,13 @@ fn built() -> &'static (Blob, String) {
         header.set_size(program.len() as u64);
         header.set_mode(0o755);
         archive.append_data(&mut header, "app", program.as_slice()).expect("a tar entry");
+        for name in ["sh", "sleep", "top"] {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_size(0);
+            header.set_mode(0o777);
+            archive.append_link(&mut header, format!("bin/{name}"), "/app").expect("a tar entry");
+        }
         let archive = archive.into_inner().expect("a tar file");
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
         gzip.write_all(&archive).expect("memory");

@@ -3,13 +3,20 @@
 
 use std::{
     convert::Infallible,
+    io,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, task::JoinHandle};
 
@@ -32,6 +39,10 @@ pub(crate) enum Action {
     Instead(String),
     /// Answer without asking.
     Answer(StatusCode, Vec<(header::HeaderName, String)>, String),
+    /// Ask the registry, and break off in the middle of its answer.
+    Cut,
+    /// Ask the registry, and hand on a byte of its answer at a time, that long after the other.
+    Drip(Duration),
 }
 
 type Decide = dyn Fn(&Seen) -> Action + Send + Sync;
@@ -88,6 +99,46 @@ impl Drop for Proxy {
     }
 }
 
+type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// What becomes of the registry's answer on its way.
+enum Fate {
+    Whole,
+    Cut,
+    Drip(Duration),
+}
+
+impl Fate {
+    fn of(self, body: Bytes) -> Body {
+        match self {
+            Self::Whole => whole(body),
+            Self::Cut => {
+                let half = body.slice(..body.len() / 2);
+                let end = stream::once(async {
+                    // What was written is sent first.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    Err(io::Error::from(io::ErrorKind::ConnectionAborted))
+                });
+                StreamBody::new(stream::iter([Ok(Frame::data(half))]).chain(end)).boxed_unsync()
+            }
+            Self::Drip(pause) => {
+                let drops = stream::unfold(body, move |mut body| async move {
+                    if body.is_empty() {
+                        return None;
+                    }
+                    tokio::time::sleep(pause).await;
+                    Some((Ok(Frame::data(body.split_to(1))), body))
+                });
+                StreamBody::new(drops).boxed_unsync()
+            }
+        }
+    }
+}
+
+fn whole(body: impl Into<Bytes>) -> Body {
+    Full::new(body.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
 struct Context {
     upstream: String,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -96,17 +147,22 @@ struct Context {
 }
 
 impl Context {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let seen = Seen { method: head.method, path, headers: head.headers };
         let action = (self.decide)(&seen);
         self.seen.lock().expect("no panic while held").push(seen.clone());
+        let fate = match action {
+            Action::Cut => Fate::Cut,
+            Action::Drip(pause) => Fate::Drip(pause),
+            Action::Pass | Action::Instead(_) | Action::Answer(..) => Fate::Whole,
+        };
         let path = match action {
-            Action::Pass => seen.path,
+            Action::Pass | Action::Cut | Action::Drip(_) => seen.path,
             Action::Instead(path) => path,
             Action::Answer(status, headers, body) => {
-                let mut response = Response::new(Full::from(body));
+                let mut response = Response::new(whole(body));
                 *response.status_mut() = status;
                 for (name, value) in headers {
                     response.headers_mut().insert(name, value.parse().expect("a header value"));
@@ -120,7 +176,7 @@ impl Context {
         let url = format!("http://{}{path}", self.upstream);
         let answer = self.client.request(seen.method, url).headers(headers).body(body).send().await;
         let Ok(answer) = answer else {
-            let mut response = Response::new(Full::from("the registry does not answer"));
+            let mut response = Response::new(whole("the registry does not answer"));
             *response.status_mut() = StatusCode::BAD_GATEWAY;
             return response;
         };
@@ -128,7 +184,7 @@ impl Context {
         // The answer to HEAD keeps the length of what it does not carry.
         headers.remove(header::TRANSFER_ENCODING);
         let body = answer.bytes().await.unwrap_or_default();
-        let mut response = Response::new(Full::from(body));
+        let mut response = Response::new(fate.of(body));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         response

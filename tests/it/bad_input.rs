@@ -1,0 +1,657 @@
+//! What people get wrong: each mistake ends with its exit code and one line that names the thing,
+//! and a daemon that was given it refuses rather than lets through.
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt as _, net::UnixListener},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use tonic::Code;
+
+use crate::kit::{
+    self, Node,
+    gate::{Gate, binary},
+};
+
+kit::on_each_containerd!(
+    empty_policy_folder_refuses_every_pull,
+    empty_policy_folder_lets_pass_in_audit_mode,
+    policies_without_image_rules_refuse_every_pull,
+    missing_policy_path_refuses_every_pull,
+    broken_policy_at_the_first_start_refuses_every_pull,
+    approved_list_that_others_can_write_approves_nothing,
+    bad_approved_list_at_reload_leaves_the_old_one,
+    reload_names_the_file_and_the_line,
+    cache_show_of_nonsense_is_refused_by_the_daemon,
+);
+
+#[test]
+fn policy_that_is_no_yaml_is_named_with_its_line() {
+    let folder = kit::folder();
+    let file = write(&folder, "p.yaml", "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nspec: [\n");
+    let error = Ran::check(&file).expect_error(2);
+    assert!(error.starts_with(&format!("pullgate: {}:", file.display())), "{error}");
+    assert!(line_of(&error, &file) >= 3, "{error}");
+}
+
+#[test]
+fn unknown_field_is_named_with_file_and_line() {
+    let folder = kit::folder();
+    let file = write(&folder, "p.yaml", &policy("imageRefs: []", GOOD_KEY));
+    let error = Ran::check(&file).expect_error(2);
+    let start = format!("pullgate: {}:11: unknown field `imageRefs`, expected one of ", file.display());
+    assert!(error.starts_with(&start), "{error}");
+    // A folder gives the name of the file in it.
+    assert_eq!(Ran::check(&folder).expect_error(2), error);
+}
+
+#[test]
+fn every_broken_policy_has_a_line() {
+    let folder = kit::folder();
+    let first = write(&folder, "1.yaml", &policy("imageRefs: []", GOOD_KEY));
+    let second = write(&folder, "2.yaml", &policy("mutateDigest: perhaps", GOOD_KEY));
+    write(&folder, "3.yaml", &policy("required: true", GOOD_KEY));
+    let ran = Ran::check(&folder);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    let lines: Vec<_> = ran.stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{ran:?}");
+    for (line, file) in lines.iter().zip([first, second]) {
+        assert!(line.starts_with(&format!("pullgate: {}:11: ", file.display())), "{line}");
+    }
+}
+
+#[test]
+fn policy_that_is_defined_twice_is_an_error() {
+    let folder = kit::folder();
+    write(&folder, "1.yaml", &policy("required: true", GOOD_KEY));
+    let second = write(&folder, "2.yaml", &policy("required: true", GOOD_KEY));
+    let error = Ran::check(&folder).expect_error(2);
+    assert_eq!(error, format!("pullgate: {}:2: ClusterPolicy `keyed` is defined twice", second.display()));
+}
+
+#[test]
+fn good_policy_is_no_error() {
+    let folder = kit::folder();
+    let file = write(&folder, "p.yaml", &policy("required: true", GOOD_KEY));
+    let ran = Ran::check(&file);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
+    assert!(ran.stdout.ends_with("1 policies: 1 rules refuse, 0 only report\n"), "{ran:?}");
+}
+
+#[test]
+fn empty_policy_folder_is_a_warning_and_an_error_if_strict() {
+    let folder = kit::folder();
+    let ran = Ran::check(&folder);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.starts_with("warning: no policy loaded: every pull is refused"), "{ran:?}");
+    assert_eq!(ran_in(&["check", "--strict", "-p"], &folder).code, 2);
+}
+
+#[test]
+fn missing_policy_path_is_an_error() {
+    let path = kit::folder().join("gone");
+    let error = Ran::check(&path).expect_error(2);
+    assert!(error.starts_with(&format!("pullgate: cannot read {}: No such file", path.display())), "{error}");
+}
+
+/// Root may read everything, so what cannot be read here is a circle of links.
+#[test]
+fn policy_path_that_cannot_be_read_is_an_error() {
+    let path = kit::folder().join("circle");
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let error = Ran::check(&path).expect_error(2);
+    assert!(error.starts_with(&format!("pullgate: cannot read {}: ", path.display())), "{error}");
+}
+
+#[test]
+fn policy_file_that_is_no_text_is_an_error() {
+    let folder = kit::folder();
+    let file = folder.join("p.yaml");
+    fs::write(&file, b"kind: \xff\xfe").unwrap();
+    let error = Ran::check(&folder).expect_error(2);
+    assert_eq!(error, format!("pullgate: {} is not UTF-8 text", file.display()));
+}
+
+#[test]
+fn key_that_is_no_key_is_named_with_its_line() {
+    let folder = kit::folder();
+    for (key, problem) in [
+        (
+            "-----BEGIN PUBLIC KEY-----\nbm90IGEga2V5\n-----END PUBLIC KEY-----",
+            ": the PEM block does not hold a public key (SPKI DER)",
+        ),
+        (
+            "-----BEGIN PUBLIC KEY-----\n!!!!\n-----END PUBLIC KEY-----",
+            ": the PEM block does not hold a public key (SPKI DER)",
+        ),
+        ("-----BEGIN PUBLIC KEY-----\nbm90IGEga2V5", ": the key must be exactly one complete PEM block"),
+        (
+            "/etc/keys/cosign.pub",
+            " `/etc/keys/cosign.pub` is a key reference, which is not supported yet; write the PEM of the public key",
+        ),
+    ] {
+        let file = write(&folder, "p.yaml", &policy("required: true", key));
+        assert_eq!(Ran::check(&file).expect_error(2), key_error(&file, problem), "{key}");
+    }
+}
+
+#[test]
+fn pem_of_another_type_is_named() {
+    let folder = kit::folder();
+    for (label, problem) in [
+        ("CERTIFICATE", "this is a certificate, not a public key (PEM type `PUBLIC KEY`)"),
+        (
+            "EC PRIVATE KEY",
+            "this is a private key (PEM type `EC PRIVATE KEY`): give the public key, and treat this one as leaked",
+        ),
+        (
+            "ENCRYPTED SIGSTORE PRIVATE KEY",
+            "this is a private key (PEM type `ENCRYPTED SIGSTORE PRIVATE KEY`): give the public key, and treat this one as leaked",
+        ),
+        (
+            "RSA PUBLIC KEY",
+            "this is a PKCS#1 key (PEM type `RSA PUBLIC KEY`): convert it to the PEM type `PUBLIC KEY` (SPKI)",
+        ),
+        ("PGP MESSAGE", "PEM type `PGP MESSAGE` is not a public key, only `PUBLIC KEY` is"),
+    ] {
+        let key = format!("-----BEGIN {label}-----\nbm90IGEga2V5\n-----END {label}-----");
+        let file = write(&folder, "p.yaml", &policy("required: true", &key));
+        let error = Ran::check(&file).expect_error(2);
+        assert_eq!(error, key_error(&file, &format!(": {problem}")), "{label}");
+        assert!(!error.contains("bm90IGEga2V5"), "{error}");
+    }
+}
+
+#[test]
+fn missing_config_is_an_error_of_every_command() {
+    let path = kit::folder().join("config.yaml");
+    for command in EVERY_COMMAND_WITH_A_CONFIG {
+        let error = configured(command, &path).expect_error(2);
+        let path = path.display();
+        assert!(
+            error.starts_with(&format!("pullgate: {path}: cannot read the configuration: No such file")),
+            "{error}"
+        );
+        assert!(error.ends_with("; create it, or name another with --config"), "{error}");
+    }
+}
+
+#[test]
+fn bad_config_key_is_an_error_of_every_command() {
+    let folder = kit::folder();
+    let path = write(&folder, "config.yaml", "policy:\n  paths: [/p]\ncache:\n  fresch: 1h\n");
+    for command in EVERY_COMMAND_WITH_A_CONFIG {
+        let error = configured(command, &path).expect_error(2);
+        assert_eq!(
+            error,
+            format!(
+                "pullgate: {}:4:3: cache.fresch: unknown key: remove it, or use one of path, fresh, stale, maxEntries, maxSize",
+                path.display()
+            )
+        );
+    }
+}
+
+#[test]
+fn bad_config_value_is_named() {
+    let folder = kit::folder();
+    for (text, place, words) in [
+        ("policy: {paths: [/p], mode: warn}\n", "1:", "policy.mode: `warn` is not one of enforce, audit"),
+        (
+            "policy: {paths: [/p], unmatched: ask}\n",
+            "1:",
+            "policy.unmatched: `ask` is not one of allow, deny",
+        ),
+        (
+            "cache: {fresh: 1h}\n",
+            "",
+            "policy.paths is required: name the files or folders that hold the policies",
+        ),
+        ("", "", "policy.paths is required: name the files or folders that hold the policies"),
+        ("policy: [\n", "", ""),
+    ] {
+        let path = write(&folder, "config.yaml", text);
+        let error = configured(&["check"], &path).expect_error(2);
+        assert!(error.starts_with(&format!("pullgate: {}:{place}", path.display())), "{text}: {error}");
+        assert!(error.ends_with(words), "{text}: {error}");
+    }
+}
+
+#[test]
+fn one_socket_for_two_roles_is_an_error() {
+    let folder = kit::folder();
+    let text =
+        "policy: {paths: [/p]}\nlisten: unix:///run/one.sock\ncontrol: {listen: unix:///run/one.sock}\n";
+    let path = write(&folder, "config.yaml", text);
+    let error = configured(&["serve"], &path).expect_error(2);
+    assert!(error.contains("are both ") && error.ends_with(": give each its own"), "{error}");
+}
+
+#[test]
+fn missing_authority_is_an_error() {
+    let folder = kit::folder();
+    let gone = folder.join("ca.pem");
+    let config = config(&folder, &format!("registry: {{caFiles: [{}]}}\n", gone.display()));
+    let error = configured(&["check"], &config).expect_error(2);
+    assert!(
+        error.starts_with(&format!(
+            "pullgate: registry.caFiles: cannot read {}: No such file",
+            gone.display()
+        )),
+        "{error}"
+    );
+    assert_eq!(configured(&["serve"], &config).expect_error(1), error);
+}
+
+#[test]
+fn missing_and_broken_trust_roots_are_errors() {
+    let folder = kit::folder();
+    let root = folder.join("trusted_root.json");
+    let config = config(&folder, &format!("trust: {{root: {}}}\n", root.display()));
+    let error = configured(&["check"], &config).expect_error(2);
+    assert!(
+        error.starts_with(&format!("pullgate: trust.root: cannot read {}: No such file", root.display())),
+        "{error}"
+    );
+    fs::write(&root, "{}").unwrap();
+    let error = configured(&["check"], &config).expect_error(2);
+    assert!(error.starts_with("pullgate: trust.root: "), "{error}");
+}
+
+#[test]
+fn socket_that_somebody_listens_on_is_left_alone() {
+    let folder = kit::folder();
+    let config = config(&folder, "");
+    let _other = UnixListener::bind(folder.join("gate.sock")).unwrap();
+    let error = configured(&["serve"], &config).expect_error(1);
+    let socket = folder.join("gate.sock");
+    assert_eq!(error, format!("pullgate: listen: another process listens on `{}`", socket.display()));
+}
+
+#[test]
+fn file_in_place_of_the_socket_is_left_alone() {
+    let folder = kit::folder();
+    let config = config(&folder, "");
+    let socket = write(&folder, "gate.sock", "precious");
+    let error = configured(&["serve"], &config).expect_error(1);
+    assert_eq!(error, format!("pullgate: listen: `{}` is not a socket; remove it", socket.display()));
+    assert_eq!(fs::read_to_string(socket).unwrap(), "precious");
+}
+
+#[test]
+fn approved_list_that_others_can_write_is_an_error() {
+    let folder = kit::folder();
+    let approved = write(&folder, "approved.txt", "");
+    let config = config(&folder, "");
+    for mode in [0o620, 0o602, 0o666] {
+        fs::set_permissions(&approved, fs::Permissions::from_mode(mode)).unwrap();
+        let error = configured(&["check"], &config).expect_error(2);
+        let path = approved.display();
+        assert_eq!(
+            error,
+            format!("pullgate: policy.approved: {path} must belong to root and be writable by root alone")
+        );
+    }
+    fs::set_permissions(&approved, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(configured(&["check"], &config).code, 0);
+}
+
+#[test]
+fn line_of_the_approved_list_that_is_none_is_named() {
+    let folder = kit::folder();
+    let approved = write(&folder, "approved.txt", "# fine\nexample.org/app:1\n");
+    fs::set_permissions(&approved, fs::Permissions::from_mode(0o600)).unwrap();
+    let error = configured(&["check"], &config(&folder, "")).expect_error(2);
+    let start = format!("pullgate: policy.approved: {}: line 2: ", approved.display());
+    assert!(error.starts_with(&start), "{error}");
+}
+
+#[test]
+fn status_and_reload_say_that_there_is_no_daemon() {
+    let folder = kit::folder();
+    let config = config(&folder, "");
+    for command in [&["status"][..], &["status", "-o", "json"], &["status", "--would-deny"], &["reload"]] {
+        let ran = configured(command, &config);
+        let socket = folder.join("control.sock");
+        assert_eq!(ran.stdout, "");
+        let error = ran.expect_error(3);
+        assert!(
+            error.starts_with(&format!("pullgate: no daemon answers on {} (", socket.display())),
+            "{error}"
+        );
+        assert!(error.ends_with("; is pullgate.service running?"), "{error}");
+    }
+}
+
+#[test]
+fn cache_without_daemon_and_folder_says_so() {
+    let folder = kit::folder();
+    let config = config(&folder, "");
+    for command in [&["cache", "list"][..], &["cache", "show", "a"], &["cache", "purge"]] {
+        let error = configured(command, &config).expect_error(3);
+        let cache = folder.join("cache");
+        assert_eq!(error, format!("pullgate: {} is not there: nothing is cached", cache.display()));
+        assert!(!cache.exists(), "asking makes nothing");
+    }
+}
+
+#[test]
+fn cache_show_of_nonsense_is_refused_without_a_daemon() {
+    let folder = kit::folder();
+    let config = config(&folder, "");
+    fs::create_dir(folder.join("cache")).unwrap();
+    for nonsense in NONSENSE {
+        let error = configured(&["cache", "show", nonsense], &config).expect_error(2);
+        assert_eq!(error, format!("pullgate: `{nonsense}` is not repository@sha256:…"));
+    }
+    let unknown = format!("example.org/app@sha256:{}", "0".repeat(64));
+    let error = configured(&["cache", "show", &unknown], &config).expect_error(2);
+    assert_eq!(error, format!("pullgate: {unknown} is not in the cache"));
+    let error = configured(&["cache", "purge", "UPPER case"], &config).expect_error(2);
+    assert_eq!(error, "pullgate: `UPPER case` is not an image reference");
+}
+
+#[test]
+fn commands_and_flags_that_are_none_are_usage_errors() {
+    for arguments in [
+        &[][..],
+        &["chek"],
+        &["check", "--bogus"],
+        &["cache"],
+        &["cache", "show"],
+        &["status", "-o", "xml"],
+        &["completions", "tcsh"],
+        &["serve", "extra"],
+    ] {
+        let ran = Ran::of(Command::new(binary()).args(arguments));
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{arguments:?}: {ran:?}");
+        assert!(ran.stderr.contains("Usage: pullgate") || ran.stderr.contains("--help"), "{ran:?}");
+    }
+}
+
+#[test]
+fn completions_and_man_page_are_there() {
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = Ran::of(Command::new(binary()).args(["completions", shell]));
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{shell}");
+        for word in ["pullgate", "reload", "would-deny"] {
+            assert!(ran.stdout.contains(word), "{shell}: no {word}");
+        }
+    }
+    let man = Ran::of(Command::new(binary()).arg("man"));
+    assert_eq!((man.code, man.stderr.as_str()), (0, ""));
+    assert!(man.stdout.contains(".TH pullgate 1") && man.stdout.contains("reload"), "{}", man.stdout);
+}
+
+#[test]
+fn every_command_has_help() {
+    for command in [
+        &[][..],
+        &["serve"],
+        &["verify"],
+        &["check"],
+        &["status"],
+        &["reload"],
+        &["cache"],
+        &["cache", "list"],
+        &["cache", "show"],
+        &["cache", "purge"],
+        &["completions"],
+        &["man"],
+    ] {
+        let ran = Ran::of(Command::new(binary()).args(command).arg("--help"));
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{command:?}");
+        let usage = [&["Usage:", "pullgate"], command].concat().join(" ");
+        assert!(ran.stdout.contains(&usage), "{command:?}: {}", ran.stdout);
+        assert!(!ran.stdout.contains('\u{1b}'), "no colour where there is no terminal");
+    }
+}
+
+fn empty_policy_folder_refuses_every_pull(node: &Node) {
+    let image = node.space().image("app").push("1");
+    let gate = Gate::start(&node.containerd, &[]);
+    assert_no_policy(node, &gate, &image);
+    let status = gate.status_json();
+    assert_eq!(status["degraded"], serde_json::Value::Null, "it is what the folder says: {status}");
+    assert_eq!(
+        status["warnings"][0], "no policy loaded: every pull is refused (in audit mode: let pass)",
+        "{status}"
+    );
+}
+
+fn empty_policy_folder_lets_pass_in_audit_mode(node: &Node) {
+    let image = node.space().image("app").push("1");
+    let gate = Gate::before(&node.containerd).set("/policy/mode", "audit").start();
+    assert_eq!(gate.cri().pull(image.by_tag()).expect(), image.id);
+}
+
+/// Rule D5: that is not "no rule covers it".
+fn policies_without_image_rules_refuse_every_pull(node: &Node) {
+    let image = node.space().image("app").push("1");
+    let validating = "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata: {name: labels}\nspec:\n  rules:\n    \
+        - name: labelled\n      match: {any: [{resources: {kinds: [Pod]}}]}\n      validate: {message: no}\n";
+    let other = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: other}\n";
+    for text in [validating, other, "# nothing\n", ""] {
+        let folder = kit::folder();
+        let file = write(&folder, "p.yaml", text);
+        let ran = Ran::check(&file);
+        assert_eq!(ran.code, 0, "{text}: {ran:?}");
+        assert!(ran.stdout.contains("warning: no policy loaded: every pull is refused"), "{text}: {ran:?}");
+        let paths = vec![folder.display().to_string()];
+        assert_no_policy(node, &Gate::before(&node.containerd).set("/policy/paths", paths).start(), &image);
+    }
+}
+
+fn missing_policy_path_refuses_every_pull(node: &Node) {
+    let image = node.space().image("app").push("1");
+    let gone = kit::folder().join("gone");
+    let gate = Gate::before(&node.containerd).set("/policy/paths", vec![gone.display().to_string()]).start();
+    assert_no_policy(node, &gate, &image);
+    assert_degraded(&gate, &format!("cannot read {}: ", gone.display()));
+    fs::create_dir(&gone).unwrap();
+    gate.reload();
+    assert_eq!(gate.command(&["status"]).status.code(), Some(0));
+    assert_no_policy(node, &gate, &image);
+}
+
+fn broken_policy_at_the_first_start_refuses_every_pull(node: &Node) {
+    let image = node.space().image("app").push("1");
+    let folder = kit::folder();
+    let file = write(&folder, "p.yaml", &policy("imageRefs: []", GOOD_KEY));
+    let gate =
+        Gate::before(&node.containerd).set("/policy/paths", vec![folder.display().to_string()]).start();
+    assert_no_policy(node, &gate, &image);
+    assert_degraded(&gate, &format!("{}:11: unknown field `imageRefs`", file.display()));
+}
+
+fn approved_list_that_others_can_write_approves_nothing(node: &Node) {
+    let space = node.space();
+    let image = space.image("app").push("1");
+    let approved = write(&kit::folder(), "approved.txt", &format!("{}\n", image.by_digest()));
+    fs::set_permissions(&approved, fs::Permissions::from_mode(0o666)).unwrap();
+    let gate = Gate::before(&node.containerd)
+        .policies(&[space.policy("keyed").key(node.key)])
+        .set("/policy/approved", approved.display().to_string())
+        .start();
+    assert_no_policy(node, &gate, &image);
+    assert_degraded(&gate, &format!("policy.approved: {} must belong to root", approved.display()));
+
+    fs::set_permissions(&approved, fs::Permissions::from_mode(0o600)).unwrap();
+    gate.reload();
+    assert_eq!(gate.cri().pull(image.by_tag()).expect(), image.id, "the list counts");
+}
+
+fn bad_approved_list_at_reload_leaves_the_old_one(node: &Node) {
+    let space = node.space();
+    let [signed, unsigned] = ["signed", "unsigned"].map(|name| space.image(name).push("1"));
+    node.key.sign(&signed);
+    let approved = write(&kit::folder(), "approved.txt", "");
+    let gate = Gate::before(&node.containerd)
+        .policies(&[space.policy("keyed").key(node.key)])
+        .set("/policy/approved", approved.display().to_string())
+        .start();
+
+    assert_eq!(gate.cri().pull(signed.by_tag()).expect(), signed.id, "it has loaded");
+    fs::write(&approved, format!("nonsense\n{}\n", unsigned.by_digest())).unwrap();
+    let ran = Ran::from(gate.command(&["reload"]));
+    let error = ran.expect_error(1);
+    let start = format!("pullgate: policy.approved: {}: line 1: ", approved.display());
+    assert!(error.starts_with(&start), "{error}");
+    assert_degraded(&gate, "policy.approved: ");
+    gate.cri().pull(unsigned.by_tag()).expect_refusal();
+    assert_eq!(gate.cri().pull(signed.by_tag()).expect(), signed.id);
+}
+
+fn reload_names_the_file_and_the_line(node: &Node) {
+    let gate = Gate::start(&node.containerd, &[node.space().policy("keyed").key(node.key)]);
+    gate.write_policy_text(&policy("imageRefs: []", GOOD_KEY));
+    let error = Ran::from(gate.command(&["reload"])).expect_error(1);
+    assert!(error.contains("/policies.yaml:11: unknown field `imageRefs`"), "{error}");
+}
+
+fn cache_show_of_nonsense_is_refused_by_the_daemon(node: &Node) {
+    let space = node.space();
+    let image = space.image("app").push("1");
+    let gate = Gate::start(&node.containerd, &[space.policy("keyed").key(node.key)]);
+    for nonsense in NONSENSE {
+        let error = Ran::from(gate.command(&["cache", "show", nonsense])).expect_error(2);
+        assert_eq!(error, format!("pullgate: `{nonsense}` is not repository@sha256:…"));
+    }
+    let error = Ran::from(gate.command(&["cache", "show", &image.by_digest()])).expect_error(2);
+    assert_eq!(error, format!("pullgate: {} is not in the cache", image.by_digest()));
+}
+
+fn assert_no_policy(node: &Node, gate: &Gate, image: &kit::image::Image) {
+    for name in [image.by_tag(), image.by_digest()] {
+        let refusal = gate.cri().pull(name.clone()).expect_refusal();
+        assert_eq!(refusal.code(), Code::Unknown, "{refusal}");
+        assert_eq!(refusal.message(), format!("SignatureValidationFailed: {name}: no policy loaded"));
+        assert_eq!(node.containerd.record(&name), None);
+    }
+}
+
+fn assert_degraded(gate: &Gate, start: &str) {
+    let output = Ran::from(gate.command(&["status"]));
+    assert_eq!(output.code, 1, "{output:?}");
+    let status = gate.status_json();
+    let degraded = status["degraded"].as_str().unwrap_or_default();
+    assert!(degraded.contains(start), "{status}");
+}
+
+/// What a command printed and ended with.
+#[derive(Debug)]
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ran {
+    fn of(command: &mut Command) -> Self {
+        Self::from(command.env_remove("LISTEN_FDS").stdin(Stdio::null()).output().expect("pullgate"))
+    }
+
+    /// `pullgate check -p …`
+    fn check(policies: &Path) -> Self {
+        ran_in(&["check", "-p"], policies)
+    }
+
+    /// The one line of stderr.
+    fn expect_error(self, code: i32) -> String {
+        assert_eq!(self.code, code, "{self:?}");
+        let line = self.stderr.strip_suffix('\n').unwrap_or_default();
+        assert!(!line.is_empty() && !line.contains('\n'), "one line: {self:?}");
+        line.to_owned()
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        Self {
+            code: output.status.code().expect("no signal"),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+}
+
+fn ran_in(arguments: &[&str], path: &Path) -> Ran {
+    Ran::of(Command::new(binary()).args(arguments).arg(path))
+}
+
+fn configured(arguments: &[&str], config: &Path) -> Ran {
+    Ran::of(Command::new(binary()).args(arguments).arg("--config").arg(config))
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let file = folder.join(name);
+    fs::write(&file, text).unwrap();
+    file
+}
+
+/// A config with all paths in the folder, a good policy, and these further lines.
+fn config(folder: &Path, more: &str) -> PathBuf {
+    fs::create_dir(folder.join("policies")).unwrap();
+    write(folder, "policies/p.yaml", &policy("required: true", GOOD_KEY));
+    let text = "listen: unix://$D/gate.sock\n\
+        policy: {paths: [$D/policies], approved: $D/approved.txt}\n\
+        cache: {path: $D/cache}\n\
+        control: {listen: unix://$D/control.sock}\n\
+        metrics: {listen: \"\"}\n\
+        log: {format: text, level: error}\n";
+    write(folder, "config.yaml", &(text.replace("$D", &folder.display().to_string()) + more))
+}
+
+/// A policy whose 11th line is `field`, and whose key begins in the 17th.
+fn policy(field: &str, key: &str) -> String {
+    let key = key.replace('\n', &format!("\n{}", " ".repeat(22)));
+    format!(
+        r#"apiVersion: kyverno.io/v1
+kind: ClusterPolicy
+metadata: {{name: keyed}}
+spec:
+  validationFailureAction: Enforce
+  rules:
+    - name: signed
+      match: {{any: [{{resources: {{kinds: [Pod]}}}}]}}
+      verifyImages:
+        - imageReferences: ["example.org/*"]
+          {field}
+          attestors:
+            - entries:
+                - keys:
+                    rekor: {{ignoreTlog: true}}
+                    publicKeys: |-
+                      {key}
+"#
+    )
+}
+
+fn key_error(file: &Path, problem: &str) -> String {
+    let place = "keyed/signed: verifyImages[0].attestors[0].entries[0]: keys.publicKeys";
+    format!("pullgate: {}:17: {place}{problem}", file.display())
+}
+
+fn line_of(error: &str, file: &Path) -> u32 {
+    let rest = error.strip_prefix(&format!("pullgate: {}:", file.display())).expect("the file");
+    rest.split(':').next().and_then(|line| line.parse().ok()).expect("a line")
+}
+
+const EVERY_COMMAND_WITH_A_CONFIG: [&[&str]; 7] = [
+    &["serve"],
+    &["check"],
+    &["status"],
+    &["reload"],
+    &["cache", "list"],
+    &["cache", "show", "a"],
+    &["cache", "purge"],
+];
+const NONSENSE: [&str; 5] = ["nonsense", "example.org/app:1", "a@sha256:00", "", "../../etc@passwd"];
+/// An ECDSA key on P-256 that signed nothing.
+const GOOD_KEY: &str = "-----BEGIN PUBLIC KEY-----\n\
+    MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEF8gVfr3OhO9NXAv+A2i3MhLhL824\n\
+    cvqAE5svUziNUBInFPsYUqHDxfGymDCmAv4RjDfERavjRKxhqXeO9ftsIg==\n\
+    -----END PUBLIC KEY-----";
