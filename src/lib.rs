@@ -44,11 +44,7 @@ pub mod cri;
 #[cfg(feature = "node")]
 pub mod daemon;
 #[cfg(feature = "node")]
-pub mod keys;
-#[cfg(feature = "node")]
 pub mod registry;
-#[cfg(feature = "node")]
-pub mod trust;
 
 pub mod oci;
 pub mod outcome;

@@ -61,8 +61,9 @@ pub fn run() -> ExitCode {
         Command::Reload(reload) => control::reload(&reload),
         Command::Cache(cache) => cache::run(&cache),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "pullgate", &mut std::io::stdout());
-            Exit::Done
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "pullgate", &mut script);
+            print_whole(&script)
         }
         Command::Man => man(),
     };
@@ -84,14 +85,38 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
 
+/// The page of the program, then one section a command with its options.
 fn man() -> Exit {
-    let page = clap_mangen::Man::new(Arguments::command());
-    match page.render(&mut std::io::stdout()) {
-        Ok(()) => Exit::Done,
+    let mut command = Arguments::command();
+    command.build();
+    let mut page = Vec::new();
+    let mut rendered = clap_mangen::Man::new(command.clone()).render(&mut page);
+    for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
+        let section =
+            clap_mangen::Man::new(subcommand.clone().bin_name(format!("pullgate {}", subcommand.get_name())));
+        rendered = rendered
+            .and_then(|()| writeln!(page, ".SH \"PULLGATE {}\"", subcommand.get_name().to_uppercase()))
+            .and_then(|()| section.render_synopsis_section(&mut page))
+            .and_then(|()| section.render_description_section(&mut page))
+            .and_then(|()| section.render_options_section(&mut page));
+    }
+    match rendered {
+        Ok(()) => print_whole(&page),
         Err(error) => {
-            complain(format_args!("cannot write the man page: {error}"));
+            complain(format_args!("cannot make the man page: {error}"));
             Exit::No
         }
+    }
+}
+
+/// Writes everything to stdout; whoever closed the pipe had enough.
+fn print_whole(bytes: &[u8]) -> Exit {
+    match std::io::stdout().write_all(bytes) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            complain(format_args!("cannot write: {error}"));
+            Exit::No
+        }
+        Ok(()) | Err(_) => Exit::Done,
     }
 }
 

@@ -655,3 +655,27 @@ const GOOD_KEY: &str = "-----BEGIN PUBLIC KEY-----\n\
     MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEF8gVfr3OhO9NXAv+A2i3MhLhL824\n\
     cvqAE5svUziNUBInFPsYUqHDxfGymDCmAv4RjDfERavjRKxhqXeO9ftsIg==\n\
     -----END PUBLIC KEY-----";
+
+/// A file that is listed but gone must not turn into fewer rules.
+#[test]
+fn policy_link_to_nowhere_in_a_folder_is_an_error() {
+    let folder = kit::folder();
+    write(&folder, "1.yaml", &policy("required: true", GOOD_KEY));
+    let link = folder.join("2.yaml");
+    std::os::unix::fs::symlink(folder.join("gone"), &link).unwrap();
+    let error = Ran::check(&folder).expect_error(2);
+    assert!(error.starts_with(&format!("pullgate: cannot read {}: ", link.display())), "{error}");
+}
+
+/// `pullgate completions bash | head -1`
+#[test]
+fn closed_pipe_is_no_panic() {
+    for arguments in [&["completions", "bash"][..], &["man"], &["--help"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(binary()).args(arguments).stdout(writer).stderr(Stdio::piped()).output();
+        let ran = Ran::from(output.unwrap());
+        assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
+        assert!(!ran.stderr.contains("panicked"), "{arguments:?}: {ran:?}");
+    }
+}
