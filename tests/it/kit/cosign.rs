@@ -25,7 +25,13 @@ impl Key {
 
     /// Signs an image the way cosign 2 does by default: tag `sha256-<hex>.sig`.
     pub(crate) fn sign(&self, image: &Image) {
-        self.sign_legacy(image, &[], None);
+        self.sign_all(std::slice::from_ref(image));
+    }
+
+    /// The same for many images, in one go.
+    pub(crate) fn sign_all(&self, images: &[Image]) {
+        let mut command = self.command("cosign-2", &["--tlog-upload=false"]);
+        run(command.args(images.iter().map(Image::by_digest)));
     }
 
     /// The same with annotations, and optionally with the signature in another repository.
