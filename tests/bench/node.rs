@@ -241,6 +241,7 @@ fn in_turn<F: Future<Output = ()>>(
 }
 
 /// Starts a gate's program again the way systemd does, and waits for its word that it is ready.
+#[expect(clippy::zombie_processes, reason = "`end` waits for it; a panic ends the benchmark anyway")]
 fn start_until_ready(gate: &Gate) -> Child {
     let config = gate.socket().with_file_name("config.yaml");
     let socket = kit::folder().join("notify.sock");
