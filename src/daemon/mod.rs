@@ -243,6 +243,26 @@ fn first_snapshot(config: &Config, state: &Path) -> Result<(Fresh, Option<String
     ))
 }
 
+/// A new snapshot, and what is wrong with it. Break-glass must not need good policies: with
+/// `mode: audit` the last good ones are taken where the new ones do not load (rule E8).
+fn load_again(path: &Path, state: &Path) -> Result<(Fresh, Option<String>), String> {
+    let config = Config::load(path).map_err(|error| error.to_string())?;
+    let error = match loading::load(&config) {
+        Ok((fresh, sources)) => {
+            keep(state, &sources);
+            return Ok((fresh, None));
+        }
+        Err(error) => error.to_string(),
+    };
+    if config.policy.mode == config::Mode::Audit
+        && let Ok(Some(kept)) = sources::kept(state)
+        && let Ok(fresh) = loading::build(&config, &kept)
+    {
+        return Ok((fresh, Some(format!("{error}; audit mode with the last good policies is in force"))));
+    }
+    Err(error)
+}
+
 fn keep(state: &Path, sources: &[crate::policy::PolicySource]) {
     if let Err(error) = sources::keep(state, sources) {
         tracing::warn!(%error, path = %state.display(), "the policies cannot be kept for a later start");
@@ -363,22 +383,18 @@ impl Daemon {
     async fn reload(&self) -> Result<String, String> {
         let _one = self.reloading.lock().await;
         notify_reloading();
-        let path = self.config_path.clone();
-        let loaded = tokio::task::spawn_blocking(move || {
-            let config = Config::load(&path).map_err(|error| error.to_string())?;
-            loading::load(&config).map_err(|error| error.to_string())
-        })
-        .await
-        .unwrap_or_else(|_| Err("loading panicked".to_owned()));
+        let (path, state) = (self.config_path.clone(), self.state.clone());
+        let loaded = tokio::task::spawn_blocking(move || load_again(&path, &state))
+            .await
+            .unwrap_or_else(|_| Err("loading panicked".to_owned()));
         notify(&[sd_notify::NotifyState::Ready]);
         match loaded {
-            Ok((fresh, sources)) => {
-                keep(&self.state, &sources);
+            Ok((fresh, degraded)) => {
                 announce(&fresh, &self.audit);
                 let counts = fresh.snapshot.policies.counts();
                 self.gate.swap(Arc::new(fresh.snapshot));
                 let mut live = self.live();
-                live.degraded = None;
+                live.degraded = degraded;
                 live.notices = fresh.notices;
                 drop(live);
                 self.look_again.notify_one();
