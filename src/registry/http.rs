@@ -14,7 +14,7 @@ use std::error::Error as _;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -29,10 +29,16 @@ use crate::outcome::{Fault, FaultReason};
 
 /// Sends requests; knows hosts by name.
 pub(super) struct Transport {
-    /// Goes through the environment's proxy, if there is one.
-    client: reqwest::Client,
-    /// For loopback hosts, which no proxy can reach for us.
-    direct: reqwest::Client,
+    /// Goes through the environment's proxy, if there is one. Made at first use: reading the system's
+    /// certificate authorities takes most of the time of one `verify`.
+    client: OnceLock<reqwest::Client>,
+    /// The same for loopback hosts, which no proxy can reach for us.
+    direct: OnceLock<reqwest::Client>,
+    /// Plain HTTP without a proxy; it knows the configured authorities only, so that a bad one is found at start.
+    plain: reqwest::Client,
+    proxied: bool,
+    options: RegistryOptions,
+    certificates: Vec<reqwest::Certificate>,
     hosts: Mutex<HashMap<String, Arc<Host>>>,
     plain_http: BTreeSet<String>,
     concurrency: usize,
@@ -100,12 +106,17 @@ impl Transport {
             }
             certificates.extend(found);
         }
-        let client = build(options, &certificates, Proxies::Environment)?;
-        let proxied = PROXY_VARIABLES.iter().any(|name| std::env::var_os(name).is_some());
-        let direct = if proxied { build(options, &certificates, Proxies::Never)? } else { client.clone() };
+        let plain = builder(options, Proxies::Never)
+            .tls_certs_only(certificates.clone())
+            .build()
+            .map_err(RegistryError::Client)?;
         Ok(Self {
-            client,
-            direct,
+            client: OnceLock::new(),
+            direct: OnceLock::new(),
+            plain,
+            proxied: PROXY_VARIABLES.iter().any(|name| std::env::var_os(name).is_some()),
+            options: options.clone(),
+            certificates,
             hosts: Mutex::default(),
             plain_http: options.plain_http.iter().map(|host| host.to_ascii_lowercase()).collect(),
             concurrency: options.concurrency_per_host.get(),
@@ -199,6 +210,20 @@ impl Transport {
         Err(step.fault(FaultReason::RegistryError, "registry redirects too often"))
     }
 
+    fn client_for(&self, url: &Url) -> Result<&reqwest::Client, RegistryError> {
+        let loopback = is_loopback(&authority(url));
+        if url.scheme() == "http" && (loopback || !self.proxied) {
+            return Ok(&self.plain);
+        }
+        let (slot, proxies) =
+            if loopback { (&self.direct, Proxies::Never) } else { (&self.client, Proxies::Environment) };
+        if let Some(client) = slot.get() {
+            return Ok(client);
+        }
+        let client = build(&self.options, &self.certificates, proxies)?;
+        Ok(slot.get_or_init(|| client))
+    }
+
     async fn exchange(
         &self,
         step: &Step,
@@ -206,7 +231,8 @@ impl Transport {
         url: Url,
         authorization: Option<HeaderValue>,
     ) -> Result<reqwest::Response, Fault> {
-        let client = if is_loopback(&authority(&url)) { &self.direct } else { &self.client };
+        let client =
+            self.client_for(&url).map_err(|_| step.fault(FaultReason::Internal, "TLS cannot be set up"))?;
         let mut request = client.request(call.method.clone(), url).header(ACCEPT, call.accept);
         if let Some(mut value) = authorization {
             value.set_sensitive(true);
@@ -471,6 +497,7 @@ fn without_port(name: &str) -> &str {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Proxies {
     Environment,
     Never,
@@ -481,31 +508,32 @@ fn build(
     certificates: &[reqwest::Certificate],
     proxies: Proxies,
 ) -> Result<reqwest::Client, RegistryError> {
-    let builder = || {
-        let builder = reqwest::Client::builder()
-            .user_agent(concat!("pullgate/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .no_gzip()
-            .no_brotli()
-            .no_zstd()
-            .no_deflate()
-            .retry(reqwest::retry::never())
-            .connect_timeout(options.timeouts.connect)
-            .read_timeout(options.timeouts.idle)
-            .pool_max_idle_per_host(options.concurrency_per_host.get())
-            .pool_idle_timeout(POOL_IDLE);
-        match proxies {
-            Proxies::Environment => builder,
-            Proxies::Never => builder.no_proxy(),
-        }
-    };
     // A machine without system authorities is left with the configured ones: fewer, never more.
-    builder()
+    builder(options, proxies)
         .tls_certs_merge(certificates.to_vec())
         .build()
-        .or_else(|_| builder().tls_certs_only(certificates.to_vec()).build())
+        .or_else(|_| builder(options, proxies).tls_certs_only(certificates.to_vec()).build())
         .map_err(RegistryError::Client)
+}
+
+fn builder(options: &RegistryOptions, proxies: Proxies) -> reqwest::ClientBuilder {
+    let builder = reqwest::Client::builder()
+        .user_agent(concat!("pullgate/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .no_gzip()
+        .no_brotli()
+        .no_zstd()
+        .no_deflate()
+        .retry(reqwest::retry::never())
+        .connect_timeout(options.timeouts.connect)
+        .read_timeout(options.timeouts.idle)
+        .pool_max_idle_per_host(options.concurrency_per_host.get())
+        .pool_idle_timeout(POOL_IDLE);
+    match proxies {
+        Proxies::Environment => builder,
+        Proxies::Never => builder.no_proxy(),
+    }
 }
 
 /// Requests sent, by class.
