@@ -11,17 +11,20 @@
 //! [`Gate::decide_present`] is the background's look at an image that is on the node (S4 to S6).
 
 pub mod audit;
+mod denials;
 mod evidence;
 mod flight;
 mod guard;
+mod index;
 mod present;
+mod records;
+mod resolve;
 mod snapshot;
 mod verification;
 pub mod words;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Semaphore;
@@ -29,15 +32,18 @@ use tokio::sync::Semaphore;
 pub use present::{Background, ImageFacts, Record, Shown, WouldDeny};
 pub use snapshot::Snapshot;
 
-use crate::cache::{Admission, Durability, Store, VerdictKey};
-use crate::oci::{Digest, Manifest, Reference};
-use crate::outcome::{Contact, Denial, Fault};
-use crate::policy::evaluate::{self, Case, Decision, Forward, Judged, Permit, Resolution, Source};
+use crate::cache::{Store, VerdictKey};
+use crate::oci::{Digest, Reference};
+use crate::outcome::{Denial, Fault, FaultReason};
+use crate::policy::evaluate::{self, Decision, Forward, Judged, Permit, Resolution, Source};
 use crate::policy::{Application, Coverage, Entry, EntryVerdict, Explanation, PodFacts, Satisfied};
 use crate::registry::{self, Credentials};
 use audit::{Audit, Phase, Phases, VerdictLine};
+use denials::Denials;
 use flight::{Flights, Sharing};
 use guard::Guard;
+use records::{is_proof, shown_name};
+use resolve::tag_key;
 use snapshot::Current;
 use words::Refusal;
 
@@ -86,7 +92,7 @@ pub struct Gate {
     registry: Arc<registry::Client>,
     store: Store,
     flights: Flights<Digest, Vec<Outcome>>,
-    denials: Mutex<BTreeMap<Question, (Instant, Vec<Outcome>)>>,
+    denials: Denials,
     slots: Arc<Semaphore>,
     audit: Arc<Audit>,
     guard: Guard,
@@ -123,9 +129,6 @@ pub struct Admitted {
     forwarded: Instant,
 }
 
-/// A flight and the credential that asked.
-type Question = (Digest, Digest);
-
 /// One judged entry with its tree.
 #[derive(Debug, Clone)]
 struct Outcome {
@@ -148,7 +151,7 @@ impl Gate {
             registry,
             store,
             flights: Flights::new(),
-            denials: Mutex::new(BTreeMap::new()),
+            denials: Denials::default(),
             slots: Arc::new(Semaphore::new(settings.concurrency.max(1))),
             audit,
             guard: Guard::open(settings.shown.as_deref(), SystemTime::now()),
@@ -166,7 +169,7 @@ impl Gate {
     /// Puts a new snapshot in force. Requests under way keep theirs.
     pub fn swap(&self, snapshot: Arc<Snapshot>) {
         self.current.swap(snapshot);
-        self.denials.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.denials.clear();
     }
 
     /// The cache.
@@ -220,7 +223,7 @@ impl Gate {
         let applications = snapshot.policies.matching(&request.reference, &request.pod);
         let case = snapshot.case(&request.reference, &request.pod, &applications);
         let mut judgement = Judgement {
-            decision: Decision::Undecided(Fault::new(crate::outcome::FaultReason::Internal, "not judged")),
+            decision: Decision::Undecided(Fault::new(FaultReason::Internal, "not judged")),
             digest: request.reference.digest(),
             resolution: Resolution::NotAsked,
             resolve_fault: None,
@@ -262,69 +265,6 @@ impl Gate {
         Judgement { decision, ..judgement }
     }
 
-    /// Rule D7: a child manifest passes by an index of the same repository that was admitted, lists
-    /// it, and satisfies every entry itself.
-    async fn by_index(
-        &self,
-        snapshot: &Arc<Snapshot>,
-        request: &PullRequest,
-        case: &Case<'_>,
-        child: Digest,
-    ) -> Option<Permit> {
-        // A tag stands for the index itself; only a digest can name a child.
-        request.reference.digest()?;
-        let repository = request.reference.repository();
-        let mut admitted = self.store.admissions_in(repository);
-        admitted.sort_by_key(|admission| (std::cmp::Reverse(admission.at.seconds()), admission.digest));
-        let others = admitted.iter().filter(|admission| admission.digest != child && is_proof(admission));
-        for admission in others.take(INDEXES) {
-            let fetching = self.registry.manifest(repository, &admission.digest, &request.credentials);
-            let Ok(Ok(Manifest::Index(index))) =
-                tokio::time::timeout(self.settings.verification, fetching).await
-            else {
-                continue;
-            };
-            if !index.manifests.iter().any(|entry| entry.digest == child) {
-                continue;
-            }
-            let mut phases = Phases::start();
-            let resolution = Resolution::Answered;
-            let outcomes = self
-                .outcomes(snapshot, request, case.applications, admission.digest, resolution, &mut phases)
-                .await;
-            let judged: Vec<_> = outcomes.into_iter().map(|outcome| outcome.judged).collect();
-            if let Some(permit) = evaluate::by_index(case, child, admission.digest, &index, &judged) {
-                return Some(permit);
-            }
-        }
-        None
-    }
-
-    /// Tag to digest, once for this request; the digest last verified where no registry answers (O2).
-    async fn resolve(&self, request: &PullRequest) -> Result<Resolved, Fault> {
-        if let Some(digest) = request.reference.digest() {
-            return Ok(Resolved { digest, resolution: Resolution::NotAsked, fault: None });
-        }
-        let resolving = self.registry.resolve(&request.reference, &request.credentials);
-        let resolved = match tokio::time::timeout(self.settings.verification, resolving).await {
-            Ok(resolved) => resolved,
-            Err(_) => Err(verification::timed_out(request.reference.text())),
-        };
-        match resolved {
-            Ok(image) => Ok(Resolved { digest: image.digest, resolution: Resolution::Answered, fault: None }),
-            Err(fault) if fault.contact == Contact::None => {
-                let known = tag_key(&request.reference).and_then(|tag| self.store.tag(&tag));
-                match known {
-                    Some(digest) => {
-                        Ok(Resolved { digest, resolution: Resolution::NotAsked, fault: Some(fault) })
-                    }
-                    None => Err(fault),
-                }
-            }
-            Err(fault) => Err(fault),
-        }
-    }
-
     /// A verdict for every entry that is to be judged: from the cache, or verified now.
     async fn outcomes(
         &self,
@@ -364,7 +304,7 @@ impl Gate {
         let by_digest = request.reference.digest().is_some();
         let question = format!("{} {by_digest} {resolution:?} {}", snapshot.fingerprint, keys.join("\n"));
         let flight = Digest::of(question.as_bytes());
-        if let Some(denied) = self.remembered_denial(flight, credential) {
+        if let Some(denied) = self.denials.of((flight, credential)) {
             outcomes.extend(denied);
             return outcomes;
         }
@@ -387,120 +327,9 @@ impl Gate {
         phases.end(Phase::Verify);
         let verified =
             verified.unwrap_or_else(|| wanted.iter().map(|(entry, _)| verification::broken(entry)).collect());
-        self.remember_denial(flight, credential, &verified);
+        self.denials.keep((flight, credential), &verified);
         outcomes.extend(verified);
         outcomes
-    }
-
-    /// A definite denial is remembered for 5 s per question and credential; faults never are (C2).
-    fn remembered_denial(&self, flight: Digest, credential: Digest) -> Option<Vec<Outcome>> {
-        let denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, outcomes) = denials.get(&(flight, credential))?;
-        (at.elapsed() < DENIAL_MEMORY).then(|| outcomes.clone())
-    }
-
-    fn remember_denial(&self, flight: Digest, credential: Digest, outcomes: &[Outcome]) {
-        let denied = |outcome: &Outcome| matches!(outcome.judged.verdict, EntryVerdict::Denied(_));
-        let undecided = |outcome: &Outcome| {
-            matches!(outcome.judged.verdict, EntryVerdict::Undecided(_) | EntryVerdict::NeedsBundles)
-        };
-        if outcomes.iter().any(undecided) || !outcomes.iter().any(denied) {
-            return;
-        }
-        let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
-        denials.retain(|_, (at, _)| at.elapsed() < DENIAL_MEMORY);
-        if denials.len() < DENIALS {
-            denials.insert((flight, credential), (Instant::now(), outcomes.to_vec()));
-        }
-    }
-
-    /// Hears that containerd pulled the image: the admission learns its id, and the name may not be
-    /// hidden for a while (rules C3, S2). `target` is what containerd's record says, for images that
-    /// were forwarded as sent.
-    pub fn pulled(&self, admitted: &Admitted, image_id: &str, target: Option<Digest>) {
-        self.audit.phase(Phase::Forward, admitted.forwarded.elapsed());
-        // What was forwarded as sent is what containerd resolved, whatever we knew.
-        let digest = match admitted.permit.forward() {
-            Forward::Pinned(_) => admitted.permit.digest(),
-            Forward::AsSent => admitted.request.reference.digest().or(target),
-        };
-        if let Some(digest) = digest {
-            self.record(admitted, digest, Some(image_id.to_owned()));
-            let reference = &admitted.request.reference;
-            let name = reference.containerd_tag_name().unwrap_or_else(|| reference.pinned(digest));
-            self.set_denied(&name, digest, admitted.permit.would_deny());
-        }
-        let now = SystemTime::now();
-        let reference = &admitted.request.reference;
-        self.guard.present(&shown_name(reference), now);
-        self.guard.present(image_id, now);
-    }
-
-    /// Whether a present image may be served although containerd's pull failed without an answer
-    /// (rule O4). The caller has established that the digest is present under `image_id`.
-    pub async fn may_serve_present(&self, admitted: &Admitted) -> Option<(Digest, String)> {
-        let digest = admitted.permit.digest()?;
-        let usable = matches!(
-            admitted.permit.source(),
-            Source::Verified | Source::Fresh | Source::Stale | Source::Approved
-        );
-        if !usable || self.settings.serve_present == ServePresent::Never {
-            return None;
-        }
-        let repository = admitted.request.reference.repository();
-        let admission = self.store.admission(repository, &digest).filter(is_proof)?;
-        // Our own request with these credentials must have had no answer either.
-        let asking = self.registry.manifest(repository, &digest, &admitted.request.credentials);
-        match tokio::time::timeout(self.settings.verification, asking).await {
-            Ok(Err(fault)) if fault.contact == Contact::None => {}
-            Ok(Ok(_) | Err(_)) | Err(_) => return None,
-        }
-        let image_id = admission.image_id.clone()?;
-        let anonymous = admitted.request.credentials == Credentials::Anonymous;
-        let allowed = match self.settings.serve_present {
-            ServePresent::Never => false,
-            ServePresent::Anonymous => anonymous,
-            ServePresent::Credentials | ServePresent::Namespace => {
-                anonymous || admission.pulled_by.contains(&self.puller(&admitted.request))
-            }
-        };
-        allowed.then_some((digest, image_id))
-    }
-
-    fn record(&self, admitted: &Admitted, digest: Digest, image_id: Option<String>) {
-        let source = admitted.permit.source();
-        let repository = admitted.request.reference.repository();
-        let known = self.store.admission(repository, &digest).filter(is_proof);
-        if known.is_some() && source == Source::Ignored {
-            return;
-        }
-        let image_id = image_id.or_else(|| known.and_then(|known| known.image_id));
-        let pulled_by = if image_id.is_some() { vec![self.puller(&admitted.request)] } else { Vec::new() };
-        let admission = Admission {
-            repository: admitted.request.reference.repository().clone(),
-            digest,
-            source: source.word().to_owned(),
-            snapshot: admitted.snapshot,
-            image_id,
-            at: self.store.now(),
-            pulled_by,
-        };
-        let durability =
-            if source == Source::Ignored { Durability::ThisProcess } else { Durability::Durable };
-        self.store.admit(admission, durability);
-    }
-
-    /// Who pulls, as a keyed hash: host, user and password, and the namespace where that counts.
-    fn puller(&self, request: &PullRequest) -> Digest {
-        let credential =
-            request.credentials.keyed_hash(&self.settings.salt, request.reference.repository().host());
-        match self.settings.serve_present {
-            ServePresent::Namespace => {
-                let namespace = request.pod.namespace.as_deref().unwrap_or("");
-                Digest::of(format!("{credential} {namespace}").as_bytes())
-            }
-            ServePresent::Never | ServePresent::Anonymous | ServePresent::Credentials => credential,
-        }
     }
 
     fn say(&self, request: &PullRequest, judgement: &Judgement, phases: &Phases) {
@@ -544,12 +373,6 @@ impl Gate {
     }
 }
 
-struct Resolved {
-    digest: Digest,
-    resolution: Resolution,
-    fault: Option<Fault>,
-}
-
 fn verdict_key(entry: &Entry, request: &PullRequest, digest: Digest) -> VerdictKey {
     VerdictKey {
         repository: request.reference.repository().clone(),
@@ -582,48 +405,5 @@ fn judged(entry: &Entry, verdict: EntryVerdict, source: Source) -> Judged {
     }
 }
 
-/// Whether an admission rests on verdicts, and not on a rule that let the image pass.
-fn is_proof(admission: &Admission) -> bool {
-    [Source::Verified, Source::Fresh, Source::Stale].iter().any(|source| source.word() == admission.source)
-}
-
-/// The key under which the digest of a tag is kept; none where the reference carries a digest.
-fn tag_key(reference: &Reference) -> Option<String> {
-    reference.digest().is_none().then(|| reference.normalised_form())
-}
-
-/// One name for all spellings of a reference.
-fn shown_name(reference: &Reference) -> String {
-    reference.normalised_form()
-}
-
-impl Snapshot {
-    /// The question that a pull of `reference` for `pod` puts to the policies.
-    #[must_use]
-    pub fn case<'a>(
-        &'a self,
-        reference: &'a Reference,
-        pod: &'a PodFacts,
-        applications: &'a [Application],
-    ) -> Case<'a> {
-        Case {
-            reference,
-            pod,
-            policies: &self.policies,
-            applications,
-            mode: self.mode,
-            unmatched: self.unmatched,
-            exempt_namespaces: &self.exempt_namespaces,
-            approved: &self.approved,
-        }
-    }
-}
-
-/// Admitted images of one repository that are looked at as an index of a denied child.
-const INDEXES: usize = 20;
 /// How long a pull waits for the cache to be read at start.
 const CACHE_PATIENCE: Duration = Duration::from_secs(1);
-/// Rule C2.
-const DENIAL_MEMORY: Duration = Duration::from_secs(5);
-/// Denials remembered at once; the kubelet's own limits keep it far below.
-const DENIALS: usize = 1024;

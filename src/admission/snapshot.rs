@@ -6,9 +6,9 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
-use crate::oci::Digest;
-use crate::policy::PolicySet;
-use crate::policy::evaluate::{Approved, Mode, Unmatched};
+use crate::oci::{Digest, Reference};
+use crate::policy::evaluate::{Approved, Case, Mode, Unmatched};
+use crate::policy::{Application, PodFacts, PolicySet};
 
 /// Everything that decides a pull.
 pub struct Snapshot {
@@ -26,6 +26,28 @@ pub struct Snapshot {
     pub loaded_at: SystemTime,
     /// Changes with anything above but the time.
     pub fingerprint: Digest,
+}
+
+impl Snapshot {
+    /// The question that a pull of `reference` for `pod` puts to the policies.
+    #[must_use]
+    pub fn case<'a>(
+        &'a self,
+        reference: &'a Reference,
+        pod: &'a PodFacts,
+        applications: &'a [Application],
+    ) -> Case<'a> {
+        Case {
+            reference,
+            pod,
+            policies: &self.policies,
+            applications,
+            mode: self.mode,
+            unmatched: self.unmatched,
+            exempt_namespaces: &self.exempt_namespaces,
+            approved: &self.approved,
+        }
+    }
 }
 
 /// The snapshot in force.
