@@ -9,8 +9,9 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::audit::Phases;
+use super::flight::Sharing;
 use super::{Gate, PullRequest, Snapshot, is_proof};
-use crate::oci::{Digest, Manifest};
+use crate::oci::{Digest, Index, Manifest};
 use crate::policy::evaluate::{self, Case, Permit, Resolution};
 
 impl Gate {
@@ -30,12 +31,7 @@ impl Gate {
         admitted.sort_by_key(|admission| (Reverse(admission.at.seconds()), admission.digest));
         let others = admitted.iter().filter(|admission| admission.digest != child && is_proof(admission));
         for admission in others.take(INDEXES) {
-            let fetching = self.registry.manifest(repository, &admission.digest, &request.credentials);
-            let Ok(Ok(Manifest::Index(index))) =
-                tokio::time::timeout(self.settings.verification, fetching).await
-            else {
-                continue;
-            };
+            let Some(index) = self.index(request, admission.digest).await else { continue };
             if !index.manifests.iter().any(|entry| entry.digest == child) {
                 continue;
             }
@@ -50,6 +46,28 @@ impl Gate {
             }
         }
         None
+    }
+
+    /// The manifest of `digest`, if it is an index that the registry serves to these credentials.
+    async fn index(&self, request: &PullRequest, digest: Digest) -> Option<Index> {
+        let repository = request.reference.repository().clone();
+        let credential = request.credentials.keyed_hash(&self.settings.salt, repository.host());
+        let question = Digest::of(format!("{repository}@{digest}").as_bytes());
+        let work = || {
+            let (registry, slots) = (Arc::clone(&self.registry), Arc::clone(&self.slots));
+            let (repository, credentials) = (repository.clone(), request.credentials.clone());
+            let limit = self.settings.verification;
+            async move {
+                let _slot = slots.acquire_owned().await.ok()?;
+                let asking = registry.manifest(&repository, &digest, &credentials);
+                match tokio::time::timeout(limit, asking).await {
+                    Ok(Ok(Manifest::Index(index))) => Some(index),
+                    Ok(Ok(Manifest::Image(_)) | Err(_)) | Err(_) => None,
+                }
+            }
+        };
+        // What was served to others says nothing of what these credentials may see.
+        self.indexes.join(question, credential, |_| Sharing::SameCredentials, work).await.flatten()
     }
 }
 

@@ -33,7 +33,7 @@ pub use present::{Background, ImageFacts, Record, Shown, WouldDeny};
 pub use snapshot::Snapshot;
 
 use crate::cache::{Store, VerdictKey};
-use crate::oci::{Digest, Reference};
+use crate::oci::{Digest, Index, Reference};
 use crate::outcome::{Denial, Fault, FaultReason};
 use crate::policy::evaluate::{self, Decision, Forward, Judged, Permit, Resolution, Source};
 use crate::policy::{Application, Coverage, Entry, EntryVerdict, Explanation, PodFacts, Satisfied};
@@ -92,6 +92,7 @@ pub struct Gate {
     registry: Arc<registry::Client>,
     store: Store,
     flights: Flights<Digest, Vec<Outcome>>,
+    indexes: Flights<Digest, Option<Index>>,
     denials: Denials,
     slots: Arc<Semaphore>,
     audit: Arc<Audit>,
@@ -151,6 +152,7 @@ impl Gate {
             registry,
             store,
             flights: Flights::new(),
+            indexes: Flights::new(),
             denials: Denials::default(),
             slots: Arc::new(Semaphore::new(settings.concurrency.max(1))),
             audit,
