@@ -200,36 +200,27 @@ impl Audit {
         };
         let digest = line.digest.as_deref().unwrap_or("");
         let times = phases.text();
-        if line.verdict == "allow" && !line.would_deny {
-            tracing::info!(
-                image = line.image,
-                digest,
-                namespace = line.namespace,
-                pod = line.pod,
-                policy = line.policy,
-                rule = line.rule,
-                verdict = line.verdict,
-                reason = line.reason,
-                source = line.source,
-                times,
-                "{message}"
-            );
-        } else {
-            tracing::warn!(
-                image = line.image,
-                digest,
-                namespace = line.namespace,
-                pod = line.pod,
-                policy = line.policy,
-                rule = line.rule,
-                verdict = line.verdict,
-                reason = line.reason,
-                source = line.source,
-                causes = line.causes,
-                times,
-                "{message}"
-            );
+        // An allow has no causes; journald and JSON then have no such field.
+        let causes = (!line.causes.is_empty()).then_some(line.causes);
+        macro_rules! say {
+            ($level:ident) => {
+                tracing::$level!(
+                    image = line.image,
+                    digest,
+                    namespace = line.namespace,
+                    pod = line.pod,
+                    policy = line.policy,
+                    rule = line.rule,
+                    verdict = line.verdict,
+                    reason = line.reason,
+                    source = line.source,
+                    causes,
+                    times,
+                    "{message}"
+                )
+            };
         }
+        if line.verdict == "allow" && !line.would_deny { say!(info) } else { say!(warn) }
     }
 
     /// Adds the time of one phase that ended after the verdict was logged.
