@@ -195,7 +195,7 @@ impl Gate {
         let permit = match judgement.decision {
             Decision::Allow(permit) => permit,
             Decision::Deny(denials) => return Err(Refusal::denied(image, &denials)),
-            Decision::Undecided(fault) => return Err(Refusal::undecided(image, &fault)),
+            Decision::Undecided(fault) => return Err(Refusal::undecided(&request.reference, &fault)),
         };
         let admitted = Admitted {
             permit,

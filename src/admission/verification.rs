@@ -164,7 +164,7 @@ impl Job {
 
 /// The fault of a verification that took too long. The text carries no time (rule E2).
 pub(super) fn timed_out(image: &str) -> Fault {
-    Fault::new(FaultReason::Timeout, format!("verification of {image} took too long"))
+    Fault::new(FaultReason::Timeout, format!("{image}: verification took too long"))
 }
 
 /// The outcome of a verification that panicked or was never run.

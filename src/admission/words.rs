@@ -5,6 +5,7 @@
 //! lost. So a text depends on the image, the first failing policy and rule in sorted order, and the
 //! cause alone. It is cut at [`LIMIT`] bytes, and control characters are dropped.
 
+use crate::oci::Reference;
 use crate::outcome::{Denial, Fault, FaultReason};
 
 /// A refusal for the kubelet.
@@ -47,7 +48,8 @@ impl Refusal {
 
     /// An image for which no answer was reached.
     #[must_use]
-    pub fn undecided(image: &str, fault: &Fault) -> Self {
+    pub fn undecided(reference: &Reference, fault: &Fault) -> Self {
+        let (image, cause) = (reference.text(), cause(reference, fault));
         match fault.reason {
             FaultReason::ReferenceInvalid => {
                 Self { code: RefusalCode::InvalidArgument, message: clean(&fault.message) }
@@ -57,10 +59,10 @@ impl Refusal {
             | FaultReason::Timeout
             | FaultReason::KeyUnavailable
             | FaultReason::TrustRootUnavailable => {
-                Self::unknown(format!("RegistryUnavailable: {image}: {}", fault.message))
+                Self::unknown(format!("RegistryUnavailable: {image}: {cause}"))
             }
             FaultReason::RegistryDenied | FaultReason::ImageNotFound => {
-                Self::unknown(format!("{image}: {}", fault.message))
+                Self::unknown(format!("{image}: {cause}"))
             }
             FaultReason::Internal => Self::internal(image),
         }
@@ -78,6 +80,15 @@ impl Refusal {
     fn unknown(text: String) -> Self {
         Self { code: RefusalCode::Unknown, message: clean(&text) }
     }
+}
+
+/// What is to be said of a fault behind the name of the image: faults name the thing that was looked
+/// up, which mostly is the image itself.
+#[must_use]
+pub fn cause<'a>(reference: &Reference, fault: &'a Fault) -> &'a str {
+    let names = [reference.text().to_owned(), reference.normalised_form()];
+    let rest = names.iter().find_map(|name| fault.message.strip_prefix(name.as_str())?.strip_prefix(": "));
+    rest.unwrap_or(&fault.message)
 }
 
 /// Drops control characters and cuts at a character's edge.
@@ -140,9 +151,29 @@ mod tests {
         ];
         assert_eq!(table.len(), FaultReason::ALL.len());
         for (reason, code, message) in table {
-            let refusal = Refusal::undecided("a", &Fault::new(reason, "m"));
+            let refusal = Refusal::undecided(&Reference::parse("a").unwrap(), &Fault::new(reason, "m"));
             assert_eq!(refusal, Refusal { code, message: message.into() });
         }
+    }
+
+    #[test]
+    fn e1_an_image_is_named_once() {
+        for (image, subject) in [
+            ("127.0.0.1:5000/app:1", "127.0.0.1:5000/app:1"),
+            ("busybox:1", "docker.io/library/busybox:1"),
+            ("busybox", "docker.io/library/busybox:latest"),
+        ] {
+            let reference = Reference::parse(image).unwrap();
+            let message = format!("{subject}: connection refused");
+            let fault = Fault::unanswered(FaultReason::RegistryUnreachable, message);
+            let refusal = Refusal::undecided(&reference, &fault);
+            assert_eq!(refusal.message, format!("RegistryUnavailable: {image}: connection refused"));
+        }
+        // Another thing than the image keeps its name.
+        let reference = Reference::parse("a.io/b:1").unwrap();
+        let fault = Fault::new(FaultReason::RegistryError, "a.io/b:1.sig: registry answered 500");
+        let refusal = Refusal::undecided(&reference, &fault);
+        assert_eq!(refusal.message, "RegistryUnavailable: a.io/b:1: a.io/b:1.sig: registry answered 500");
     }
 
     #[test]

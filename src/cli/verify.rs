@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::args::{DEFAULT_CONFIG, Output, UnmatchedArgument, Verify};
 use super::{Exit, complain, runtime, say};
 use crate::admission::audit::{Audit, Phases};
+use crate::admission::words::cause;
 use crate::admission::{Gate, Judgement, PullRequest, ServePresent, Settings, Snapshot};
 use crate::cache::Store;
 use crate::config::{self, Config};
@@ -226,9 +227,11 @@ fn print(image: &Reference, judgement: &Judgement, explain: bool) {
         Decision::Allow(permit) => {
             match permit.would_fault() {
                 Some(fault) if permit.source().word() == "ignored" => {
-                    say(format_args!("{image}: allowed (ignored: {fault})"))
+                    say(format_args!("{image}: allowed (ignored: {})", cause(image, fault)))
                 }
-                Some(fault) => say(format_args!("{image}: allowed, an Audit rule is undecided: {fault}")),
+                Some(fault) => {
+                    say(format_args!("{image}: allowed, an Audit rule is undecided: {}", cause(image, fault)))
+                }
                 None if permit.would_deny().is_empty() => {
                     say(format_args!("{image}: allowed ({}){digest}", permit.source()))
                 }
@@ -243,7 +246,7 @@ fn print(image: &Reference, judgement: &Judgement, explain: bool) {
                 say(format_args!("{image}: denied: {}", by(denial)));
             }
         }
-        Decision::Undecided(fault) => say(format_args!("{image}: undecided: {fault}")),
+        Decision::Undecided(fault) => say(format_args!("{image}: undecided: {}", cause(image, fault))),
     }
     if explain {
         print_tree(judgement);

@@ -114,7 +114,7 @@ impl cri::Gate for NodeGate {
                     let host = reference.repository().host();
                     let fault =
                         Fault::unanswered(FaultReason::RegistryUnreachable, format!("no answer from {host}"));
-                    Err(refusal(Words::undecided(reference.text(), &fault)))
+                    Err(refusal(Words::undecided(reference, &fault)))
                 }
                 None => Ok(PullAnswer::PassOn),
             },
