@@ -3,7 +3,6 @@
 //! An error of containerd is passed on unasked. What is shown is containerd's answer byte for byte;
 //! what is hidden is an empty answer, as for an image that is not there.
 
-use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tonic::Code;
@@ -13,21 +12,16 @@ use super::proxy::Shared;
 use super::unary::{self, IMAGE_STATUS};
 use super::upstream::Upstream;
 use super::wire::{self, ImageStatusResponse};
-use super::{Gate, ImageFacts, Refusal, Visibility, frame};
+use super::{Gate, ImageFacts, Refusal, Visibility};
 
 pub(super) async fn relay<G: Gate>(
     shared: &Shared<G>,
     upstream: &Upstream,
     request: Request<Incoming>,
 ) -> Result<Response<RelayBody>, Refusal> {
-    let (head, body) = request.into_parts();
-    let message: Bytes = frame::read_message(body, frame::REQUEST_LIMIT)
-        .await
-        .map_err(|error| error.refusal("ImageStatus"))?;
-    let name = wire::image_status_name(&message)
-        .map_err(|error| Refusal::new(Code::InvalidArgument, format!("pullgate: ImageStatus: {error}")))?;
+    let (metadata, message, name) = unary::open(request, "ImageStatus", wire::image_status_name).await?;
 
-    let answer = unary::exchange(upstream, IMAGE_STATUS, &head.headers, &message).await?;
+    let answer = unary::exchange(upstream, IMAGE_STATUS, &metadata, &message).await?;
     if answer.status().code() != Code::Ok {
         return Ok(answer.into_response(None));
     }

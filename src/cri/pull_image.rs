@@ -5,7 +5,6 @@
 //! the tag record after a pull by tag (T1 to T3); pass containerd's answer on. Any step that fails
 //! answers an error; containerd has nothing before the gate allowed it.
 
-use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tonic::Code;
@@ -16,7 +15,7 @@ use super::tags::TagPull;
 use super::unary::{self, PULL_IMAGE};
 use super::upstream::Upstream;
 use super::wire::{self, PullImageRequest, PullImageResponse};
-use super::{Forward, Gate, PodIdentity, PullAnswer, PullCall, PullOutcome, PullPlan, Refusal, frame};
+use super::{Forward, Gate, PodIdentity, PullAnswer, PullCall, PullOutcome, PullPlan, Refusal};
 use crate::oci::{Digest, Reference, RequestedImage};
 
 pub(super) async fn relay<G: Gate>(
@@ -24,10 +23,7 @@ pub(super) async fn relay<G: Gate>(
     upstream: &Upstream,
     request: Request<Incoming>,
 ) -> Result<Response<RelayBody>, Refusal> {
-    let (head, body) = request.into_parts();
-    let message: Bytes =
-        frame::read_message(body, frame::REQUEST_LIMIT).await.map_err(|error| error.refusal("PullImage"))?;
-    let request = wire::pull_image_request(&message).map_err(invalid)?;
+    let (metadata, message, request) = unary::open(request, "PullImage", wire::pull_image_request).await?;
     let call = call(request)?;
     let image = call.image.clone();
 
@@ -49,7 +45,7 @@ pub(super) async fn relay<G: Gate>(
             wire::splice_image(&message, name).map_err(internal)?.into()
         }
     };
-    let answer = match unary::exchange(upstream, PULL_IMAGE, &head.headers, &forwarded).await {
+    let answer = match unary::exchange(upstream, PULL_IMAGE, &metadata, &forwarded).await {
         Ok(answer) => answer,
         Err(refusal) => {
             let outcome = PullOutcome::Failed { code: refusal.code, message: refusal.message.clone() };
@@ -116,10 +112,6 @@ fn check_pinned(image: &Reference, name: &str, digest: &Digest) -> Result<(), Re
 
 fn present(image_id: String) -> Result<Response<RelayBody>, Refusal> {
     unary::answer(&PullImageResponse { image_ref: image_id })
-}
-
-fn invalid(error: wire::WireError) -> Refusal {
-    Refusal::new(Code::InvalidArgument, format!("pullgate: PullImage: {error}"))
 }
 
 fn internal(error: wire::WireError) -> Refusal {

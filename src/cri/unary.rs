@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header, response};
+use hyper::body::Incoming;
 use prost::Message;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::{Code, Status};
@@ -12,6 +13,7 @@ use super::Refusal;
 use super::body::{RelayBody, Whole};
 use super::frame::{self, ANSWER_LIMIT, FrameError};
 use super::upstream::Upstream;
+use super::wire::WireError;
 
 pub(super) const PULL_IMAGE: &str = "/runtime.v1.ImageService/PullImage";
 pub(super) const IMAGE_STATUS: &str = "/runtime.v1.ImageService/ImageStatus";
@@ -46,6 +48,20 @@ impl Answer {
         let whole = Whole { data: Some(self.data), trailers: self.trailers, in_flight };
         Response::from_parts(self.head, RelayBody::Whole(whole))
     }
+}
+
+/// Reads an inspected request: its metadata, its message as it came, and what `read` sees in it.
+pub(super) async fn open<T>(
+    request: Request<Incoming>,
+    method: &'static str,
+    read: impl FnOnce(&[u8]) -> Result<T, WireError>,
+) -> Result<(HeaderMap, Bytes, T), Refusal> {
+    let (head, body) = request.into_parts();
+    let message =
+        frame::read_message(body, frame::REQUEST_LIMIT).await.map_err(|error| error.refusal(method))?;
+    let seen = read(&message)
+        .map_err(|error| Refusal::new(Code::InvalidArgument, format!("pullgate: {method}: {error}")))?;
+    Ok((head.headers, message, seen))
 }
 
 /// Sends `message` with the caller's metadata and reads the whole answer.
