@@ -22,6 +22,7 @@ mod image_status;
 mod proxy;
 mod pull_image;
 mod route;
+mod runtime;
 pub mod socket;
 mod tags;
 mod unary;
@@ -36,6 +37,7 @@ use tonic::Code;
 use crate::oci::{Digest, Reference};
 
 pub use self::proxy::{Counts, Proxy, ProxyOptions};
+pub use self::runtime::{is_crio, runtime_name};
 pub use self::wire::AuthConfig;
 
 /// Who decides. The relay asks; the decision and its records are made elsewhere.

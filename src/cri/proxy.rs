@@ -4,7 +4,7 @@
 //! allowed are served. An error of `accept` is counted and waited out; it never ends the listener.
 //!
 //! Stopping: no connection is accepted, new calls are refused, verifications are cancelled; forwarded
-//! pulls have 30 s to end, everything else a moment, then all is dropped.
+//! pulls have [`ProxyOptions::drain`] to end, everything else a moment, then all is dropped.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -43,16 +43,19 @@ pub struct ProxyOptions {
     pub allowed_users: BTreeSet<u32>,
     /// How long CRI may take to show a tag record (rule T3).
     pub tag_visible_within: Duration,
+    /// How long forwarded pulls may go on after the shutdown (rule E6).
+    pub drain: Duration,
 }
 
 impl ProxyOptions {
-    /// As on a node: calls go to `upstream`, only root may connect, 5 s for a tag.
+    /// As on a node: calls go to `upstream`, only root may connect, 5 s for a tag, 30 s to drain.
     #[must_use]
     pub fn new(upstream: impl Into<PathBuf>) -> Self {
         Self {
             upstream: upstream.into(),
             allowed_users: BTreeSet::from([0]),
             tag_visible_within: TAG_VISIBLE_WITHIN,
+            drain: DRAIN,
         }
     }
 }
@@ -152,8 +155,8 @@ impl<G: Gate> Proxy<G> {
         }
         drop(listener);
         self.shared.pulls.close();
-        if tokio::time::timeout(PULLS_END_WITHIN, self.shared.pulls.wait()).await.is_err() {
-            tracing::warn!("forwarded pulls did not end in time");
+        if tokio::time::timeout(self.shared.options.drain, self.shared.pulls.wait()).await.is_err() {
+            tracing::warn!("drain took too long: pulls under way are given up");
         }
         let ended = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(CALLS_END_WITHIN, ended).await.is_err() {
@@ -286,6 +289,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Rule T3. CRI shows a record after 0.8 ms (median) to 8 ms on an idle node.
 const TAG_VISIBLE_WITHIN: Duration = Duration::from_secs(5);
 /// Rule E6.
-const PULLS_END_WITHIN: Duration = Duration::from_secs(30);
+const DRAIN: Duration = Duration::from_secs(30);
 /// For calls that are no pull; an endless stream of events is cut after it.
 const CALLS_END_WITHIN: Duration = Duration::from_secs(2);

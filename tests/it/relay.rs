@@ -7,17 +7,19 @@ mod harness;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use pullgate::containerd::{Client, ContainerdError, Existing, TagRecord, Version};
-use pullgate::cri::{Forward, ImageFacts, PullOutcome, Refusal, Visibility};
+use pullgate::cri::{Forward, ImageFacts, ProxyOptions, PullOutcome, Refusal, Visibility};
+use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, mpsc};
 use tonic::Code;
 
-use self::fake::{Event, Pull, framed, pull_answer};
+use self::fake::{Event, Fake, Pull, framed, pull_answer};
 use self::harness::{Caller, Relay, current_user, pull_request, status_request};
 
 const PULL: &str = "/runtime.v1.ImageService/PullImage";
@@ -25,6 +27,59 @@ const STATUS: &str = "/runtime.v1.ImageService/ImageStatus";
 const FS_INFO: &str = "/runtime.v1.ImageService/ImageFsInfo";
 const ONE: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
 const TWO: &str = "sha256:2222222222222222222222222222222222222222222222222222222222222222";
+
+#[tokio::test]
+async fn crio_is_refused_at_start_and_everything_else_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = folder.path().join("runtime.sock");
+    let fake = Fake::start(&runtime);
+    let unix = |name: &str| format!("unix://{}", folder.path().join(name).display());
+    let config = serde_json::json!({
+        "listen": unix("gate.sock"),
+        "runtime": {"endpoint": unix("runtime.sock"), "containerd": unix("runtime.sock")},
+        "policy": {"paths": [folder.path()], "approved": folder.path().join("approved.txt")},
+        "cache": {"path": folder.path().join("state/cache")},
+        "control": {"listen": unix("control.sock")},
+        "metrics": {"listen": ""},
+        "log": {"format": "json"},
+    });
+    let path = folder.path().join("pullgate.conf");
+    std::fs::write(&path, config.to_string()).unwrap();
+    let serve = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pullgate"));
+        command.arg("serve").arg("--config").arg(&path).env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS");
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+        command.spawn().unwrap()
+    };
+
+    *fake.state.name.lock().unwrap() = "cri-o";
+    let refused = serve();
+    let refused = tokio::task::spawn_blocking(move || refused.wait_with_output().unwrap()).await.unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let said = String::from_utf8(refused.stderr).unwrap();
+    let start = format!("pullgate: runtime.endpoint: {} is CRI-O, ", runtime.display());
+    assert!(said.lines().any(|line| line.starts_with(&start)), "{said}");
+    assert!(!folder.path().join("state").exists(), "nothing was touched");
+
+    *fake.state.name.lock().unwrap() = "containerd";
+    let mut served = serve();
+    let relayed = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if UnixStream::connect(folder.path().join("gate.sock")).await.is_ok() {
+                let caller = Caller::connect(&folder.path().join("gate.sock")).await;
+                break caller.call("/runtime.v1.RuntimeService/Version", "").await.status();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let relayed = relayed.await;
+    served.kill().unwrap();
+    served.wait().unwrap();
+    assert_eq!(relayed.unwrap().0, Code::Ok);
+}
+
+/// Longer than a busy machine makes any test wait.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn refused(code: Code, message: &str) -> (Code, String) {
     (code, message.to_owned())
@@ -317,6 +372,44 @@ async fn e6_drain_ends_forwarded_pulls_and_cancels_the_rest() {
     pulling.add_permits(1);
     assert_eq!(forwarded.await.unwrap().0, Code::Ok);
     relay.served.await.unwrap();
+}
+
+#[tokio::test]
+async fn e6_a_pull_that_outlasts_the_drain_is_cut_off() {
+    let mut relay = Relay::draining(Duration::from_millis(200));
+    let never = Arc::new(Semaphore::new(0));
+    *relay.fake.state.pull.lock().unwrap() = Pull::Wait(Arc::clone(&never));
+    let caller = relay.caller().await;
+    let body = harness::whole(framed(&pull_request("a:1")));
+    let pull = tokio::spawn(async move { caller.begin(PULL, &[], body).await });
+    assert_eq!(relay.fake.event().await, Event::Began("pull"));
+    relay.shutdown.cancel();
+    // Well before the 30 s that it is unless set.
+    let ended = tokio::time::timeout(Duration::from_secs(20), &mut relay.served).await;
+    ended.expect("the drain ends").unwrap();
+    pull.await.unwrap().expect_err("no answer comes");
+    assert_eq!(relay.fake.event().await, Event::Dropped("pull"), "containerd is told");
+}
+
+#[tokio::test]
+async fn e6_the_drain_is_as_long_as_it_is_set() {
+    let mut relay = Relay::draining(Duration::from_secs(3600));
+    let pulling = Arc::new(Semaphore::new(0));
+    *relay.fake.state.pull.lock().unwrap() = Pull::Wait(Arc::clone(&pulling));
+    let caller = relay.caller().await;
+    let pull = tokio::spawn(async move { caller.call(PULL, pull_request("a:1")).await.status() });
+    assert_eq!(relay.fake.event().await, Event::Began("pull"));
+    relay.shutdown.cancel();
+    let ended = tokio::time::timeout(Duration::from_millis(500), &mut relay.served).await;
+    assert!(ended.is_err(), "the pull was not waited for");
+    pulling.add_permits(1);
+    assert_eq!(pull.await.unwrap().0, Code::Ok);
+    tokio::time::timeout(PATIENCE, relay.served).await.expect("the drain ends").unwrap();
+}
+
+#[test]
+fn e6_the_drain_is_30_s_unless_set() {
+    assert_eq!(ProxyOptions::new("/run/c.sock").drain, Duration::from_secs(30));
 }
 
 #[tokio::test]

@@ -55,6 +55,8 @@ pub(crate) struct State {
     /// Whether CRI takes up records that were written through the Images API.
     pub(crate) takes_up_records: AtomicBool,
     pub(crate) pull: Mutex<Pull>,
+    /// What it calls itself.
+    pub(crate) name: Mutex<&'static str>,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -91,6 +93,7 @@ impl Fake {
             seen: Mutex::default(),
             takes_up_records: AtomicBool::new(true),
             pull: Mutex::new(Pull::Succeed),
+            name: Mutex::new("containerd"),
             events: sender,
         };
         let mut fake = Self { state: Arc::new(state), events, socket: socket.to_owned(), server: None };
@@ -207,6 +210,11 @@ impl State {
             message: message.clone(),
         });
         match path.as_str() {
+            "/runtime.v1.RuntimeService/Version" => encoded(&v1::VersionResponse {
+                version: "0.1.0".into(),
+                runtime_name: (*self.name.lock().unwrap()).to_owned(),
+                ..v1::VersionResponse::default()
+            }),
             "/runtime.v1.ImageService/PullImage" => self.pull_image(&message).await,
             "/runtime.v1.ImageService/ImageStatus" => self.image_status(&message),
             "/runtime.v1.ImageService/ListImages" => reply(&vec![b'x'; 32 * 1024 * 1024]),

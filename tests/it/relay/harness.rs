@@ -96,6 +96,18 @@ impl Relay {
     }
 
     pub(crate) fn with(hold: Option<Arc<Semaphore>>, user: u32) -> Self {
+        Self::with_options(hold, user, |options| options)
+    }
+
+    pub(crate) fn draining(drain: Duration) -> Self {
+        Self::with_options(None, current_user(), |options| ProxyOptions { drain, ..options })
+    }
+
+    fn with_options(
+        hold: Option<Arc<Semaphore>>,
+        user: u32,
+        change: impl FnOnce(ProxyOptions) -> ProxyOptions,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let upstream = folder.path().join("c.sock");
         let socket = folder.path().join("run/p.sock");
@@ -117,6 +129,7 @@ impl Relay {
             tag_visible_within: Duration::from_secs(2),
             ..ProxyOptions::new(&upstream)
         };
+        let options = change(options);
         let client = containerd::Client::new(upstream);
         let proxy = Arc::new(Proxy::new(options, Arc::clone(&gate), client, shutdown.clone()));
         let listener = cri::socket::bind(&socket).unwrap();
