@@ -5,6 +5,7 @@
 //! `pullgate reload` load everything anew; if anything in it fails, the old snapshot stays and status
 //! says so. SIGTERM drains (rule E6). Only a bad `config.yaml` at start ends the daemon at once.
 
+mod background;
 pub mod control;
 mod gate;
 pub mod loading;
@@ -12,7 +13,6 @@ pub mod logging;
 pub mod metrics;
 mod sources;
 
-use std::collections::BTreeSet;
 use std::io::Read;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::OpenOptionsExt;
@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::audit::Audit;
-use crate::admission::{Background, Gate, ServePresent, Settings, Snapshot};
+use crate::admission::{Gate, ServePresent, Settings, Snapshot};
 use crate::cache::{Clock, Options, Purge, Store};
 use crate::config::{self, Config};
 use crate::cri::{Proxy, ProxyOptions, socket};
@@ -83,6 +83,11 @@ pub enum DaemonError {
     /// No snapshot at all could be made.
     #[error("{0}")]
     Snapshot(loading::LoadError),
+    /// The runtime is CRI-O.
+    #[error(
+        "runtime.endpoint: {0} is CRI-O, which pullgate does not support: verify with CRI-O's own policy.json, or use containerd"
+    )]
+    CriO(PathBuf),
     /// Signals cannot be listened for.
     #[error("signals: {0}")]
     Signals(#[source] std::io::Error),
@@ -121,6 +126,7 @@ pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> 
         source,
     })?;
     let listener = listen(&config)?;
+    refuse_crio(config.runtime.endpoint.path()).await?;
     let state = config.cache.path.parent().unwrap_or_else(|| Path::new("/")).to_owned();
     let state_error = |source| DaemonError::State { path: state.clone(), source };
     std::fs::create_dir_all(&state).map_err(state_error)?;
@@ -129,7 +135,7 @@ pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> 
     let mut metrics_registry = MetricsRegistry::with_prefix("pullgate");
     let audit = Arc::new(Audit::new(&mut metrics_registry));
     let registry = Arc::new(registry::Client::new(&registry_options(&config)?)?);
-    let (fresh, degraded) = first_snapshot(&config, &state)?;
+    let (fresh, degraded) = loading::at_start(&config, &state).map_err(DaemonError::Snapshot)?;
     announce(&fresh, &audit);
     let settings = Settings {
         verification: config.limits.verification,
@@ -149,6 +155,7 @@ pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> 
     let shutdown = CancellationToken::new();
     let node = Arc::new(NodeGate::new(Arc::clone(&gate), containerd.clone()));
     let mut proxy_options = ProxyOptions::new(config.runtime.endpoint.path());
+    proxy_options.drain = config.drain;
     proxy_options.allowed_users.insert(nix::unistd::geteuid().as_raw());
     let proxy = Proxy::new(proxy_options, node, containerd.clone(), shutdown.clone());
     let daemon = Arc::new(Daemon {
@@ -171,7 +178,7 @@ pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> 
             Err(error) => tracing::warn!(%error, %address, "metrics page cannot be served"),
         }
     }
-    tasks.spawn(Arc::clone(&daemon).background());
+    tasks.spawn(Arc::clone(&daemon).look_daily());
     tasks.spawn(Arc::clone(&daemon).watch_containerd());
     tasks.spawn(watchdog());
     let mut hang_up = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
@@ -193,9 +200,8 @@ pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> 
         }
         if shutdown.is_cancelled() {
             notify(&[sd_notify::NotifyState::Stopping]);
-            if tokio::time::timeout(config.drain, &mut serving).await.is_err() {
-                tracing::warn!("drain took too long: pulls under way are given up");
-            }
+            // Ends by itself: the relay bounds its drain.
+            serving.await;
             break;
         }
     }
@@ -218,54 +224,18 @@ fn listen(config: &Config) -> Result<UnixListener, DaemonError> {
     }
 }
 
-/// The policies on disk, else the last good ones, else none, with what is wrong.
-fn first_snapshot(config: &Config, state: &Path) -> Result<(Fresh, Option<String>), DaemonError> {
-    let error = match loading::load(config) {
-        Ok((fresh, sources)) => {
-            keep(state, &sources);
-            return Ok((fresh, None));
+/// A runtime that does not answer yet may still be containerd.
+async fn refuse_crio(endpoint: &Path) -> Result<(), DaemonError> {
+    match cri::runtime_name(endpoint).await {
+        Ok(name) if cri::is_crio(&name) => Err(DaemonError::CriO(endpoint.to_owned())),
+        Ok(name) => {
+            tracing::debug!(name, "container runtime");
+            Ok(())
         }
-        Err(error) => error,
-    };
-    tracing::error!(%error, "policies do not load");
-    match sources::kept(state) {
-        Ok(Some(kept)) => match loading::build(config, &kept) {
-            Ok(fresh) => return Ok((fresh, Some(format!("{error}; the last good policies are in force")))),
-            Err(again) => tracing::error!(error = %again, "the last good policies do not load either"),
-        },
-        Ok(None) => {}
-        Err(error) => tracing::error!(%error, "the last good policies cannot be read"),
-    }
-    let snapshot = loading::empty(config).map_err(DaemonError::Snapshot)?;
-    Ok((
-        Fresh { snapshot, notices: Vec::new() },
-        Some(format!("{error}; no policy is in force, pulls are refused")),
-    ))
-}
-
-/// A new snapshot, and what is wrong with it. Break-glass must not need good policies: with
-/// `mode: audit` the last good ones are taken where the new ones do not load (rule E8).
-fn load_again(path: &Path, state: &Path) -> Result<(Fresh, Option<String>), String> {
-    let config = Config::load(path).map_err(|error| error.to_string())?;
-    let error = match loading::load(&config) {
-        Ok((fresh, sources)) => {
-            keep(state, &sources);
-            return Ok((fresh, None));
+        Err(error) => {
+            tracing::info!(%error, endpoint = %endpoint.display(), "the container runtime does not answer yet");
+            Ok(())
         }
-        Err(error) => error.to_string(),
-    };
-    if config.policy.mode == config::Mode::Audit
-        && let Ok(Some(kept)) = sources::kept(state)
-        && let Ok(fresh) = loading::build(&config, &kept)
-    {
-        return Ok((fresh, Some(format!("{error}; audit mode with the last good policies is in force"))));
-    }
-    Err(error)
-}
-
-fn keep(state: &Path, sources: &[crate::policy::PolicySource]) {
-    if let Err(error) = sources::keep(state, sources) {
-        tracing::warn!(%error, path = %state.display(), "the policies cannot be kept for a later start");
     }
 }
 
@@ -384,7 +354,7 @@ impl Daemon {
         let _one = self.reloading.lock().await;
         notify_reloading();
         let (path, state) = (self.config_path.clone(), self.state.clone());
-        let loaded = tokio::task::spawn_blocking(move || load_again(&path, &state))
+        let loaded = tokio::task::spawn_blocking(move || loading::again(&path, &state))
             .await
             .unwrap_or_else(|_| Err("loading panicked".to_owned()));
         notify(&[sd_notify::NotifyState::Ready]);
@@ -409,49 +379,6 @@ impl Daemon {
                 Err(format!("{error}; the policies loaded before stay in force"))
             }
         }
-    }
-
-    /// Decides every present image at start, after a reload and daily (rule S6).
-    async fn background(self: Arc<Self>) {
-        loop {
-            let again = match self.look_at_present().await {
-                Some(0) => DAILY,
-                Some(_) | None => SOON,
-            };
-            tokio::select! {
-                () = self.look_again.notified() => {}
-                () = tokio::time::sleep(again) => {}
-            }
-        }
-    }
-
-    /// How many images stayed undecided; `None` if containerd could not be asked.
-    async fn look_at_present(&self) -> Option<usize> {
-        if !self.gate.store().opened(DAILY).await {
-            return None;
-        }
-        let records = match self.containerd.image_records().await {
-            Ok(records) => records,
-            Err(error) => {
-                tracing::debug!(%error, "images on the node cannot be listed yet");
-                return None;
-            }
-        };
-        let named: Vec<_> = records
-            .into_iter()
-            .filter(|record| !record.name.starts_with("sha256:") && Reference::parse(&record.name).is_ok())
-            .collect();
-        let digests: BTreeSet<Digest> = named.iter().map(|record| record.target.digest).collect();
-        self.gate.store().mark_present(digests);
-        self.gate.retain_present(&named.iter().map(|record| record.name.clone()).collect::<Vec<_>>());
-        let mut undecided = 0;
-        for record in &named {
-            let verdict = self.gate.decide_present(&record.name, record.target.digest, None).await;
-            undecided += usize::from(verdict == Background::Undecided);
-            self.live().undecided = undecided;
-            self.audit.undecided_images.set(i64::try_from(undecided).unwrap_or(i64::MAX));
-        }
-        Some(undecided)
     }
 
     /// Keeps the metric of containerd's state.
@@ -592,7 +519,3 @@ fn notify_reloading() {
 
 /// Bytes of the key of credential hashes.
 const SALT: usize = 32;
-/// Rule S6.
-const DAILY: Duration = Duration::from_secs(24 * 3600);
-/// After a look that left something undecided.
-const SOON: Duration = Duration::from_secs(60);

@@ -1,0 +1,134 @@
+//! The look at every image on the node: at start, after a reload or purge, and daily (rule S6).
+//!
+//! Images are taken one after the other, so that a node with hundreds of them asks a registry for one
+//! at a time. A look that left something undecided, or that containerd did not answer, is repeated
+//! soon. What an image is, and what follows from it, is decided in `admission`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::Daemon;
+use crate::admission::Background;
+use crate::oci::{Digest, Reference};
+
+impl Daemon {
+    /// Looks until the future is dropped.
+    pub(super) async fn look_daily(self: Arc<Self>) {
+        keep_looking(|| self.look_at_present(), &self.look_again, tokio::time::sleep).await;
+    }
+
+    /// How many images stayed undecided; `None` if containerd could not be asked.
+    async fn look_at_present(&self) -> Option<usize> {
+        if !self.gate.store().opened(DAILY).await {
+            return None;
+        }
+        let records = match self.containerd.image_records().await {
+            Ok(records) => records,
+            Err(error) => {
+                tracing::debug!(%error, "images on the node cannot be listed yet");
+                return None;
+            }
+        };
+        let named: Vec<_> = records
+            .into_iter()
+            .filter(|record| !record.name.starts_with("sha256:") && Reference::parse(&record.name).is_ok())
+            .collect();
+        let digests: BTreeSet<Digest> = named.iter().map(|record| record.target.digest).collect();
+        self.gate.store().mark_present(digests);
+        self.gate.retain_present(&named.iter().map(|record| record.name.clone()).collect::<Vec<_>>());
+        let mut undecided = 0;
+        for record in &named {
+            let verdict = self.gate.decide_present(&record.name, record.target.digest, None).await;
+            undecided += usize::from(verdict == Background::Undecided);
+            self.live().undecided = undecided;
+            self.audit.undecided_images.set(i64::try_from(undecided).unwrap_or(i64::MAX));
+        }
+        Some(undecided)
+    }
+}
+
+/// Repeats `look`, which gives how many images stayed undecided, or `None` if it could not be done.
+async fn keep_looking<L, P>(look: impl Fn() -> L, again: &Notify, sleep: impl Fn(Duration) -> P)
+where
+    L: Future<Output = Option<usize>>,
+    P: Future<Output = ()>,
+{
+    loop {
+        let pause = match look().await {
+            Some(0) => DAILY,
+            Some(_) | None => SOON,
+        };
+        tokio::select! {
+            () = again.notified() => {}
+            () = sleep(pause) => {}
+        }
+    }
+}
+
+/// Rule S6.
+const DAILY: Duration = Duration::from_secs(24 * 3600);
+/// After a look that left something undecided.
+const SOON: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    /// The pauses after looks that find what `found` says, one after the other.
+    async fn pauses(found: &[Option<usize>]) -> Vec<Duration> {
+        let (next, pauses) = (Cell::new(0), RefCell::new(Vec::new()));
+        let look = || {
+            let now = found.get(next.replace(next.get() + 1)).copied();
+            async move {
+                match now {
+                    Some(found) => found,
+                    None => std::future::pending().await,
+                }
+            }
+        };
+        let (all, again) = (Notify::new(), Notify::new());
+        let sleep = |pause| {
+            pauses.borrow_mut().push(pause);
+            if pauses.borrow().len() == found.len() {
+                all.notify_one();
+            }
+            std::future::ready(())
+        };
+        tokio::select! { () = keep_looking(look, &again, sleep) => {}, () = all.notified() => {} }
+        pauses.into_inner()
+    }
+
+    #[tokio::test]
+    async fn s6_every_present_image_is_looked_at_daily() {
+        let day = Duration::from_secs(86_400);
+        assert_eq!(pauses(&[Some(0), Some(0), Some(0)]).await, [day, day, day]);
+    }
+
+    #[tokio::test]
+    async fn s6_a_look_that_left_something_undecided_is_repeated_soon() {
+        let (soon, day) = (Duration::from_secs(60), Duration::from_secs(86_400));
+        assert_eq!(pauses(&[Some(3), None, Some(0)]).await, [soon, soon, day]);
+    }
+
+    #[tokio::test]
+    async fn s6_a_reload_or_purge_asks_for_a_look_at_once() {
+        let (again, looks, third) = (Notify::new(), Cell::new(0), Notify::new());
+        let look = || {
+            looks.set(looks.get() + 1);
+            if looks.get() == 3 {
+                third.notify_one();
+            } else {
+                again.notify_one();
+            }
+            async { Some(0) }
+        };
+        let never = |_| std::future::pending::<()>();
+        tokio::select! { () = keep_looking(look, &again, never) => {}, () = third.notified() => {} }
+        assert_eq!(looks.get(), 3);
+    }
+}
