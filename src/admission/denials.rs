@@ -6,9 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Outcome;
 use crate::oci::Digest;
@@ -22,15 +20,15 @@ pub(super) type Question = (Digest, Digest);
 pub(super) struct Denials(Mutex<BTreeMap<Question, (Instant, Vec<Outcome>)>>);
 
 impl Denials {
-    /// The outcomes of the same question, if it was denied a moment ago.
-    pub(super) fn of(&self, question: Question) -> Option<Vec<Outcome>> {
+    /// The outcomes of the same question, if it was denied a moment before `now`.
+    pub(super) fn of(&self, question: Question, now: Instant) -> Option<Vec<Outcome>> {
         let denials = self.lock();
         let (at, outcomes) = denials.get(&question)?;
-        (at.elapsed() < MEMORY).then(|| outcomes.clone())
+        (now.duration_since(*at) < MEMORY).then(|| outcomes.clone())
     }
 
     /// Remembers the outcomes if they are a definite denial.
-    pub(super) fn keep(&self, question: Question, outcomes: &[Outcome]) {
+    pub(super) fn keep(&self, question: Question, outcomes: &[Outcome], now: Instant) {
         let denied = |outcome: &Outcome| matches!(outcome.judged.verdict, EntryVerdict::Denied(_));
         let undecided = |outcome: &Outcome| {
             matches!(outcome.judged.verdict, EntryVerdict::Undecided(_) | EntryVerdict::NeedsBundles)
@@ -39,9 +37,9 @@ impl Denials {
             return;
         }
         let mut denials = self.lock();
-        denials.retain(|_, (at, _)| at.elapsed() < MEMORY);
+        denials.retain(|_, (at, _)| now.duration_since(*at) < MEMORY);
         if denials.len() < MOST {
-            denials.insert(question, (Instant::now(), outcomes.to_vec()));
+            denials.insert(question, (now, outcomes.to_vec()));
         }
     }
 
@@ -59,3 +57,59 @@ impl Denials {
 const MEMORY: Duration = Duration::from_secs(5);
 /// Denials remembered at once; the kubelet's own limits keep it far below.
 const MOST: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::{Denial, DenialReason, Fault, FaultReason};
+    use crate::policy::evaluate::{Judged, Source};
+    use crate::policy::{Explanation, Satisfied};
+
+    fn outcome(verdict: EntryVerdict) -> Outcome {
+        let judged =
+            Judged { policy: "p".into(), rule: "r".into(), index: 0, verdict, source: Source::Verified };
+        let explanation = Explanation { rule: "p/r".into(), entry: 0, attestors: Vec::new() };
+        Outcome { judged, explanation }
+    }
+
+    fn denied() -> Outcome {
+        outcome(EntryVerdict::Denied(Denial {
+            reason: DenialReason::SignatureNotFound,
+            policy: "p".into(),
+            rule: "r".into(),
+            cause: "signature not found".into(),
+            detail: String::new(),
+        }))
+    }
+
+    fn question(what: &str, who: &str) -> Question {
+        (Digest::of(what.as_bytes()), Digest::of(who.as_bytes()))
+    }
+
+    #[test]
+    fn c2_a_denial_is_remembered_for_5_s_per_question_and_credential() {
+        let (denials, start) = (Denials::default(), Instant::now());
+        denials.keep(question("image", "ada"), &[denied()], start);
+        let asked = |what, who, after: u64| {
+            denials.of(question(what, who), start + Duration::from_millis(after)).is_some()
+        };
+        assert!(asked("image", "ada", 0) && asked("image", "ada", 4_999));
+        assert!(!asked("image", "ada", 5_000), "past its time");
+        assert!(!asked("image", "bob", 0), "another credential");
+        assert!(!asked("other", "ada", 0), "another question");
+        denials.clear();
+        assert!(!asked("image", "ada", 0), "a new snapshot");
+    }
+
+    #[test]
+    fn c2_faults_and_allows_are_never_remembered() {
+        let now = Instant::now();
+        let fault = outcome(EntryVerdict::Undecided(Fault::new(FaultReason::Timeout, "m")));
+        let allowed = outcome(EntryVerdict::Satisfied(Satisfied::remembered(Digest::of(b"d"))));
+        for outcomes in [vec![fault.clone()], vec![denied(), fault], vec![allowed], Vec::new()] {
+            let denials = Denials::default();
+            denials.keep(question("image", "ada"), &outcomes, now);
+            assert!(denials.of(question("image", "ada"), now).is_none(), "{outcomes:?}");
+        }
+    }
+}

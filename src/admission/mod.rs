@@ -20,6 +20,8 @@ mod present;
 mod records;
 mod resolve;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod verification;
 pub mod words;
 
@@ -306,7 +308,7 @@ impl Gate {
         let by_digest = request.reference.digest().is_some();
         let question = format!("{} {by_digest} {resolution:?} {}", snapshot.fingerprint, keys.join("\n"));
         let flight = Digest::of(question.as_bytes());
-        if let Some(denied) = self.denials.of((flight, credential)) {
+        if let Some(denied) = self.denials.of((flight, credential), Instant::now()) {
             outcomes.extend(denied);
             return outcomes;
         }
@@ -329,7 +331,7 @@ impl Gate {
         phases.end(Phase::Verify);
         let verified =
             verified.unwrap_or_else(|| wanted.iter().map(|(entry, _)| verification::broken(entry)).collect());
-        self.denials.keep((flight, credential), &verified);
+        self.denials.keep((flight, credential), &verified, Instant::now());
         outcomes.extend(verified);
         outcomes
     }

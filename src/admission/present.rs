@@ -123,7 +123,7 @@ impl Gate {
             Known::No => Shown::Refuse(format!(
                 "SignatureValidationFailed: {asked}: no longer admitted; it is verified again when it is pulled"
             )),
-            Known::CannotTell => Shown::Refuse(format!("{asked}: containerd cannot be asked for its record")),
+            Known::CannotTell => Shown::Refuse(format!("{asked}: its record cannot be read now, try again")),
         }
     }
 
@@ -187,7 +187,8 @@ impl Gate {
         let names: Vec<_> = facts.names.iter().filter_map(|name| Reference::parse(name).ok()).collect();
         // An admission that the background made knows the digest, not yet the id.
         let admitted = |name: &Reference| {
-            name.digest().is_some_and(|digest| self.store.admission(name.repository(), &digest).is_some())
+            let admission = name.digest().and_then(|digest| self.store.admission(name.repository(), &digest));
+            admission.is_some_and(|admission| self.stands(snapshot, &admission))
         };
         if names.iter().any(admitted) {
             return Known::Yes;

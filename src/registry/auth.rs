@@ -25,7 +25,7 @@ use super::credentials::{Credentials, basic_value};
 use super::http::{Answer, Call, Host, Step, Transport, authority, is_loopback};
 use super::{RegistryError, RequestClass};
 use crate::oci::{Digest, Repository};
-use crate::outcome::{Fault, FaultReason};
+use crate::outcome::{Contact, Fault, FaultReason};
 
 /// What a registry asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +93,13 @@ impl Tokens {
         asker: Asker<'_>,
     ) -> Result<Answer, Fault> {
         let known = asker.host.challenge.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let proof = self.proof(transport, step, call, asker, known.as_ref()).await?;
+        let proof = match self.proof(transport, step, call, asker, known.as_ref()).await {
+            Ok(proof) => proof,
+            // That a token service is away says nothing of the registry, which is asked itself then:
+            // whether it answers decides what the fault is (rule D4).
+            Err(fault) if fault.contact == Contact::None => Proof::Nothing,
+            Err(fault) => return Err(fault),
+        };
         let answer = transport.send(step, &with(call, &proof)).await?;
         if answer.status != StatusCode::UNAUTHORIZED || matches!(proof, Proof::Final(_)) {
             return Ok(answer);

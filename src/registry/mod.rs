@@ -498,4 +498,4 @@ const EVIDENCE_LIMIT: usize = 1024 * 1024;
 const PARALLEL: usize = 4;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,7 +2,7 @@
 
 mod authorization;
 mod evidence;
-mod server;
+pub(crate) mod server;
 mod tls;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

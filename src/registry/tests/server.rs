@@ -18,8 +18,8 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Answers on its own port until dropped.
-pub(super) struct Server {
-    pub(super) address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     log: Arc<Mutex<Vec<Seen>>>,
     task: JoinHandle<()>,
 }
@@ -29,21 +29,21 @@ const CUT: usize = 4;
 
 /// One request as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Method and target, as in `GET /v2/`.
-    pub(super) line: String,
-    pub(super) authorization: Option<String>,
-    pub(super) body: String,
+    pub(crate) line: String,
+    pub(crate) authorization: Option<String>,
+    pub(crate) body: String,
 }
 
 /// One answer.
-pub(super) struct Reply {
+pub(crate) struct Reply {
     status: StatusCode,
     headers: Vec<(&'static str, String)>,
     body: Body,
 }
 
-pub(super) enum Body {
+pub(crate) enum Body {
     Whole(Vec<u8>),
     /// Breaks off [`CUT`] bytes before its announced end.
     Cut(Vec<u8>),
@@ -56,7 +56,7 @@ pub(super) enum Body {
 }
 
 impl Server {
-    pub(super) async fn start(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let log: Arc<Mutex<Vec<Seen>>> = Arc::default();
@@ -89,19 +89,19 @@ impl Server {
     }
 
     /// A repository of this registry.
-    pub(super) fn repository(&self, path: &str) -> crate::oci::Repository {
+    pub(crate) fn repository(&self, path: &str) -> crate::oci::Repository {
         crate::oci::Repository::parse(&format!("{}/{path}", self.address)).unwrap()
     }
 
-    pub(super) fn reference(&self, rest: &str) -> crate::oci::Reference {
+    pub(crate) fn reference(&self, rest: &str) -> crate::oci::Reference {
         crate::oci::Reference::parse(&format!("{}/{rest}", self.address)).unwrap()
     }
 
-    pub(super) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.log.lock().unwrap().clone()
     }
 
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.seen().into_iter().map(|seen| seen.line).collect()
     }
 }
@@ -124,37 +124,37 @@ impl Seen {
 }
 
 impl Reply {
-    pub(super) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         let status = StatusCode::from_u16(status).unwrap();
         Self { status, headers: Vec::new(), body: Body::Whole(body.into()) }
     }
 
     /// An error in the specified form.
-    pub(super) fn error(status: u16, code: &str, message: &str) -> Self {
+    pub(crate) fn error(status: u16, code: &str, message: &str) -> Self {
         Self::new(status, serde_json::json!({"errors": [{"code": code, "message": message}]}).to_string())
     }
 
-    pub(super) fn manifest(media_type: &str, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn manifest(media_type: &str, body: impl Into<Vec<u8>>) -> Self {
         Self::new(200, body).header("content-type", media_type)
     }
 
-    pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    pub(super) fn body(mut self, body: Body) -> Self {
+    pub(crate) fn body(mut self, body: Body) -> Self {
         self.body = body;
         self
     }
 
-    pub(super) fn status(mut self, status: u16) -> Self {
+    pub(crate) fn status(mut self, status: u16) -> Self {
         self.status = StatusCode::from_u16(status).unwrap();
         self
     }
 
     /// Without the last bytes of the body.
-    pub(super) fn cut(mut self, bytes: usize) -> Self {
+    pub(crate) fn cut(mut self, bytes: usize) -> Self {
         if let Body::Whole(body) = &mut self.body {
             body.truncate(body.len() - bytes);
         }
