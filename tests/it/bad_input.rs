@@ -16,11 +16,11 @@ use crate::kit::{
 };
 
 kit::on_each_containerd!(
-    empty_policy_folder_refuses_every_pull,
-    empty_policy_folder_lets_pass_in_audit_mode,
-    policies_without_image_rules_refuse_every_pull,
+    d5_empty_policy_folder_refuses_every_pull,
+    d5_empty_policy_folder_lets_pass_in_audit_mode,
+    d5_policies_without_image_rules_refuse_every_pull,
     missing_policy_path_refuses_every_pull,
-    broken_policy_at_the_first_start_refuses_every_pull,
+    d6_broken_policy_at_the_first_start_refuses_every_pull,
     approved_list_that_others_can_write_approves_nothing,
     bad_approved_list_at_reload_leaves_the_old_one,
     reload_names_the_file_and_the_line,
@@ -409,7 +409,7 @@ fn every_command_has_help() {
     }
 }
 
-fn empty_policy_folder_refuses_every_pull(node: &Node) {
+fn d5_empty_policy_folder_refuses_every_pull(node: &Node) {
     let image = node.space().image("app").push("1");
     let gate = Gate::start(&node.containerd, &[]);
     assert_no_policy(node, &gate, &image);
@@ -421,14 +421,14 @@ fn empty_policy_folder_refuses_every_pull(node: &Node) {
     );
 }
 
-fn empty_policy_folder_lets_pass_in_audit_mode(node: &Node) {
+fn d5_empty_policy_folder_lets_pass_in_audit_mode(node: &Node) {
     let image = node.space().image("app").push("1");
     let gate = Gate::before(&node.containerd).set("/policy/mode", "audit").start();
     assert_eq!(gate.cri().pull(image.by_tag()).expect(), image.id);
 }
 
 /// Rule D5: that is not "no rule covers it".
-fn policies_without_image_rules_refuse_every_pull(node: &Node) {
+fn d5_policies_without_image_rules_refuse_every_pull(node: &Node) {
     let image = node.space().image("app").push("1");
     let validating = "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata: {name: labels}\nspec:\n  rules:\n    \
         - name: labelled\n      match: {any: [{resources: {kinds: [Pod]}}]}\n      validate: {message: no}\n";
@@ -456,7 +456,7 @@ fn missing_policy_path_refuses_every_pull(node: &Node) {
     assert_no_policy(node, &gate, &image);
 }
 
-fn broken_policy_at_the_first_start_refuses_every_pull(node: &Node) {
+fn d6_broken_policy_at_the_first_start_refuses_every_pull(node: &Node) {
     let image = node.space().image("app").push("1");
     let folder = kit::folder();
     let file = write(&folder, "p.yaml", &policy("imageRefs: []", GOOD_KEY));

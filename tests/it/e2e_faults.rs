@@ -18,17 +18,17 @@ use crate::kit::{
 };
 
 kit::on_each_containerd!(
-    signature_tag_that_fails_is_no_answer,
-    signature_payload_that_fails_is_no_answer,
-    signature_tag_that_is_not_served_is_absent,
-    bundles_that_fail_are_no_answer,
+    d4_signature_tag_that_fails_is_no_answer,
+    d4_signature_payload_that_fails_is_no_answer,
+    d4_signature_tag_that_is_not_served_is_absent,
+    d4_bundles_that_fail_are_no_answer,
     image_manifest_that_fails_is_no_answer,
     payload_over_the_limit_is_not_read,
     ten_thousand_signatures_are_not_read,
-    dripping_registry_is_given_up,
+    e5_dripping_registry_is_given_up,
 );
 
-fn signature_tag_that_fails_is_no_answer(node: &Node) {
+fn d4_signature_tag_that_fails_is_no_answer(node: &Node) {
     let ill = Ill::with(node, |node, image| node.key.sign(image));
     ill.undecided(
         is_signature_tag,
@@ -44,7 +44,7 @@ fn signature_tag_that_fails_is_no_answer(node: &Node) {
     );
 }
 
-fn signature_payload_that_fails_is_no_answer(node: &Node) {
+fn d4_signature_payload_that_fails_is_no_answer(node: &Node) {
     let ill = Ill::with(node, |node, image| node.key.sign(image));
     ill.undecided(
         is_blob,
@@ -62,14 +62,14 @@ fn signature_payload_that_fails_is_no_answer(node: &Node) {
 }
 
 /// Rule D4: registries say 401 or 403 for what is not there.
-fn signature_tag_that_is_not_served_is_absent(node: &Node) {
+fn d4_signature_tag_that_is_not_served_is_absent(node: &Node) {
     let ill = Ill::with(node, |node, image| node.key.sign(image));
     for action in [(|| status(401)) as Answer, || status(403), || status(404)] {
         ill.denied(is_signature_tag, action, "signature not found");
     }
 }
 
-fn bundles_that_fail_are_no_answer(node: &Node) {
+fn d4_bundles_that_fail_are_no_answer(node: &Node) {
     let ill = Ill::with(node, |node, image| node.key.sign_bundle(image));
     ill.undecided(
         |request| request.path.contains("/referrers/"),
@@ -149,7 +149,7 @@ fn ten_thousand_signatures_are_not_read(node: &Node) {
 }
 
 /// Each byte comes in time, the whole does not.
-fn dripping_registry_is_given_up(node: &Node) {
+fn e5_dripping_registry_is_given_up(node: &Node) {
     let ill = Ill::with(node, |node, image| node.key.sign(image));
     let gate = Gate::before(&node.containerd)
         .policies(&[ill.space.policy("keyed").key(node.key)])

@@ -22,15 +22,15 @@ use crate::kit::{
 
 kit::on_each_containerd!(
     image_runs_as_its_user,
-    image_never_runs_as_root_after_a_change_in_between,
-    image_that_a_new_policy_denies_is_not_absent_at_once,
-    verdicts_survive_a_restart,
-    broken_policies_leave_the_last_good_ones,
-    containerd_may_restart,
-    fifty_pulls_at_once_verify_once,
-    other_services_are_refused,
-    registry_outage_keeps_verified_images_working,
-    kill_9_under_load_never_opens_nor_forgets,
+    s2_image_never_runs_as_root_after_a_change_in_between,
+    s2_s5_image_that_a_new_policy_denies_is_not_absent_at_once,
+    c6_verdicts_survive_a_restart,
+    d6_broken_policies_leave_the_last_good_ones,
+    e6_containerd_may_restart,
+    f1_fifty_pulls_at_once_verify_once,
+    m7_other_services_are_refused,
+    o4_registry_outage_keeps_verified_images_working,
+    c4_kill_9_under_load_never_opens_nor_forgets,
 );
 
 fn image_runs_as_its_user(node: &Node) {
@@ -47,7 +47,7 @@ fn image_runs_as_its_user(node: &Node) {
 type Change = fn(&Gate);
 
 /// Rule S2. The kubelet asks ImageStatus for the user just before it makes the container.
-fn image_never_runs_as_root_after_a_change_in_between(node: &Node) {
+fn s2_image_never_runs_as_root_after_a_change_in_between(node: &Node) {
     let space = node.space();
     let gate = Gate::start(&node.containerd, &[space.policy("keyed").key(node.key)]);
     let changes: [(_, Change); 5] = [
@@ -69,7 +69,7 @@ fn image_never_runs_as_root_after_a_change_in_between(node: &Node) {
 }
 
 /// Rules S2 and S5.
-fn image_that_a_new_policy_denies_is_not_absent_at_once(node: &Node) {
+fn s2_s5_image_that_a_new_policy_denies_is_not_absent_at_once(node: &Node) {
     let space = node.space();
     let image = space.image("app").user("1000").push("1");
     node.key.sign(&image);
@@ -90,7 +90,7 @@ fn image_that_a_new_policy_denies_is_not_absent_at_once(node: &Node) {
     assert!(refusal.message().starts_with("SignatureValidationFailed: "), "{refusal}");
 }
 
-fn verdicts_survive_a_restart(node: &Node) {
+fn c6_verdicts_survive_a_restart(node: &Node) {
     let space = node.space();
     let image = space.image("app").push("1");
     node.key.sign(&image);
@@ -107,7 +107,7 @@ fn verdicts_survive_a_restart(node: &Node) {
 }
 
 /// Rule D6.
-fn broken_policies_leave_the_last_good_ones(node: &Node) {
+fn d6_broken_policies_leave_the_last_good_ones(node: &Node) {
     let space = node.space();
     let [signed, unsigned] = ["signed", "unsigned"].map(|name| space.image(name).push("1"));
     node.key.sign(&signed);
@@ -135,7 +135,7 @@ fn broken_policies_leave_the_last_good_ones(node: &Node) {
 }
 
 /// Rule E6.
-fn containerd_may_restart(node: &Node) {
+fn e6_containerd_may_restart(node: &Node) {
     let node = Node::start(node.containerd.version());
     let space = node.space();
     let image = space.image("app").push("1");
@@ -155,7 +155,7 @@ fn containerd_may_restart(node: &Node) {
 }
 
 /// Rule F1.
-fn fifty_pulls_at_once_verify_once(node: &Node) {
+fn f1_fifty_pulls_at_once_verify_once(node: &Node) {
     let space = node.space();
     let image = space.image("app").push("1");
     node.key.sign(&image);
@@ -169,7 +169,7 @@ fn fifty_pulls_at_once_verify_once(node: &Node) {
 }
 
 /// Rule M7: containerd serves more than the CRI on the same socket.
-fn other_services_are_refused(node: &Node) {
+fn m7_other_services_are_refused(node: &Node) {
     let space = node.space();
     let image = space.image("app").push("1");
     let gate = Gate::start(&node.containerd, &[space.policy("keyed").key(node.key)]);
@@ -191,7 +191,7 @@ fn other_services_are_refused(node: &Node) {
 }
 
 /// Rule O4, with its default `anonymous`.
-fn registry_outage_keeps_verified_images_working(node: &Node) {
+fn o4_registry_outage_keeps_verified_images_working(node: &Node) {
     let registry = Registry::olareg();
     node.containerd.knows(&registry);
     let space = Space::on(&registry);
@@ -220,7 +220,7 @@ fn registry_outage_keeps_verified_images_working(node: &Node) {
 }
 
 /// `PULLGATE_KILLS` says how often; more is better, 10 is quick.
-fn kill_9_under_load_never_opens_nor_forgets(node: &Node) {
+fn c4_kill_9_under_load_never_opens_nor_forgets(node: &Node) {
     let kills = std::env::var("PULLGATE_KILLS").map_or(10, |kills| kills.parse().expect("a number"));
     let space = node.space();
     let signed = ["a", "b", "c"].map(|name| space.image(name).push("1"));

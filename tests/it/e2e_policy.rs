@@ -7,18 +7,18 @@ use tonic::Code;
 use crate::kit::{self, Node, gate::Gate, image::Image};
 
 kit::on_each_containerd!(
-    audit_mode_lets_pass_and_says_would_deny,
-    audit_policy_refuses_nothing,
-    namespaces_have_policies_of_their_own,
-    exempt_namespace_is_admitted,
-    approved_image_is_admitted,
-    without_a_policy_pulls_are_refused_and_the_rest_flows,
+    d1_s6_audit_mode_lets_pass_and_says_would_deny,
+    d1_audit_policy_refuses_nothing,
+    m3_s3_namespaces_have_policies_of_their_own,
+    m3_exempt_namespace_is_admitted,
+    m4_approved_image_is_admitted,
+    d5_without_a_policy_pulls_are_refused_and_the_rest_flows,
     unmatched_image_follows_the_config,
-    preloaded_image_is_hidden_until_it_is_verified,
-    retry_with_other_credentials_reads_the_same,
+    s1_preloaded_image_is_hidden_until_it_is_verified,
+    e2_retry_with_other_credentials_reads_the_same,
 );
 
-fn audit_mode_lets_pass_and_says_would_deny(node: &Node) {
+fn d1_s6_audit_mode_lets_pass_and_says_would_deny(node: &Node) {
     let space = node.space();
     let image = space.image("app").push("1");
     let gate = Gate::before(&node.containerd)
@@ -36,7 +36,7 @@ fn audit_mode_lets_pass_and_says_would_deny(node: &Node) {
 }
 
 /// Rule D1: the rule's own action decides in `mode: enforce`.
-fn audit_policy_refuses_nothing(node: &Node) {
+fn d1_audit_policy_refuses_nothing(node: &Node) {
     let space = node.space();
     let image = space.image("app").push("1");
     let gate = Gate::start(&node.containerd, &[space.policy("keyed").key(node.key).audit()]);
@@ -44,7 +44,7 @@ fn audit_policy_refuses_nothing(node: &Node) {
     assert_eq!(gate.cri().present(image.by_tag()).id, image.id);
 }
 
-fn namespaces_have_policies_of_their_own(node: &Node) {
+fn m3_s3_namespaces_have_policies_of_their_own(node: &Node) {
     let space = node.space();
     let image = space.image("app").push("1");
     node.key.sign(&image);
@@ -63,10 +63,18 @@ fn namespaces_have_policies_of_their_own(node: &Node) {
     assert_eq!(pull("green").expect(), image.id, "no rule covers it there");
     // Rule M3: without a namespace it is judged as if in every one that a rule names.
     assert_eq!(gate.cri().pull(image.by_tag()).expect_refusal().message(), words);
+
+    // Rule S3: what one namespace was let have is shown to all, and status says which rules that concerns.
+    assert_eq!(gate.cri().present(image.by_tag()).id, image.id);
+    let status = gate.status_json();
+    assert_eq!(status["pullOnlyRules"], json!(["blue/keyed/signed", "red/keyed/signed"]), "{status}");
+    let warned = |rule| status["warnings"].to_string().contains(&format!("rule {rule} depends on the pod"));
+    assert!(warned("blue/keyed/signed") && warned("red/keyed/signed"), "{status}");
+    assert!((gate.metric("pullgate_pull_only_rules") - 2.0).abs() < f64::EPSILON);
 }
 
 /// Rule M3.
-fn exempt_namespace_is_admitted(node: &Node) {
+fn m3_exempt_namespace_is_admitted(node: &Node) {
     let space = node.space();
     let image = space.image("app").push("1");
     let policy = space.policy("keyed").key(node.key);
@@ -83,7 +91,7 @@ fn exempt_namespace_is_admitted(node: &Node) {
 }
 
 /// Rule M4.
-fn approved_image_is_admitted(node: &Node) {
+fn m4_approved_image_is_admitted(node: &Node) {
     let space = node.space();
     let [approved, other] = ["1", "2"].map(|tag| space.image("app").push(tag));
     let gate = Gate::before(&node.containerd)
@@ -96,7 +104,7 @@ fn approved_image_is_admitted(node: &Node) {
 }
 
 /// Rule D5.
-fn without_a_policy_pulls_are_refused_and_the_rest_flows(node: &Node) {
+fn d5_without_a_policy_pulls_are_refused_and_the_rest_flows(node: &Node) {
     let space = node.space();
     let [here, new] = ["1", "2"].map(|tag| space.image("app").push(tag));
     node.containerd.cri().pull(here.by_tag()).expect();
@@ -134,7 +142,7 @@ fn unmatched_image_follows_the_config(node: &Node) {
 }
 
 /// Rule S1.
-fn preloaded_image_is_hidden_until_it_is_verified(node: &Node) {
+fn s1_preloaded_image_is_hidden_until_it_is_verified(node: &Node) {
     let space = node.space();
     let [unsigned, signed] = ["unsigned", "signed"].map(|name| space.image(name).push("1"));
     node.key.sign(&signed);
@@ -158,7 +166,7 @@ fn preloaded_image_is_hidden_until_it_is_verified(node: &Node) {
 }
 
 /// The kubelet tries each of a pod's pull secrets and joins texts that differ (rule E2).
-fn retry_with_other_credentials_reads_the_same(node: &Node) {
+fn e2_retry_with_other_credentials_reads_the_same(node: &Node) {
     let registry = kit::registry::Registry::olareg();
     node.containerd.knows(&registry);
     let space = kit::Space::on(&registry);

@@ -15,30 +15,30 @@ use crate::kit::{
 };
 
 kit::on_each_containerd!(
-    signed_image_by_tag_is_pulled_and_pinned,
+    t1_signed_image_by_tag_is_pulled_and_pinned,
     signed_image_by_digest_is_pulled,
-    tag_beside_a_digest_is_not_recorded,
-    unsigned_image_is_refused,
-    image_signed_by_another_key_is_refused,
-    two_keys_must_both_have_signed,
+    m6_tag_beside_a_digest_is_not_recorded,
+    e3_unsigned_image_is_refused,
+    e3_image_signed_by_another_key_is_refused,
+    d3_two_keys_must_both_have_signed,
     one_of_two_keys_is_enough_with_count_1,
-    annotations_must_be_on_the_signature,
+    d3_annotations_must_be_on_the_signature,
     signature_is_found_in_another_repository,
     bundle_is_found_by_the_referrers_api,
     bundle_is_found_without_the_referrers_api,
     legacy_signature_does_not_do_where_bundles_are_asked_for,
     tag_that_moved_is_judged_again,
-    registry_that_changes_its_answer_gets_nowhere,
+    t2_registry_that_changes_its_answer_gets_nowhere,
     registry_that_lies_about_a_digest_is_refused,
-    evidence_that_cannot_be_read_is_not_absent,
-    index_is_pulled_and_admits_its_children,
-    bare_image_id_is_refused,
-    pull_that_names_two_images_is_refused,
+    d4_evidence_that_cannot_be_read_is_not_absent,
+    d7_index_is_pulled_and_admits_its_children,
+    m5_bare_image_id_is_refused,
+    m1_pull_that_names_two_images_is_refused,
     private_registry_is_asked_with_the_credentials_of_the_pull,
-    answer_of_the_registry_is_handed_on,
+    e1_answer_of_the_registry_is_handed_on,
 );
 
-fn signed_image_by_tag_is_pulled_and_pinned(node: &Node) {
+fn t1_signed_image_by_tag_is_pulled_and_pinned(node: &Node) {
     let space = node.space();
     let image = space.image("app").push("1");
     node.key.sign(&image);
@@ -67,7 +67,7 @@ fn signed_image_by_digest_is_pulled(node: &Node) {
 }
 
 /// Rule M6.
-fn tag_beside_a_digest_is_not_recorded(node: &Node) {
+fn m6_tag_beside_a_digest_is_not_recorded(node: &Node) {
     let space = node.space();
     let image = space.image("app").push("1");
     node.key.sign(&image);
@@ -82,7 +82,7 @@ fn tag_beside_a_digest_is_not_recorded(node: &Node) {
     assert_eq!(node.containerd.record(&absent.by_tag()), None);
 }
 
-fn unsigned_image_is_refused(node: &Node) {
+fn e3_unsigned_image_is_refused(node: &Node) {
     let space = node.space();
     let image = space.image("app").push("1");
     let gate = Gate::start(&node.containerd, &[space.policy("keyed").key(node.key)]);
@@ -96,7 +96,7 @@ fn unsigned_image_is_refused(node: &Node) {
     assert_eq!(node.containerd.record(&image.by_digest()), None);
 }
 
-fn image_signed_by_another_key_is_refused(node: &Node) {
+fn e3_image_signed_by_another_key_is_refused(node: &Node) {
     let space = node.space();
     let legacy = space.image("legacy").push("1");
     node.other_key.sign(&legacy);
@@ -111,7 +111,7 @@ fn image_signed_by_another_key_is_refused(node: &Node) {
     }
 }
 
-fn two_keys_must_both_have_signed(node: &Node) {
+fn d3_two_keys_must_both_have_signed(node: &Node) {
     let space = node.space();
     let by_one = space.image("one").push("1");
     node.key.sign(&by_one);
@@ -138,7 +138,7 @@ fn one_of_two_keys_is_enough_with_count_1(node: &Node) {
     assert_denied(&refusal, &unsigned.by_tag(), "signature not found");
 }
 
-fn annotations_must_be_on_the_signature(node: &Node) {
+fn d3_annotations_must_be_on_the_signature(node: &Node) {
     let space = node.space();
     let [right, wrong, none] = ["right", "wrong", "none"].map(|name| space.image(name).push("1"));
     node.key.sign_legacy(&right, &[("env", "prod"), ("build", "7")], None);
@@ -227,7 +227,7 @@ fn tag_that_moved_is_judged_again(node: &Node) {
 }
 
 /// Resolved once, verified, pulled by that digest: a second answer for the tag changes nothing.
-fn registry_that_changes_its_answer_gets_nowhere(node: &Node) {
+fn t2_registry_that_changes_its_answer_gets_nowhere(node: &Node) {
     let space = node.space();
     let [good, evil] = ["good", "evil"].map(|tag| space.image("app").push(tag));
     node.key.sign(&good);
@@ -268,7 +268,7 @@ fn registry_that_lies_about_a_digest_is_refused(node: &Node) {
 }
 
 /// Rule D4: neither a denial nor a pass, and tried again once the registry is well.
-fn evidence_that_cannot_be_read_is_not_absent(node: &Node) {
+fn d4_evidence_that_cannot_be_read_is_not_absent(node: &Node) {
     static ILL: AtomicBool = AtomicBool::new(true);
     ILL.store(true, Ordering::SeqCst);
     let space = node.space();
@@ -294,7 +294,7 @@ fn evidence_that_cannot_be_read_is_not_absent(node: &Node) {
 }
 
 /// Rule D7.
-fn index_is_pulled_and_admits_its_children(node: &Node) {
+fn d7_index_is_pulled_and_admits_its_children(node: &Node) {
     let space = node.space();
     let (index, [here, _]) = space.image("app").push_index("1");
     node.key.sign(&index);
@@ -311,7 +311,7 @@ fn index_is_pulled_and_admits_its_children(node: &Node) {
 }
 
 /// Rule M5.
-fn bare_image_id_is_refused(node: &Node) {
+fn m5_bare_image_id_is_refused(node: &Node) {
     let space = node.space();
     let image = space.image("app").push("1");
     node.key.sign(&image);
@@ -322,7 +322,7 @@ fn bare_image_id_is_refused(node: &Node) {
 }
 
 /// Rule M1.
-fn pull_that_names_two_images_is_refused(node: &Node) {
+fn m1_pull_that_names_two_images_is_refused(node: &Node) {
     let space = node.space();
     let [signed, unsigned] = ["signed", "unsigned"].map(|name| space.image(name).push("1"));
     node.key.sign(&signed);
@@ -363,7 +363,7 @@ fn private_registry_is_asked_with_the_credentials_of_the_pull(node: &Node) {
 }
 
 /// Rule E1.
-fn answer_of_the_registry_is_handed_on(node: &Node) {
+fn e1_answer_of_the_registry_is_handed_on(node: &Node) {
     let space = node.space();
     let image = space.image("app").push("1");
     node.key.sign(&image);

@@ -10,6 +10,7 @@
 mod bad_input;
 mod critest;
 mod e2e_faults;
+mod e2e_hardship;
 mod e2e_kit;
 mod e2e_life;
 mod e2e_policy;
@@ -18,4 +19,5 @@ mod e2e_verify;
 mod kit;
 mod layers;
 mod relay;
+mod rules;
 mod units;

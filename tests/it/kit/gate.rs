@@ -74,6 +74,19 @@ impl Gate {
         fs::write(policy_file(&self.folder), text).expect("a policy file");
     }
 
+    /// Sets a key of config.yaml on disk, for example `/policy/mode`; `reload` or a restart makes it count.
+    pub(crate) fn configure(&self, pointer: &str, value: impl Into<Value>) {
+        let path = self.folder.join("config.yaml");
+        let mut config = serde_json::from_slice(&fs::read(&path).expect("a config")).expect("JSON");
+        set(&mut config, pointer, value.into());
+        fs::write(path, serde_json::to_vec_pretty(&config).expect("JSON")).expect("a config");
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.daemon.lock().expect("one at a time").as_ref().expect("it runs").pid()
+    }
+
     /// `pullgate reload`.
     pub(crate) fn reload(&self) {
         self.succeed(&["reload"]);
@@ -199,13 +212,22 @@ impl Builder {
 
     /// Sets a key of config.yaml, for example `/policy/unmatched`.
     pub(crate) fn set(mut self, pointer: &str, value: impl Into<Value>) -> Self {
-        let (parent, key) = pointer.rsplit_once('/').expect("a JSON pointer");
-        let mut place = &mut self.config;
-        for part in parent.split('/').skip(1) {
-            place = &mut place[part];
-        }
-        place[key] = value.into();
+        set(&mut self.config, pointer, value.into());
         self
+    }
+
+    /// Puts the state folder, the cache included, on a disk of its own, of that many bytes. Gives
+    /// the folder too.
+    pub(crate) fn on_a_small_disk(self, bytes: usize) -> (Self, PathBuf) {
+        let disk = self.folder.join("disk");
+        fs::create_dir(&disk).expect("a folder");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "pullgate-test"])
+            .arg(&disk)
+            .status();
+        assert!(mounted.is_ok_and(|status| status.success()), "mount {}", disk.display());
+        let cache = disk.join("cache").display().to_string();
+        (self.set("/cache/path", cache), disk)
     }
 
     /// The lines of approved.txt.
@@ -227,6 +249,15 @@ impl Builder {
         gate.start_again();
         gate
     }
+}
+
+fn set(config: &mut Value, pointer: &str, value: Value) {
+    let (parent, key) = pointer.rsplit_once('/').expect("a JSON pointer");
+    let mut place = config;
+    for part in parent.split('/').skip(1) {
+        place = &mut place[part];
+    }
+    place[key] = value;
 }
 
 fn write_policies(folder: &Path, policies: &[Policy]) {
