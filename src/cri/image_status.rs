@@ -1,5 +1,7 @@
 //! `ImageStatus`: containerd is asked first, the gate says what the kubelet sees of its answer.
 //!
+//! The gate asks for the record of the name at the same time (rule S1); whether the two belong
+//! together is for the gate to see.
 //! An error of containerd is passed on unasked. What is shown is containerd's answer byte for byte;
 //! what is hidden is an empty answer, as for an image that is not there.
 
@@ -11,9 +13,8 @@ use tonic::Code;
 use super::body::RelayBody;
 use super::proxy::Shared;
 use super::unary::{self, IMAGE_STATUS};
-use super::upstream::Upstream;
 use super::wire::{self, ImageStatusResponse};
-use super::{Gate, ImageFacts, Refusal, Visibility, frame};
+use super::{Gate, ImageFacts, Refusal, Upstream, Visibility, frame};
 
 pub(super) async fn relay<G: Gate>(
     shared: &Shared<G>,
@@ -27,7 +28,11 @@ pub(super) async fn relay<G: Gate>(
     let name = wire::image_status_name(&message)
         .map_err(|error| Refusal::new(Code::InvalidArgument, format!("pullgate: ImageStatus: {error}")))?;
 
-    let answer = unary::exchange(upstream, IMAGE_STATUS, &head.headers, &message).await?;
+    let (answer, asked) = tokio::join!(
+        unary::exchange(upstream, IMAGE_STATUS, &head.headers, &message),
+        shared.gate.ask(&name)
+    );
+    let answer = answer?;
     if answer.status().code() != Code::Ok {
         return Ok(answer.into_response(None));
     }
@@ -36,7 +41,7 @@ pub(super) async fn relay<G: Gate>(
         repo_tags: image.repo_tags,
         repo_digests: image.repo_digests,
     });
-    match shared.gate.image_status(&name, facts).await {
+    match shared.gate.image_status(&name, asked, facts).await {
         Visibility::Show => Ok(answer.into_response(None)),
         Visibility::Hide => unary::answer(&ImageStatusResponse::default()),
         Visibility::Refuse(refusal) => Err(refusal),
