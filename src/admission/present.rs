@@ -90,30 +90,38 @@ pub(super) struct State {
 }
 
 impl Gate {
-    /// Whether the image that was asked for as `asked` is shown.
-    pub fn image_status(&self, asked: &str, record: Record, facts: &ImageFacts) -> Shown {
+    /// Whether the image that was asked for as `asked` is shown. `image` is that text, parsed; `record`
+    /// is what containerd's record of the name said no earlier than the answer, or a target that the
+    /// answer carries itself.
+    pub fn image_status(
+        &self,
+        asked: &str,
+        image: Option<&RequestedImage>,
+        record: Record,
+        facts: &ImageFacts,
+    ) -> Shown {
         let snapshot = self.current.take();
         let now = SystemTime::now();
         if snapshot.mode == Mode::Audit || snapshot.policies.is_empty() {
-            self.note_shown(asked, facts, now);
+            self.note_shown(image, facts, now);
             return Shown::Show;
         }
-        let (known, name) = match RequestedImage::parse(asked) {
-            Ok(RequestedImage::Reference(reference)) => {
+        let (known, name) = match image {
+            Some(RequestedImage::Reference(reference)) => {
                 // containerd finds an image by a prefix of its id too; only names have records.
                 let by_id = record == Record::Absent && is_id_of(asked, &facts.id);
                 let known = if by_id {
                     self.id_is_known(&snapshot, facts)
                 } else {
-                    self.name_is_known(&snapshot, &reference, record)
+                    self.name_is_known(&snapshot, reference, record)
                 };
-                (known, if by_id { facts.id.clone() } else { shown_name(&reference) })
+                (known, if by_id { facts.id.clone() } else { shown_name(reference) })
             }
-            Ok(RequestedImage::Id(_)) | Err(_) => (self.id_is_known(&snapshot, facts), facts.id.clone()),
+            Some(RequestedImage::Id(_)) | None => (self.id_is_known(&snapshot, facts), facts.id.clone()),
         };
         match known {
             Known::Yes => {
-                self.note_shown(asked, facts, now);
+                self.note_shown(image, facts, now);
                 Shown::Show
             }
             Known::No if self.guard.may_hide(&name, now) && self.guard.may_hide(&facts.id, now) => {
@@ -134,9 +142,9 @@ impl Gate {
         snapshot.mode == Mode::Audit || snapshot.policies.is_empty()
     }
 
-    fn note_shown(&self, asked: &str, facts: &ImageFacts, now: SystemTime) {
-        if let Ok(RequestedImage::Reference(reference)) = RequestedImage::parse(asked) {
-            self.guard.present(&shown_name(&reference), now);
+    fn note_shown(&self, image: Option<&RequestedImage>, facts: &ImageFacts, now: SystemTime) {
+        if let Some(RequestedImage::Reference(reference)) = image {
+            self.guard.present(&shown_name(reference), now);
         }
         self.guard.present(&facts.id, now);
     }

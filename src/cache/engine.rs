@@ -1,5 +1,10 @@
 //! The database thread: the only place that touches sled and the export file.
 //!
+//! The database is open while it is used and closed when it rests: memory answers everything that is
+//! asked often, and sled keeps what it once read, several times the size of that: its cache drops
+//! nothing before some 16 000 pages were asked for. A lock file beside it
+//! (`<path>.lock`) keeps other processes out all the time.
+//!
 //! sled 0.34 may panic on damaged files and promises no format, so it is opened and used behind
 //! `catch_unwind`, on one thread of its own. What it cannot open, unless another process holds it,
 //! is moved aside (`<path>.damaged-1`, `-2`; older ones are deleted) and rebuilt from the export: a
@@ -7,11 +12,14 @@
 //! rename) as `[digest of the rest: 32 bytes]` and then `[key length][key][value length][value]`, lengths
 //! in 4 bytes little endian. Losing both costs verifications, never a wrong verdict.
 
-use std::io::Write;
+use std::fs::{File, TryLockError};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest::{Context, SHA256};
 
 use super::record::Kind;
 use crate::oci::Digest;
@@ -44,10 +52,15 @@ pub enum StoreError {
     },
 }
 
-/// An open database.
+/// The database, open while it is used.
 pub(super) struct Engine {
-    db: sled::Db,
-    export: PathBuf,
+    path: PathBuf,
+    /// Held as long as the engine lives, also while the database is closed.
+    _lock: File,
+    db: Option<sled::Db>,
+    /// How long it must be idle before it is closed.
+    rest: Duration,
+    used: Instant,
     dirty: bool,
     exported: Instant,
     failing: bool,
@@ -61,84 +74,134 @@ enum Opened {
     Damaged(String),
 }
 
+/// What is done with each record while the database is read (blobs are not).
+type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]);
+
 impl Engine {
-    /// Opens the database at `path`, waiting `patience` for a lock that another process holds.
-    pub(super) fn open(path: &Path, patience: Duration) -> Result<Self, StoreError> {
-        let give_up = Instant::now() + patience;
+    /// Opens the database at `path`, waiting `patience` for a lock that another process holds, and
+    /// shows every record but the blobs to `visit`.
+    pub(super) fn open(path: &Path, patience: Duration, visit: Visit<'_>) -> Result<Self, StoreError> {
+        let now = Instant::now();
+        let lock = lock(path, now + patience)?;
+        let mut engine = Self {
+            path: path.to_owned(),
+            _lock: lock,
+            db: None,
+            rest: REST,
+            used: now,
+            dirty: false,
+            exported: now,
+            failing: false,
+            faults: 0,
+        };
+        engine.reopen(now + patience, Some(visit))?;
+        Ok(engine)
+    }
+
+    fn reopen(&mut self, give_up: Instant, mut visit: Option<Visit<'_>>) -> Result<(), StoreError> {
+        let start = Instant::now();
         let mut rebuilt = false;
         let db = loop {
-            match open_guarded(path) {
+            match open_guarded(&self.path, again(&mut visit)) {
                 Opened::Fine(db) => break db,
-                Opened::Locked if Instant::now() < give_up => std::thread::sleep(Duration::from_millis(50)),
-                Opened::Locked => return Err(StoreError::Held { path: path.to_owned() }),
+                Opened::Locked if Instant::now() < give_up => std::thread::sleep(LOCK_PAUSE),
+                Opened::Locked => return Err(StoreError::Held { path: self.path.clone() }),
                 Opened::Damaged(cause) if rebuilt => {
-                    return Err(StoreError::Unusable { path: path.to_owned(), cause });
+                    return Err(StoreError::Unusable { path: self.path.clone(), cause });
                 }
                 Opened::Damaged(cause) => {
-                    tracing::error!(path = %path.display(), cause, "cache is damaged: moved aside and rebuilt from its last export");
-                    move_aside(path).map_err(|error| StoreError::Unusable {
-                        path: path.to_owned(),
-                        cause: error.to_string(),
-                    })?;
+                    tracing::error!(path = %self.path.display(), cause, "cache is damaged: moved aside and rebuilt from its last export");
+                    move_aside(&self.path).map_err(|error| unusable(&self.path, &error))?;
                     rebuilt = true;
                 }
             }
         };
-        let export = with_ending(path, ".export");
-        let mut engine =
-            Self { db, export, dirty: false, exported: Instant::now(), failing: false, faults: 0 };
-        if rebuilt || engine.guarded(|db| Ok(db.is_empty())).unwrap_or(true) {
-            for (key, value) in read_export(&engine.export).unwrap_or_default() {
-                engine.put(&key, &value);
+        let empty = db.is_empty();
+        self.db = Some(db);
+        // A large one takes long to open: it stays open longer.
+        self.rest = REST.max(start.elapsed() * REST_FACTOR);
+        self.used = Instant::now();
+        if rebuilt || empty {
+            let export = self.export_path();
+            for (key, value) in read_export(&export).unwrap_or_default() {
+                if let Some(visit) = again(&mut visit) {
+                    visit(&key, &value);
+                }
+                self.put(&key, &value);
             }
         }
-        Ok(engine)
+        Ok(())
     }
 
-    /// Every record but the blobs.
-    pub(super) fn small_records(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let all = self.guarded(|db| {
-            let pairs = db.iter().filter_map(Result::ok);
-            let small = pairs.filter(|(key, _)| Kind::of(key).is_some_and(|kind| kind != Kind::Blob));
-            Ok(small.map(|(key, value)| (key.to_vec(), value.to_vec())).collect())
-        });
-        all.unwrap_or_default()
+    /// Drops the database, and with it the memory that it takes (its page table, buffers, threads),
+    /// once nothing has needed it for a while.
+    fn close_if_idle(&mut self) {
+        if self.db.is_some() && !self.dirty && self.used.elapsed() >= self.rest {
+            self.guarded(|db| db.flush());
+            // Dropping it may write, and so may panic.
+            let db = self.db.take();
+            drop(std::panic::catch_unwind(AssertUnwindSafe(|| drop(db))));
+        }
+    }
+
+    fn export_path(&self) -> PathBuf {
+        with_ending(&self.path, ".export")
     }
 
     /// Works until the store is gone or says so.
     pub(super) fn work(mut self, jobs: &Receiver<Job>) {
         loop {
-            match jobs.recv_timeout(EXPORT_EVERY) {
-                Ok(Job::Put(key, value)) => self.put(&key, &value),
-                Ok(Job::Remove(keys)) => keys.iter().for_each(|key| self.remove(key)),
-                Ok(Job::Get(key, answer)) => {
-                    let value = self.guarded(|db| db.get(&key)).flatten().map(|value| value.to_vec());
-                    drop(answer.send(value));
-                }
-                Ok(Job::Flush(answer)) => {
-                    let flushed = self.guarded(|db| db.flush()).is_some();
-                    let _ = answer.send(flushed);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
+            let wait = match (&self.db, self.dirty) {
+                (Some(_), true) => EXPORT_EVERY.saturating_sub(self.exported.elapsed()),
+                (Some(_), false) => self.rest.saturating_sub(self.used.elapsed()),
+                (None, _) => NEVER,
+            };
+            match jobs.recv_timeout(wait) {
                 Ok(Job::Close) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(job) => self.do_it(job),
+                Err(RecvTimeoutError::Timeout) => {}
             }
             if self.dirty && self.exported.elapsed() >= EXPORT_EVERY {
                 self.export();
             }
+            self.close_if_idle();
         }
         if self.dirty {
             self.export();
         }
-        self.guarded(|db| db.flush());
+        if self.db.is_some() {
+            self.guarded(|db| db.flush());
+        }
     }
 
-    pub(super) fn put(&mut self, key: &[u8], value: &[u8]) {
+    /// Does one job; [`Job::Close`] is for [`Engine::work`] alone.
+    pub(super) fn do_it(&mut self, job: Job) {
+        match job {
+            Job::Put(key, value) => self.put(&key, &value),
+            Job::Remove(keys) => keys.iter().for_each(|key| self.remove(key)),
+            Job::Get(key, answer) => {
+                let value = self.guarded(|db| db.get(&key)).flatten().map(|value| value.to_vec());
+                drop(answer.send(value));
+            }
+            // What was written before it was closed was flushed then.
+            Job::Flush(answer) => {
+                let flushed = match self.db {
+                    Some(_) => self.guarded(|db| db.flush()).is_some(),
+                    None => !self.failing,
+                };
+                let _ = answer.send(flushed);
+            }
+            Job::Close => {}
+        }
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8]) {
         let written = self.guarded(|db| db.insert(key, value)).is_some();
         self.dirty = true;
         self.say_once(written);
     }
 
-    pub(super) fn remove(&mut self, key: &[u8]) {
+    fn remove(&mut self, key: &[u8]) {
         let written = self.guarded(|db| db.remove(key)).is_some();
         self.dirty = true;
         self.say_once(written);
@@ -150,13 +213,22 @@ impl Engine {
             self.faults += 1;
         }
         if !written && !self.failing {
-            tracing::error!(path = %self.export.display(), "cache cannot be written: memory serves until restart");
+            tracing::error!(path = %self.path.display(), "cache cannot be written: memory serves until restart");
         }
         self.failing = !written;
     }
 
-    fn guarded<T>(&self, work: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Option<T> {
-        match std::panic::catch_unwind(AssertUnwindSafe(|| work(&self.db))) {
+    /// Works on the database, opening it if need be.
+    fn guarded<T>(&mut self, work: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Option<T> {
+        self.used = Instant::now();
+        if self.db.is_none()
+            && let Err(error) = self.reopen(self.used, None)
+        {
+            tracing::debug!(%error, "cache database");
+            return None;
+        }
+        let db = self.db.as_ref()?;
+        match std::panic::catch_unwind(AssertUnwindSafe(|| work(db))) {
             Ok(Ok(value)) => Some(value),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "cache database");
@@ -167,35 +239,79 @@ impl Engine {
     }
 
     fn export(&mut self) {
-        let mut body = Vec::new();
-        for (key, value) in self.small_records() {
-            for part in [key, value] {
-                body.extend_from_slice(&u32::try_from(part.len()).unwrap_or(0).to_le_bytes());
-                body.extend_from_slice(&part);
-            }
-        }
-        let temporary = with_ending(&self.export, ".new");
-        let written = std::fs::File::create(&temporary).and_then(|mut file| {
-            file.write_all(Digest::of(&body).as_bytes())?;
-            file.write_all(&body)?;
-            file.sync_all()?;
-            std::fs::rename(&temporary, &self.export)
-        });
-        if let Err(error) = written {
-            tracing::warn!(%error, path = %self.export.display(), "cache export cannot be written");
+        let export = self.export_path();
+        let written = self.guarded(|db| Ok(write_export(db, &export)));
+        if let Some(Err(error)) = written {
+            tracing::warn!(%error, path = %export.display(), "cache export cannot be written");
         }
         self.dirty = false;
         self.exported = Instant::now();
     }
 }
 
-fn open_guarded(path: &Path) -> Opened {
+/// The same visitor, borrowed for a moment.
+fn again<'a>(visit: &'a mut Option<Visit<'_>>) -> Option<Visit<'a>> {
+    match visit {
+        Some(visit) => Some(&mut **visit),
+        None => None,
+    }
+}
+
+/// Record by record: all of them in memory at once would be most of what the daemon takes.
+fn write_export(db: &sled::Db, export: &Path) -> std::io::Result<()> {
+    let temporary = with_ending(export, ".new");
+    let mut file = BufWriter::new(File::create(&temporary)?);
+    let mut sum = Context::new(&SHA256);
+    file.write_all(&[0; SUM])?;
+    for kind in SMALL {
+        // A page that cannot be read is left out, as it would be at the next start.
+        for (key, value) in db.scan_prefix([kind.letter()]).filter_map(Result::ok) {
+            for part in [&key, &value] {
+                let length = u32::try_from(part.len()).unwrap_or(0).to_le_bytes();
+                for bytes in [&length[..], part] {
+                    sum.update(bytes);
+                    file.write_all(bytes)?;
+                }
+            }
+        }
+    }
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(sum.finish().as_ref())?;
+    let file = file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, export)
+}
+
+/// Takes the lock beside the database. sled has one of its own, but lets go of it when it is closed.
+fn lock(path: &Path, give_up: Instant) -> Result<File, StoreError> {
+    let file = File::create(with_ending(path, ".lock")).map_err(|error| unusable(path, &error))?;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < give_up => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => return Err(StoreError::Held { path: path.to_owned() }),
+            Err(TryLockError::Error(error)) => return Err(unusable(path, &error)),
+        }
+    }
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::Unusable { path: path.to_owned(), cause: error.to_string() }
+}
+
+fn open_guarded(path: &Path, visit: Option<Visit<'_>>) -> Opened {
     let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).mode(sled::Mode::LowSpace);
-    // Opening walks the log; reading once more finds what opening does not look at.
+    // Opening walks the log; reading finds what opening does not look at. Blobs are most of the
+    // database and are read, and checked, one at a time when they are needed.
     let opened = std::panic::catch_unwind(AssertUnwindSafe(|| {
         let db = config.open()?;
-        for pair in db.iter() {
-            pair?;
+        if let Some(visit) = visit {
+            for kind in SMALL {
+                for pair in db.scan_prefix([kind.letter()]) {
+                    let (key, value) = pair?;
+                    visit(&key, &value);
+                }
+            }
         }
         Ok::<_, sled::Error>(db)
     }));
@@ -229,7 +345,7 @@ fn remove_any(path: &Path) -> std::io::Result<()> {
 
 fn read_export(path: &Path) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     let bytes = std::fs::read(path).ok()?;
-    let (sum, mut rest) = bytes.split_at_checked(32)?;
+    let (sum, mut rest) = bytes.split_at_checked(SUM)?;
     if Digest::of(rest).as_bytes() != sum {
         tracing::error!(path = %path.display(), "cache export is damaged: starting empty");
         return None;
@@ -256,5 +372,72 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 
 /// Rule C4: the export is at most this far behind.
 const EXPORT_EVERY: Duration = Duration::from_secs(10);
+/// The kinds of record that memory keeps and the export carries: all but blobs.
+const SMALL: [Kind; 4] = [Kind::Admission, Kind::Evidence, Kind::Tag, Kind::Verdict];
+/// Of an export, in bytes.
+const SUM: usize = 32;
+/// How long the database stays open after its last use, at least.
+const REST: Duration = Duration::from_secs(10);
+/// And at least as many times as long as opening it takes: then that is a twentieth of the time.
+const REST_FACTOR: u32 = 20;
+/// Between two looks at a lock that another process holds.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// A closed database has nothing to do but what it is asked.
+const NEVER: Duration = Duration::from_secs(24 * 3600);
 /// sled's page cache; verdicts and admissions are served from our own maps.
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(engine: &mut Engine, key: &[u8]) -> Option<Vec<u8>> {
+        let (answer, mut value) = tokio::sync::oneshot::channel();
+        engine.do_it(Job::Get(key.to_vec(), answer));
+        value.try_recv().unwrap()
+    }
+
+    #[test]
+    fn c4_a_database_at_rest_is_closed_and_still_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache");
+        let mut engine = Engine::open(&path, Duration::ZERO, &mut |_, _| {}).unwrap();
+        engine.do_it(Job::Put(b"b1".to_vec(), b"one".to_vec()));
+        engine.rest = Duration::ZERO;
+        engine.close_if_idle();
+        assert!(engine.db.is_some(), "what is not exported yet keeps it open");
+        engine.export();
+        engine.close_if_idle();
+        assert!(engine.db.is_none());
+        let other = Engine::open(&path, Duration::ZERO, &mut |_, _| {});
+        assert!(matches!(other, Err(StoreError::Held { .. })));
+
+        assert_eq!(read(&mut engine, b"b1"), Some(b"one".to_vec()), "it opens again by itself");
+        assert!(engine.db.is_some());
+        engine.rest = Duration::ZERO;
+        engine.close_if_idle();
+        engine.do_it(Job::Put(b"v2".to_vec(), b"two".to_vec()));
+        drop(engine);
+        let mut seen = Vec::new();
+        let mut engine =
+            Engine::open(&path, Duration::ZERO, &mut |key, value| seen.push((key.to_vec(), value.to_vec())))
+                .unwrap();
+        assert_eq!(seen, [(b"v2".to_vec(), b"two".to_vec())], "blobs are not shown");
+        assert_eq!(read(&mut engine, b"b1"), Some(b"one".to_vec()));
+    }
+
+    #[test]
+    fn c4_what_is_damaged_while_it_rests_is_rebuilt_from_the_export() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache");
+        let mut engine = Engine::open(&path, Duration::ZERO, &mut |_, _| {}).unwrap();
+        engine.do_it(Job::Put(b"v1".to_vec(), b"one".to_vec()));
+        engine.export();
+        engine.rest = Duration::ZERO;
+        engine.close_if_idle();
+        std::fs::remove_dir_all(&path).unwrap();
+        std::fs::write(&path, "not a database").unwrap();
+        assert_eq!(read(&mut engine, b"v1"), Some(b"one".to_vec()));
+        assert!(with_ending(&path, ".damaged-1").exists());
+    }
+}

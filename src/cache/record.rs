@@ -60,6 +60,9 @@ pub struct Admission {
 #[serde(deny_unknown_fields)]
 pub(super) struct EvidenceRecord {
     pub(super) blobs: Vec<Digest>,
+    /// Their sizes in bytes.
+    #[serde(default)]
+    pub(super) sizes: Vec<u32>,
     pub(super) at: Stamp,
 }
 

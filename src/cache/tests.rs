@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
+use crate::oci::{Digest, Repository};
 
 fn options(path: &Path) -> Options {
     Options {
@@ -120,6 +121,38 @@ async fn c5_evidence_is_bounded() {
     assert!(store.counts().evidence_bytes <= 1000);
     assert!(store.evidence(&repository(), &key(9).digest).await.is_some());
     assert!(store.evidence(&repository(), &key(0).digest).await.is_none());
+    store.close();
+}
+
+#[tokio::test]
+async fn c6_a_piece_that_two_images_rest_on_goes_with_the_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(folder.path())).unwrap();
+    let shared = vec![7; 300];
+    store.put_evidence(&repository(), &key(1).digest, vec![shared.clone(), vec![1; 10]]);
+    store.put_evidence(&repository(), &key(2).digest, vec![shared.clone()]);
+    assert_eq!(store.counts().evidence_bytes, 310);
+    store.put_evidence(&repository(), &key(1).digest, vec![vec![1; 20]]);
+    assert_eq!(store.counts().evidence_bytes, 320);
+    let kept = store.evidence(&repository(), &key(2).digest).await.unwrap();
+    assert_eq!(kept.pieces, [shared]);
+    assert!(store.flush().await);
+    store.close();
+
+    let store = Store::open(options(folder.path())).unwrap();
+    assert_eq!(store.counts().evidence_bytes, 320, "sizes are kept");
+    store.purge(&Purge::Image(repository(), key(2).digest));
+    assert_eq!(store.counts().evidence_bytes, 20);
+    assert_eq!(store.evidence(&repository(), &key(1).digest).await.unwrap().pieces, [vec![1; 20]]);
+    store.close();
+}
+
+#[tokio::test]
+async fn whoever_waits_hears_at_once_that_it_is_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::start(options(folder.path()));
+    assert!(store.opened(Duration::from_secs(10)).await);
+    assert_eq!(store.phase(), Phase::Open);
     store.close();
 }
 

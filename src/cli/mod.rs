@@ -80,9 +80,10 @@ fn complain(line: impl std::fmt::Display) {
     drop(writeln!(std::io::stderr(), "pullgate: {line}"));
 }
 
-/// The runtime of the commands that talk to a registry or the daemon.
+/// The runtime of the commands that talk to a registry or the daemon. One thread: they mostly wait,
+/// and one image is verified sooner than a second thread is woken up for it.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// The page of the program, then one section a command with its options.

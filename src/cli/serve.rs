@@ -23,7 +23,14 @@ pub(super) fn run(arguments: &Serve) -> Exit {
         LogFormat::Text => logging::Format::Text,
     };
     logging::set_up(format, level(config.log.level));
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // A pull mostly waits for a registry: a machine of many cores needs no thread a core for it.
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(WORKERS);
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .max_blocking_threads(BLOCKING)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             complain(format_args!("cannot start: {error}"));
@@ -42,3 +49,8 @@ pub(super) fn run(arguments: &Serve) -> Exit {
 fn level(level: LogLevel) -> LevelFilter {
     level.as_str().parse().unwrap_or(LevelFilter::INFO)
 }
+
+/// Threads that judge pulls.
+const WORKERS: usize = 4;
+/// Threads for host names and files; as many as verifications at once.
+const BLOCKING: usize = 16;

@@ -5,10 +5,16 @@
 //! the namespace `k8s.io`; CRI takes up those with its label from the event stream.
 //!
 //! A descriptor is always copied from the record that containerd made itself, never synthesised.
-//! The connection is made at the first call and again after containerd restarted. Every call has a
-//! deadline. containerd is trusted; an answer that lacks a field is still an error, not a guess.
+//! The connection ([`connection`]) is made at the first call and again after containerd restarted;
+//! ImageStatus waits for calls made here, so nothing is between the generated client and it. Every
+//! call has a deadline. containerd is trusted; an answer that lacks a field is still an error, not a guess.
+
+pub mod connection;
 
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use containerd_client::services::v1::images_client::ImagesClient;
@@ -17,19 +23,20 @@ use containerd_client::services::v1::{
     CreateImageRequest, DeleteImageRequest, GetImageRequest, Image, ListImagesRequest, UpdateImageRequest,
 };
 use containerd_client::types;
-use hyper_util::rt::TokioIo;
+use http::Uri;
+use hyper::body::Incoming;
 use prost_types::FieldMask;
-use tokio::net::UnixStream;
+use tonic::body::Body;
 use tonic::metadata::MetadataValue;
-use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
 
+use self::connection::{Connection, ConnectionError};
 use crate::oci::{Descriptor, Digest, DigestError};
 
 /// A lazy connection to containerd's API. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Client {
-    channel: Channel,
+    calls: Calls,
 }
 
 /// What containerd calls itself.
@@ -103,16 +110,7 @@ impl Client {
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         let socket: PathBuf = socket.into();
-        let connector = tower::service_fn(move |_: Uri| {
-            let socket = socket.clone();
-            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-        });
-        // `localhost` is what grpc-go expects as authority on a unix socket.
-        let channel = Endpoint::from_static("http://localhost")
-            .connect_timeout(CALL_TIMEOUT)
-            .timeout(CALL_TIMEOUT)
-            .connect_with_connector_lazy(connector);
-        Self { channel }
+        Self { calls: Calls(Arc::new(Connection::new(socket.into()))) }
     }
 
     /// Asks for the version, for the check at start.
@@ -120,11 +118,9 @@ impl Client {
     /// # Errors
     /// [`ContainerdError::Unavailable`] or [`ContainerdError::Call`].
     pub async fn version(&self) -> Result<Version, ContainerdError> {
-        let answer = VersionClient::new(self.channel.clone())
-            .version(())
-            .await
-            .map_err(|status| failed("Version", status))?
-            .into_inner();
+        let mut client = VersionClient::with_origin(self.calls.clone(), Uri::from_static(ORIGIN));
+        let answer =
+            in_time(client.version(())).await.map_err(|status| failed("Version", status))?.into_inner();
         Ok(Version { version: answer.version, revision: answer.revision })
     }
 
@@ -144,9 +140,7 @@ impl Client {
     /// # Errors
     /// [`ContainerdError::Unavailable`] or [`ContainerdError::Call`].
     pub async fn image_records(&self) -> Result<Vec<ImageRecord>, ContainerdError> {
-        let answer = self
-            .images()
-            .list(namespaced(ListImagesRequest { filters: Vec::new() }))
+        let answer = in_time(self.images().list(namespaced(ListImagesRequest { filters: Vec::new() })))
             .await
             .map_err(|status| failed("Images/List", status))?;
         let records = answer.into_inner().images.into_iter();
@@ -214,7 +208,7 @@ impl Client {
         }
         // containerd 2 compares the target once more; 1.7 does not know the field.
         let request = DeleteImageRequest { name: tag.to_owned(), sync: false, target: found.target };
-        match self.images().delete(namespaced(request)).await {
+        match in_time(self.images().delete(namespaced(request))).await {
             Ok(_) => Ok(()),
             Err(status) if status.code() == Code::NotFound => Ok(()),
             Err(status) => Err(failed("Images/Delete", status)),
@@ -223,7 +217,7 @@ impl Client {
 
     async fn record(&self, name: &str) -> Result<Option<Image>, ContainerdError> {
         let request = GetImageRequest { name: name.to_owned() };
-        match self.images().get(namespaced(request)).await {
+        match in_time(self.images().get(namespaced(request))).await {
             Ok(answer) => match answer.into_inner().image {
                 Some(image) => Ok(Some(image)),
                 None => Err(ContainerdError::Target(name.to_owned())),
@@ -235,18 +229,45 @@ impl Client {
 
     async fn create(&self, image: Image) -> Result<(), Status> {
         let request = CreateImageRequest { image: Some(image), source_date_epoch: None };
-        self.images().create(namespaced(request)).await.map(|_| ())
+        in_time(self.images().create(namespaced(request))).await.map(|_| ())
     }
 
     async fn move_target(&self, image: Image) -> Result<(), Status> {
         let update_mask = Some(FieldMask { paths: vec!["target".to_owned()] });
         let request = UpdateImageRequest { image: Some(image), update_mask, source_date_epoch: None };
-        self.images().update(namespaced(request)).await.map(|_| ())
+        in_time(self.images().update(namespaced(request))).await.map(|_| ())
     }
 
-    fn images(&self) -> ImagesClient<Channel> {
-        ImagesClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_LIMIT)
+    fn images(&self) -> ImagesClient<Calls> {
+        ImagesClient::with_origin(self.calls.clone(), Uri::from_static(ORIGIN))
+            .max_decoding_message_size(ANSWER_LIMIT)
     }
+}
+
+/// The connection as the generated clients take it.
+#[derive(Debug, Clone)]
+struct Calls(Arc<Connection<Body>>);
+
+impl tower::Service<http::Request<Body>> for Calls {
+    type Response = http::Response<Incoming>;
+    type Error = ConnectionError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectionError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let connection = Arc::clone(&self.0);
+        Box::pin(async move { connection.send(request).await })
+    }
+}
+
+/// A call that takes too long fails like one whose connection was lost.
+async fn in_time<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    tokio::time::timeout(CALL_TIMEOUT, call)
+        .await
+        .unwrap_or_else(|elapsed| Err(Status::from_error(Box::new(elapsed))))
 }
 
 fn namespaced<T>(message: T) -> Request<T> {
@@ -256,7 +277,7 @@ fn namespaced<T>(message: T) -> Request<T> {
 }
 
 fn failed(call: &'static str, status: Status) -> ContainerdError {
-    // A status that tonic made of a lost connection or a timeout has a source and any code; one of
+    // A status that was made of a lost connection or a timeout has a source and any code; one of
     // containerd has none.
     if status.code() == Code::Unavailable || std::error::Error::source(&status).is_some() {
         ContainerdError::Unavailable(Box::new(status))
@@ -280,6 +301,8 @@ fn target(image: &Image) -> Result<Descriptor, ContainerdError> {
 
 /// By this label CRI knows its records; it would add it itself, later.
 const MANAGED_LABEL: (&str, &str) = ("io.cri-containerd.image", "managed");
+/// `localhost` is what grpc-go expects as authority on a unix socket.
+const ORIGIN: &str = "http://localhost";
 /// For one call on a local socket.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Some thousand records; containerd itself sends at most 16 MiB by default.

@@ -8,6 +8,9 @@
 //!    containerd's own.
 //! 2. `ImageStatus`: containerd is asked first; the gate decides whether the answer is shown.
 //!
+//! The relay has a thread of its own: between the kubelet and containerd no call waits for a
+//! verification, or for another thread to wake up. Pulls are judged on the caller's runtime.
+//!
 //! Trusted: containerd, and the peers whose user id is allowed (the kubelet, root). Not trusted: the
 //! content of requests, which is read strictly (`wire`, `frame`).
 //!
@@ -26,7 +29,6 @@ mod runtime;
 pub mod socket;
 mod tags;
 mod unary;
-mod upstream;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -34,6 +36,7 @@ use std::future::Future;
 
 use tonic::Code;
 
+use crate::containerd::connection::{Connection, ConnectionError};
 use crate::oci::{Digest, Reference};
 
 pub use self::proxy::{Counts, Proxy, ProxyOptions};
@@ -45,7 +48,9 @@ pub use self::wire::AuthConfig;
 /// A call that the kubelet gives up drops the future that is running, and the ticket with it.
 pub trait Gate: Send + Sync + 'static {
     /// What the gate wants to have back once containerd has answered.
-    type Ticket: Send;
+    type Ticket: Send + 'static;
+    /// What the gate found out about a name beside containerd's answer to ImageStatus.
+    type Asked: Send;
 
     /// Judges a pull before anything is forwarded.
     fn pull(&self, call: PullCall) -> impl Future<Output = Result<PullPlan<Self::Ticket>, Refusal>> + Send;
@@ -59,9 +64,19 @@ pub trait Gate: Send + Sync + 'static {
         outcome: PullOutcome,
     ) -> impl Future<Output = Result<PullAnswer, Refusal>> + Send;
 
+    /// Finds out what the decision about `name` needs, while containerd is asked for its answer.
+    ///
+    /// It may be older or newer than the answer: [`Gate::image_status`] must see to it that the two
+    /// belong together.
+    fn ask(&self, name: &str) -> impl Future<Output = Self::Asked> + Send;
+
     /// Decides whether containerd's answer about `name` is shown; `None` if containerd has no such image.
-    fn image_status(&self, name: &str, answer: Option<ImageFacts>)
-    -> impl Future<Output = Visibility> + Send;
+    fn image_status(
+        &self,
+        name: &str,
+        asked: Self::Asked,
+        answer: Option<ImageFacts>,
+    ) -> impl Future<Output = Visibility> + Send;
 }
 
 /// A pull, as the kubelet asks for it.
@@ -194,15 +209,18 @@ impl Refusal {
     }
 }
 
+/// The connection to containerd that belongs to one accepted connection.
+type Upstream = Connection<body::RelayBody>;
+
+impl From<ConnectionError> for Refusal {
+    /// E6: containerd away is UNAVAILABLE.
+    fn from(error: ConnectionError) -> Self {
+        Self::new(Code::Unavailable, format!("pullgate: containerd is not available: {error}"))
+    }
+}
+
 /// In bytes (rule E4).
 const MESSAGE_LIMIT: usize = 400;
-
-/// Per stream: holds one large ListImages answer without a pause.
-const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// Per connection: a few such streams.
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-/// Metadata of one call; status details of containerd stay far below.
-const HEADER_LIMIT: u32 = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,10 @@
 //! The listener, its connections, and the way of one call through them.
 //!
 //! Each accepted connection has one connection of its own to containerd. Only peers whose user id is
-//! allowed are served. An error of `accept` is counted and waited out; it never ends the listener.
+//! allowed are served. All of it runs on one thread with a runtime of its own, so that a call needs
+//! no other thread to wake up on its way to containerd and back; what the gate does for a pull runs
+//! on the runtime that [`Proxy::new`] was called on, and never delays a call that only passes
+//! through. An error of `accept` is counted and waited out; it never ends the listener.
 //!
 //! Stopping: no connection is accepted, new calls are refused, verifications are cancelled; forwarded
 //! pulls have [`ProxyOptions::drain`] to end, everything else a moment, then all is dropped.
@@ -22,17 +25,19 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::Code;
 
 use super::body::RelayBody;
 use super::route::{Route, route};
 use super::tags::TagSlots;
-use super::upstream::Upstream;
-use super::{Gate, Refusal, image_status, pull_image, unary};
+use super::{Gate, Refusal, Upstream, image_status, pull_image, unary};
 use crate::containerd;
+use crate::containerd::connection::{CONNECTION_WINDOW, HEADER_LIMIT, STREAM_WINDOW};
 
 /// How the relay is set up.
 #[derive(Debug, Clone)]
@@ -94,10 +99,32 @@ pub(super) struct Shared<G> {
     pub(super) shutdown: CancellationToken,
     pub(super) counts: Arc<Counts>,
     pub(super) options: ProxyOptions,
+    /// Where the gate judges pulls.
+    workers: Handle,
+}
+
+impl<G> Shared<G> {
+    /// Runs what the gate does for a pull off the relay's thread; dropping the future ends it.
+    pub(super) async fn on_workers<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        match AbortOnDropHandle::new(self.workers.spawn(work)).await {
+            Ok(result) => result,
+            Err(ended) => match ended.try_into_panic() {
+                // Counted and answered where the call's own panics are.
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(stopping()),
+            },
+        }
+    }
 }
 
 impl<G: Gate> Proxy<G> {
     /// A relay that asks `gate`, writes tag records through `containerd`, and stops at `shutdown`.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime: pulls are judged on the one it is made on.
     #[must_use]
     pub fn new(
         options: ProxyOptions,
@@ -113,6 +140,7 @@ impl<G: Gate> Proxy<G> {
             shutdown,
             counts: Arc::default(),
             options,
+            workers: Handle::current(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -123,8 +151,36 @@ impl<G: Gate> Proxy<G> {
         Arc::clone(&self.shared.counts)
     }
 
-    /// Serves `listener` until the shutdown, then drains (rule E6).
+    /// Serves `listener` until the shutdown, then drains (rule E6). Dropping the future cuts all off.
+    ///
+    /// Serving ends at once, with a line in the log, if the relay's thread cannot be started.
     pub async fn serve(&self, listener: UnixListener) {
+        let (ended, has_ended) = oneshot::channel::<()>();
+        let given_up = CancellationToken::new();
+        let _on_drop = given_up.clone().drop_guard();
+        let proxy = Self { shared: Arc::clone(&self.shared) };
+        let started = listener.into_std().and_then(|listener| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            std::thread::Builder::new().name("pullgate-relay".to_owned()).spawn(move || {
+                let serving = async {
+                    match UnixListener::from_std(listener) {
+                        Ok(listener) => proxy.accept(listener).await,
+                        Err(error) => tracing::error!(%error, "the relay cannot serve its socket"),
+                    }
+                };
+                runtime.block_on(given_up.run_until_cancelled(serving));
+                // Connections that are still open go with the runtime, before anybody hears of the end.
+                drop(runtime);
+                drop(ended);
+            })
+        });
+        match started {
+            Ok(_) => drop(has_ended.await),
+            Err(error) => tracing::error!(%error, "the relay cannot start"),
+        }
+    }
+
+    async fn accept(&self, listener: UnixListener) {
         let mut connections = JoinSet::new();
         let mut pause = None;
         loop {
@@ -191,9 +247,9 @@ async fn connection<G: Gate>(shared: Arc<Shared<G>>, stream: UnixStream) {
             .timer(TokioTimer::new())
             .auto_date_header(false)
             .max_concurrent_streams(STREAM_LIMIT)
-            .initial_stream_window_size(super::STREAM_WINDOW)
-            .initial_connection_window_size(super::CONNECTION_WINDOW)
-            .max_header_list_size(super::HEADER_LIMIT)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(HEADER_LIMIT)
             .serve_connection(TokioIo::new(stream), service)
     );
     let ended = tokio::select! {

@@ -5,6 +5,8 @@
 //! the tag record after a pull by tag (T1 to T3); pass containerd's answer on. Any step that fails
 //! answers an error; containerd has nothing before the gate allowed it.
 
+use std::sync::Arc;
+
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tonic::Code;
@@ -13,9 +15,8 @@ use super::body::RelayBody;
 use super::proxy::{Shared, stopping};
 use super::tags::TagPull;
 use super::unary::{self, PULL_IMAGE};
-use super::upstream::Upstream;
 use super::wire::{self, PullImageRequest, PullImageResponse};
-use super::{Forward, Gate, PodIdentity, PullAnswer, PullCall, PullOutcome, PullPlan, Refusal};
+use super::{Forward, Gate, PodIdentity, PullAnswer, PullCall, PullOutcome, PullPlan, Refusal, Upstream};
 use crate::oci::{Digest, Reference, RequestedImage};
 
 pub(super) async fn relay<G: Gate>(
@@ -29,8 +30,10 @@ pub(super) async fn relay<G: Gate>(
 
     // Taken before the gate resolves the tag, so that no newer pull is forgotten meanwhile (T1).
     let slot = image.containerd_tag_name().map(|name| shared.tags.enter(name));
+    let gate = Arc::clone(&shared.gate);
+    let judging = shared.on_workers(async move { gate.pull(call).await });
     let PullPlan { forward, ticket } = tokio::select! {
-        plan = shared.gate.pull(call) => plan?,
+        plan = judging => plan?,
         () = shared.shutdown.cancelled() => return Err(stopping()),
     };
     let in_flight = shared.pulls.token();
@@ -49,7 +52,7 @@ pub(super) async fn relay<G: Gate>(
         Ok(answer) => answer,
         Err(refusal) => {
             let outcome = PullOutcome::Failed { code: refusal.code, message: refusal.message.clone() };
-            return match shared.gate.pulled(ticket, outcome).await? {
+            return match pulled(shared, ticket, outcome).await? {
                 PullAnswer::PassOn => Err(refusal),
                 PullAnswer::Present { image_id } => present(image_id),
             };
@@ -58,7 +61,7 @@ pub(super) async fn relay<G: Gate>(
     let status = answer.status();
     if status.code() != Code::Ok {
         let outcome = PullOutcome::Failed { code: status.code(), message: status.message().to_owned() };
-        return match shared.gate.pulled(ticket, outcome).await? {
+        return match pulled(shared, ticket, outcome).await? {
             PullAnswer::PassOn => Ok(answer.into_response(Some(in_flight))),
             PullAnswer::Present { image_id } => present(image_id),
         };
@@ -66,7 +69,7 @@ pub(super) async fn relay<G: Gate>(
 
     let image_id = answer.message::<PullImageResponse>("PullImage")?.image_ref;
     let outcome = PullOutcome::Pulled { image_id: image_id.clone() };
-    if let PullAnswer::Present { image_id } = shared.gate.pulled(ticket, outcome).await? {
+    if let PullAnswer::Present { image_id } = pulled(shared, ticket, outcome).await? {
         return present(image_id);
     }
     // Held until the answer is handed over (T1).
@@ -79,6 +82,15 @@ pub(super) async fn relay<G: Gate>(
         (Forward::Pinned { .. } | Forward::AsSent, _) => None,
     };
     Ok(answer.into_response(Some(in_flight)))
+}
+
+async fn pulled<G: Gate>(
+    shared: &Shared<G>,
+    ticket: G::Ticket,
+    outcome: PullOutcome,
+) -> Result<PullAnswer, Refusal> {
+    let gate = Arc::clone(&shared.gate);
+    shared.on_workers(async move { gate.pulled(ticket, outcome).await }).await
 }
 
 fn call(request: PullImageRequest) -> Result<PullCall, Refusal> {

@@ -11,9 +11,7 @@ use std::time::Duration;
 use prost::Message;
 use tonic::Code;
 
-use super::Refusal;
-use super::unary;
-use super::upstream::Upstream;
+use super::{Refusal, Upstream, unary};
 
 /// What the runtime on `socket` calls itself, such as `containerd` or `cri-o`.
 ///

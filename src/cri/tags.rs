@@ -19,9 +19,8 @@ use tonic::Code;
 
 use super::proxy::Shared;
 use super::unary::{self, IMAGE_STATUS};
-use super::upstream::Upstream;
 use super::wire::{ImageSpec, ImageStatusRequest, ImageStatusResponse};
-use super::{Gate, Refusal};
+use super::{Gate, Refusal, Upstream};
 use crate::containerd::{ContainerdError, Existing, TagRecord};
 use crate::oci::Digest;
 

@@ -9,11 +9,10 @@ use prost::Message;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::{Code, Status};
 
-use super::Refusal;
 use super::body::{RelayBody, Whole};
 use super::frame::{self, ANSWER_LIMIT, FrameError};
-use super::upstream::Upstream;
 use super::wire::WireError;
+use super::{Refusal, Upstream};
 
 pub(super) const PULL_IMAGE: &str = "/runtime.v1.ImageService/PullImage";
 pub(super) const IMAGE_STATUS: &str = "/runtime.v1.ImageService/ImageStatus";

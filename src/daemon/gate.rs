@@ -1,5 +1,6 @@
 //! The relay's questions, answered by the admission layer and containerd's records.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,24 +23,20 @@ use crate::registry::{AuthConfig, Credentials};
 pub(super) struct NodeGate {
     gate: Arc<admission::Gate>,
     containerd: containerd::Client,
+    /// Used by ImageStatus alone, whose thread drives its connection.
+    records: containerd::Client,
     /// Numbers requests in the order in which they began to resolve (rule T1).
     order: AtomicU64,
 }
 
 impl NodeGate {
-    pub(super) const fn new(gate: Arc<admission::Gate>, containerd: containerd::Client) -> Self {
-        Self { gate, containerd, order: AtomicU64::new(0) }
+    pub(super) fn new(gate: Arc<admission::Gate>, containerd_socket: &Path) -> Self {
+        let client = || containerd::Client::new(containerd_socket);
+        Self { gate, containerd: client(), records: client(), order: AtomicU64::new(0) }
     }
 
     async fn target(&self, name: &str) -> Record {
-        match self.containerd.image_target(name).await {
-            Ok(Some(target)) => Record::Target(target.digest),
-            Ok(None) => Record::Absent,
-            Err(error) => {
-                tracing::warn!(%error, image = name, "containerd cannot be asked for an image record");
-                Record::Unknown
-            }
-        }
+        record_of(&self.containerd, name).await
     }
 
     /// Rule O4: our own request had no answer, containerd's pull had none either, and the digest is there.
@@ -53,8 +50,26 @@ impl NodeGate {
     }
 }
 
+async fn record_of(client: &containerd::Client, name: &str) -> Record {
+    match client.image_target(name).await {
+        Ok(Some(target)) => Record::Target(target.digest),
+        Ok(None) => Record::Absent,
+        Err(error) => {
+            tracing::warn!(%error, image = name, "containerd cannot be asked for an image record");
+            Record::Unknown
+        }
+    }
+}
+
+/// An ImageStatus under way: what was asked for, and what containerd's record of it said meanwhile.
+pub(super) struct Asked {
+    image: Option<RequestedImage>,
+    record: Record,
+}
+
 impl cri::Gate for NodeGate {
     type Ticket = Admitted;
+    type Asked = Asked;
 
     async fn pull(&self, call: PullCall) -> Result<PullPlan<Admitted>, Refusal> {
         // Numbered before resolving: a pull that began later wins the tag, never one that began earlier.
@@ -121,27 +136,56 @@ impl cri::Gate for NodeGate {
         }
     }
 
-    async fn image_status(&self, name: &str, answer: Option<ImageFacts>) -> Visibility {
+    async fn ask(&self, name: &str) -> Asked {
+        let image = RequestedImage::parse(name).ok();
+        let record = match image.as_ref().and_then(tag_of) {
+            Some(tag) if !self.gate.shows_everything() => record_of(&self.records, &tag).await,
+            Some(_) | None => Record::Absent,
+        };
+        Asked { image, record }
+    }
+
+    async fn image_status(&self, name: &str, asked: Asked, answer: Option<ImageFacts>) -> Visibility {
         let Some(facts) = answer else { return Visibility::Show };
         if !self.gate.shows_everything() && !self.gate.store().opened(CACHE_PATIENCE).await {
             let message = format!("{name}: the cache is being opened, try again");
             return Visibility::Refuse(Refusal::new(Code::Unknown, message));
         }
-        let record = match RequestedImage::parse(name) {
-            Ok(RequestedImage::Reference(reference)) => match reference.containerd_tag_name() {
-                Some(tag) => self.target(&tag).await,
-                None => Record::Absent,
-            },
-            Ok(RequestedImage::Id(_)) | Err(_) => Record::Absent,
+        let Asked { image, record: beside } = asked;
+        // The record was read beside the answer, and the tag may have moved between the two: then the
+        // record's digest may be admitted while the answer is another image. It counts only if the
+        // answer itself carries that digest among its names; the image of an answer is immutable, so
+        // that holds in whatever order the two were read. Everything else is read again, after the
+        // answer: a record that is not there, could not be read, or names something else.
+        let record = match (beside, image.as_ref().and_then(tag_of)) {
+            (Record::Target(digest), Some(_)) if carries(&facts, digest) => beside,
+            (_, Some(tag)) if !self.gate.shows_everything() => record_of(&self.records, &tag).await,
+            (_, Some(_) | None) => Record::Absent,
         };
         let mut names = facts.repo_tags;
         names.extend(facts.repo_digests);
-        match self.gate.image_status(name, record, &admission::ImageFacts { id: facts.id, names }) {
+        let facts = admission::ImageFacts { id: facts.id, names };
+        match self.gate.image_status(name, image.as_ref(), record, &facts) {
             Shown::Show => Visibility::Show,
             Shown::Hide => Visibility::Hide,
             Shown::Refuse(message) => Visibility::Refuse(Refusal::new(Code::Unknown, message)),
         }
     }
+}
+
+/// The name of the record that a reference by tag goes through.
+fn tag_of(image: &RequestedImage) -> Option<String> {
+    match image {
+        RequestedImage::Reference(reference) => reference.containerd_tag_name(),
+        RequestedImage::Id(_) => None,
+    }
+}
+
+/// Whether containerd's answer is the image that `digest` names.
+fn carries(facts: &ImageFacts, digest: Digest) -> bool {
+    let digest = digest.to_string();
+    let of = |name: &String| name.rsplit_once('@').is_some_and(|(_, found)| found == digest);
+    facts.repo_digests.iter().any(of)
 }
 
 /// Well under the kubelet's two minutes for ImageStatus.
@@ -190,6 +234,19 @@ fn had_no_answer(message: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn s1_a_record_read_beside_the_answer_counts_only_if_the_answer_carries_its_digest() {
+        let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
+        let facts = |repo_digests| ImageFacts {
+            id: one.to_string(),
+            repo_tags: vec!["a.io/b:1".into()],
+            repo_digests,
+        };
+        assert!(carries(&facts(vec![format!("c.io/d@{two}"), format!("a.io/b@{one}")]), one));
+        assert!(!carries(&facts(vec![format!("a.io/b@{two}")]), one), "the tag moved between the two");
+        assert!(!carries(&facts(Vec::new()), one), "an imported image has no digest");
+    }
 
     #[test]
     fn o4_only_a_failed_dial_counts_as_no_answer() {

@@ -153,7 +153,7 @@ pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> 
         Arc::new(Gate::new(Arc::new(fresh.snapshot), registry, store.clone(), Arc::clone(&audit), settings));
     let containerd = containerd::Client::new(config.runtime.containerd.path());
     let shutdown = CancellationToken::new();
-    let node = Arc::new(NodeGate::new(Arc::clone(&gate), containerd.clone()));
+    let node = Arc::new(NodeGate::new(Arc::clone(&gate), config.runtime.containerd.path()));
     let mut proxy_options = ProxyOptions::new(config.runtime.endpoint.path());
     proxy_options.drain = config.drain;
     proxy_options.allowed_users.insert(nix::unistd::geteuid().as_raw());

@@ -81,11 +81,16 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<PolicySource>, SourceError> {
 pub(super) fn keep(state: &Path, sources: &[PolicySource]) -> std::io::Result<()> {
     let kept: Vec<Kept> =
         sources.iter().map(|source| Kept { file: source.file.clone(), text: source.text.clone() }).collect();
+    let bytes = serde_json::to_vec(&kept).map_err(std::io::Error::other)?;
+    // Most starts and reloads find what is kept already, and need not wait for the disk.
+    if fs::read(state.join(KEPT)).is_ok_and(|found| found == bytes) {
+        return Ok(());
+    }
     fs::create_dir_all(state)?;
     let temporary = state.join("policies.json.new");
     let mut file = fs::File::create(&temporary)?;
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    file.write_all(&serde_json::to_vec(&kept).map_err(std::io::Error::other)?)?;
+    file.write_all(&bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, state.join(KEPT))
 }

@@ -19,7 +19,7 @@ use super::super::{
     Admitted, Background, Gate, ImageFacts, PullRequest, Record, ServePresent, Settings, Shown, Snapshot,
 };
 use crate::cache::{Admission, Age, Clock, Options, Stamp, Store};
-use crate::oci::{Digest, Reference, media_type};
+use crate::oci::{Digest, Reference, RequestedImage, media_type};
 use crate::policy::evaluate::{Approved, Mode, Unmatched};
 use crate::policy::{Compatibility, LoadOptions, PodFacts, PolicySet, PolicySource};
 use crate::registry::tests::server::{Body, Reply, Seen, Server};
@@ -289,16 +289,21 @@ impl Node {
         self.gate.decide_present(&name, self.image, None).await
     }
 
+    /// ImageStatus of `asked`, as the kubelet writes it.
+    pub(super) fn image_status(&self, asked: &str, record: Record, facts: &ImageFacts) -> Shown {
+        self.gate.image_status(asked, RequestedImage::parse(asked).ok().as_ref(), record, facts)
+    }
+
     pub(super) fn status_by_tag(&self, id: &str) -> Shown {
-        self.gate.image_status(self.tagged().text(), Record::Target(self.image), &self.facts(id))
+        self.image_status(self.tagged().text(), Record::Target(self.image), &self.facts(id))
     }
 
     pub(super) fn status_by_digest(&self, id: &str) -> Shown {
-        self.gate.image_status(self.pinned().text(), Record::Absent, &self.facts(id))
+        self.image_status(self.pinned().text(), Record::Absent, &self.facts(id))
     }
 
     pub(super) fn status_by_id(&self, id: &str) -> Shown {
-        self.gate.image_status(id, Record::Absent, &self.facts(id))
+        self.image_status(id, Record::Absent, &self.facts(id))
     }
 
     /// What CRI says of the image after a pull by tag.

@@ -196,7 +196,7 @@ async fn c3_the_id_of_a_pull_as_sent_proves_nothing() {
     assert_eq!(node.look().await, Background::Fine);
     let known = node.admission().unwrap();
     assert_eq!((known.source.as_str(), known.image_id), ("verified", None));
-    assert!(!is_shown(&node.gate.image_status(ID, Record::Absent, &nameless(ID))));
+    assert!(!is_shown(&node.image_status(ID, Record::Absent, &nameless(ID))));
 }
 
 #[tokio::test]
@@ -237,7 +237,7 @@ async fn s2_nothing_is_hidden_while_the_store_is_being_opened() {
     }
     // What no rule covers needs no store.
     let uncovered = format!("{}/other:1", node.host());
-    let shown = node.gate.image_status(&uncovered, Record::Absent, &nameless("sha256:3333"));
+    let shown = node.image_status(&uncovered, Record::Absent, &nameless("sha256:3333"));
     assert_eq!(shown, Shown::Show);
     drop(first);
     assert!(node.gate.store().opened(kit::PATIENCE).await);

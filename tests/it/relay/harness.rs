@@ -42,6 +42,7 @@ pub(crate) struct TestGate {
 
 impl Gate for TestGate {
     type Ticket = ();
+    type Asked = ();
 
     async fn pull(&self, call: PullCall) -> Result<PullPlan<()>, Refusal> {
         let plan = self.plans.lock().unwrap().pop().unwrap_or(Ok(Forward::AsSent));
@@ -62,7 +63,9 @@ impl Gate for TestGate {
         })
     }
 
-    async fn image_status(&self, name: &str, answer: Option<ImageFacts>) -> Visibility {
+    async fn ask(&self, _: &str) {}
+
+    async fn image_status(&self, name: &str, (): (), answer: Option<ImageFacts>) -> Visibility {
         self.asked.lock().unwrap().push((name.to_owned(), answer));
         self.visibility.lock().unwrap().clone()
     }

@@ -1,0 +1,85 @@
+//! Admissions: that a permit was given for an image (rule C3).
+
+use std::collections::BTreeSet;
+
+use super::memory::{IdPrefix, ImageRef};
+use super::record::{Admission, Kind, image_key};
+use super::{Durability, Store};
+use crate::oci::{Digest, Repository};
+
+impl Store {
+    /// Records that an image was admitted, keeping the pullers of an earlier admission.
+    pub fn admit(&self, mut admission: Admission, durable: Durability) {
+        let mut state = self.state();
+        let used = state.tick();
+        if let Some(known) = state.admissions.get(&ImageRef(&admission.repository, &admission.digest)) {
+            for puller in known.pullers() {
+                if !admission.pulled_by.contains(puller) && admission.pulled_by.len() < PULLERS {
+                    admission.pulled_by.push(*puller);
+                }
+            }
+        }
+        let image = state.image(&admission.repository, admission.digest);
+        let admitted = state.admitted(&admission, used);
+        state.admissions.insert(image, admitted);
+        let removed = state.evict_admissions(self.shared.options.max_entries);
+        drop(state);
+        if durable == Durability::Durable {
+            let key = image_key(&admission.repository, &admission.digest);
+            self.write(Kind::Admission, key.as_bytes(), &admission);
+        }
+        self.remove_images(Kind::Admission, &removed);
+    }
+
+    /// The admission of an image.
+    #[must_use]
+    pub fn admission(&self, repository: &Repository, digest: &Digest) -> Option<Admission> {
+        let mut state = self.state();
+        let used = state.tick();
+        let (_, image, admitted) = state.admissions.get_full_mut(&ImageRef(repository, digest))?;
+        admitted.touch(used);
+        Some(admitted.record(image))
+    }
+
+    /// The admissions whose image id starts with `prefix`; `sha256:` may be left out.
+    #[must_use]
+    pub fn admissions_of_id(&self, prefix: &str) -> Vec<Admission> {
+        let Some(prefix) = IdPrefix::new(prefix) else { return Vec::new() };
+        let state = self.state();
+        let of_id = state.admissions.iter().filter(|(_, admitted)| admitted.has_id(&prefix));
+        of_id.map(|(image, admitted)| admitted.record(image)).collect()
+    }
+
+    /// Every admission of a repository.
+    #[must_use]
+    pub fn admissions_in(&self, repository: &Repository) -> Vec<Admission> {
+        let state = self.state();
+        let of_it = state.admissions.iter().filter(|(image, _)| *image.repository == *repository);
+        of_it.map(|(image, admitted)| admitted.record(image)).collect()
+    }
+
+    /// Every admission, sorted by image.
+    #[must_use]
+    pub fn admissions(&self) -> Vec<Admission> {
+        let state = self.state();
+        let mut all: Vec<_> =
+            state.admissions.iter().map(|(image, admitted)| admitted.record(image)).collect();
+        drop(state);
+        all.sort_by(|left, right| (&left.repository, &left.digest).cmp(&(&right.repository, &right.digest)));
+        all
+    }
+
+    /// Takes an admission back.
+    pub fn withdraw(&self, repository: &Repository, digest: &Digest) {
+        self.state().admissions.swap_remove(&ImageRef(repository, digest));
+        self.remove_all(Kind::Admission, [image_key(repository, digest).into_bytes()]);
+    }
+
+    /// Says which images are on the node: they are evicted last (rule C5).
+    pub fn mark_present(&self, digests: BTreeSet<Digest>) {
+        self.state().present = digests;
+    }
+}
+
+/// Keyed hashes of credentials kept for one image.
+const PULLERS: usize = 16;

@@ -1,0 +1,349 @@
+//! What the cache keeps in memory, and what it drops first.
+//!
+//! A node keeps some ten thousand images for months, so an image costs about half a KiB here: records
+//! have a fixed size and lie in vectors without holes ([`IndexMap`]), digests are bytes, and what
+//! repeats is kept once ([`Pool`]): repositories, and where admissions came from. The texts are on
+//! disk; their form is `record`'s.
+//!
+//! A verdict is known by the hash of its whole key (SHA-256), so the key itself is not kept beside it.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
+
+use indexmap::{Equivalent, IndexMap};
+
+use super::age::Stamp;
+use super::record::{Admission, EvidenceRecord, TagRecord};
+use crate::oci::{Digest, Repository};
+
+/// Everything that is looked up without the disk.
+#[derive(Default)]
+pub(super) struct State {
+    /// By [`super::VerdictKey::hash`].
+    pub(super) verdicts: IndexMap<Digest, Verdict>,
+    pub(super) admissions: IndexMap<ImageKey, Admitted>,
+    pub(super) evidence: IndexMap<ImageKey, Evidence>,
+    pub(super) tags: HashMap<String, TagRecord>,
+    /// What the sets of evidence name.
+    blobs: IndexMap<Digest, Blob>,
+    /// Of all `blobs`.
+    blob_bytes: u64,
+    /// Images that are on the node: evicted last.
+    pub(super) present: BTreeSet<Digest>,
+    repositories: Pool<Repository>,
+    origins: Pool<Origin>,
+    uses: u64,
+}
+
+/// An image, as the key of a record.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct ImageKey {
+    pub(super) repository: Arc<Repository>,
+    pub(super) digest: Digest,
+}
+
+/// An image, to look a record up with.
+#[derive(PartialEq, Eq, Hash)]
+pub(super) struct ImageRef<'a>(pub(super) &'a Repository, pub(super) &'a Digest);
+
+/// An allowing verdict.
+pub(super) struct Verdict {
+    pub(super) image: ImageKey,
+    pub(super) at: Stamp,
+    pub(super) used: u64,
+}
+
+/// An admission without its image.
+pub(super) struct Admitted {
+    origin: Arc<Origin>,
+    image_id: ImageId,
+    at: Stamp,
+    used: u64,
+}
+
+/// What many admissions have in common.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Origin {
+    source: String,
+    snapshot: Digest,
+    pulled_by: Vec<Digest>,
+}
+
+enum ImageId {
+    Unknown,
+    /// `sha256:…`, as containerd writes every id.
+    Digest(Digest),
+    Other(Box<str>),
+}
+
+/// Which blobs verdicts about an image rest on.
+pub(super) struct Evidence {
+    blobs: Blobs,
+    at: Stamp,
+    used: u64,
+}
+
+/// Nearly every image has one signature.
+enum Blobs {
+    One(Digest),
+    Many(Box<[Digest]>),
+}
+
+/// A piece of evidence on disk.
+#[derive(Default)]
+struct Blob {
+    bytes: u32,
+    /// Sets of evidence that name it.
+    named: u32,
+}
+
+/// Equal values, kept once.
+struct Pool<T> {
+    values: HashSet<Arc<T>>,
+    /// How many there may be before the unused ones are looked for.
+    room: usize,
+}
+
+impl Equivalent<ImageKey> for ImageRef<'_> {
+    fn equivalent(&self, key: &ImageKey) -> bool {
+        *self.0 == *key.repository && *self.1 == key.digest
+    }
+}
+
+impl<T> Default for Pool<T> {
+    fn default() -> Self {
+        Self { values: HashSet::new(), room: 64 }
+    }
+}
+
+impl<T: Eq + Hash + Clone> Pool<T> {
+    fn one(&mut self, value: &T) -> Arc<T> {
+        if let Some(known) = self.values.get(value) {
+            return Arc::clone(known);
+        }
+        // Names come from pods: what nothing uses any more is forgotten before there is too much.
+        if self.values.len() >= self.room {
+            self.values.retain(|value| Arc::strong_count(value) > 1);
+            self.room = 64 + self.values.len() * 2;
+        }
+        let value = Arc::new(value.clone());
+        self.values.insert(Arc::clone(&value));
+        value
+    }
+}
+
+impl State {
+    pub(super) fn tick(&mut self) -> u64 {
+        self.uses += 1;
+        self.uses
+    }
+
+    pub(super) fn image(&mut self, repository: &Repository, digest: Digest) -> ImageKey {
+        ImageKey { repository: self.repositories.one(repository), digest }
+    }
+
+    /// An admission, ready to be kept.
+    pub(super) fn admitted(&mut self, admission: &Admission, used: u64) -> Admitted {
+        let origin = Origin {
+            source: admission.source.clone(),
+            snapshot: admission.snapshot,
+            pulled_by: admission.pulled_by.clone(),
+        };
+        let image_id = match &admission.image_id {
+            None => ImageId::Unknown,
+            Some(id) => match id.parse() {
+                Ok(digest) => ImageId::Digest(digest),
+                Err(_) => ImageId::Other(id.clone().into()),
+            },
+        };
+        Admitted { origin: self.origins.one(&origin), image_id, at: admission.at, used }
+    }
+
+    /// Keeps what an image's verdicts rest on, in place of what was kept before.
+    pub(super) fn keep_evidence(&mut self, image: ImageKey, record: &EvidenceRecord) -> Orphans {
+        for (at, digest) in record.blobs.iter().enumerate() {
+            let blob = self.blobs.entry(*digest).or_default();
+            blob.named += 1;
+            if blob.named == 1 {
+                blob.bytes = record.sizes.get(at).copied().unwrap_or(ORDINARY_BLOB);
+                self.blob_bytes += u64::from(blob.bytes);
+            }
+        }
+        let used = self.tick();
+        let evidence = Evidence { blobs: Blobs::of(&record.blobs), at: record.at, used };
+        let old = self.evidence.insert(image, evidence);
+        let mut orphans = Orphans::default();
+        if let Some(old) = old {
+            self.let_go(&old, &mut orphans);
+        }
+        orphans
+    }
+
+    pub(super) const fn blob_bytes(&self) -> u64 {
+        self.blob_bytes
+    }
+
+    pub(super) fn forget_evidence(&mut self, image: &ImageKey, orphans: &mut Orphans) {
+        if let Some(evidence) = self.evidence.swap_remove(image) {
+            self.let_go(&evidence, orphans);
+        }
+    }
+
+    fn let_go(&mut self, evidence: &Evidence, orphans: &mut Orphans) {
+        for digest in evidence.blobs.all() {
+            let Some(blob) = self.blobs.get_mut(digest) else { continue };
+            blob.named = blob.named.saturating_sub(1);
+            if blob.named == 0 {
+                self.blob_bytes -= u64::from(blob.bytes);
+                self.blobs.swap_remove(digest);
+                orphans.0.push(*digest);
+            }
+        }
+    }
+
+    /// Drops the verdicts of oldest use, those of present images last.
+    pub(super) fn evict_verdicts(&mut self, most: usize) -> Vec<Digest> {
+        let Some(surplus) = surplus(self.verdicts.len(), most) else { return Vec::new() };
+        let order = |(hash, verdict): (&Digest, &Verdict)| {
+            ((self.present.contains(&verdict.image.digest), verdict.used), *hash)
+        };
+        let removed = first(self.verdicts.iter().map(order), surplus);
+        for hash in &removed {
+            self.verdicts.swap_remove(hash);
+        }
+        removed
+    }
+
+    /// The same for admissions.
+    pub(super) fn evict_admissions(&mut self, most: usize) -> Vec<ImageKey> {
+        let Some(surplus) = surplus(self.admissions.len(), most) else { return Vec::new() };
+        let order = |(image, admitted): (&ImageKey, &Admitted)| {
+            ((self.present.contains(&image.digest), admitted.used), image.clone())
+        };
+        let removed = first(self.admissions.iter().map(order), surplus);
+        for image in &removed {
+            self.admissions.swap_remove(image);
+        }
+        removed
+    }
+
+    /// Drops the oldest sets of evidence until the rest fits.
+    pub(super) fn evict_evidence(&mut self, most: u64, orphans: &mut Orphans) -> Vec<ImageKey> {
+        let mut removed = Vec::new();
+        if self.blob_bytes <= most {
+            return removed;
+        }
+        let order = |(image, evidence): (&ImageKey, &Evidence)| (evidence.used, image.clone());
+        for image in first(self.evidence.iter().map(order), usize::MAX) {
+            if self.blob_bytes <= most {
+                break;
+            }
+            self.forget_evidence(&image, orphans);
+            removed.push(image);
+        }
+        removed
+    }
+}
+
+/// Blobs that may go, as no evidence names them any more.
+#[derive(Default)]
+pub(super) struct Orphans(pub(super) Vec<Digest>);
+
+/// How many records go from a map that holds more than `most`: a tenth more than it must, so that a
+/// full cache does not sort for each new record.
+fn surplus(held: usize, most: usize) -> Option<usize> {
+    (held > most).then(|| held - most + most / 10)
+}
+
+/// The keys of the first `count`, in order.
+fn first<O: Ord, K>(all: impl Iterator<Item = (O, K)>, count: usize) -> Vec<K> {
+    let mut all: Vec<_> = all.collect();
+    all.sort_by(|left, right| left.0.cmp(&right.0));
+    all.into_iter().take(count).map(|(_, key)| key).collect()
+}
+
+impl Admitted {
+    /// The whole record, of the image that it is kept under.
+    pub(super) fn record(&self, image: &ImageKey) -> Admission {
+        Admission {
+            repository: Repository::clone(&image.repository),
+            digest: image.digest,
+            source: self.origin.source.clone(),
+            snapshot: self.origin.snapshot,
+            image_id: match &self.image_id {
+                ImageId::Unknown => None,
+                ImageId::Digest(digest) => Some(digest.to_string()),
+                ImageId::Other(text) => Some(text.to_string()),
+            },
+            at: self.at,
+            pulled_by: self.origin.pulled_by.clone(),
+        }
+    }
+
+    pub(super) fn touch(&mut self, used: u64) {
+        self.used = used;
+    }
+
+    pub(super) fn pullers(&self) -> &[Digest] {
+        &self.origin.pulled_by
+    }
+
+    /// Whether containerd's id of the image starts with `digits`, without `sha256:`.
+    pub(super) fn has_id(&self, digits: &IdPrefix) -> bool {
+        match &self.image_id {
+            ImageId::Unknown => false,
+            ImageId::Digest(digest) => digits.begins(digest),
+            ImageId::Other(text) => text.strip_prefix("sha256:").unwrap_or(text).starts_with(&digits.text),
+        }
+    }
+}
+
+/// The beginning of an image id, as it is asked for.
+pub(super) struct IdPrefix {
+    text: String,
+    /// Its whole bytes, to compare without writing every id out.
+    bytes: Vec<u8>,
+}
+
+impl IdPrefix {
+    /// `None` for an empty one; `sha256:` may be left out.
+    pub(super) fn new(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("sha256:").unwrap_or(text);
+        let whole = digits.get(..digits.len() / 2 * 2).unwrap_or_default();
+        // What is not hex begins no digest; the whole text is compared then.
+        let bytes = hex::decode(whole).unwrap_or_default();
+        (!digits.is_empty()).then(|| Self { text: digits.to_owned(), bytes })
+    }
+
+    fn begins(&self, digest: &Digest) -> bool {
+        digest.as_bytes().starts_with(&self.bytes) && digest.hex().starts_with(&self.text)
+    }
+}
+
+impl Evidence {
+    /// The blobs, and when they were fetched.
+    pub(super) fn touch(&mut self, used: u64) -> (Vec<Digest>, Stamp) {
+        self.used = used;
+        (self.blobs.all().to_vec(), self.at)
+    }
+}
+
+impl Blobs {
+    fn of(blobs: &[Digest]) -> Self {
+        match blobs {
+            [one] => Self::One(*one),
+            many => Self::Many(many.into()),
+        }
+    }
+
+    fn all(&self) -> &[Digest] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+}
+
+/// Bytes of a simple-signing layer with its annotations, where a record does not say.
+const ORDINARY_BLOB: u32 = 2048;

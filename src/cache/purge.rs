@@ -1,0 +1,67 @@
+//! Forgetting: all, a repository or an image.
+
+use super::Store;
+use super::memory::{ImageKey, Orphans};
+use super::record::Kind;
+use crate::oci::{Digest, Repository};
+
+/// What to forget.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Purge {
+    /// All of it.
+    Everything,
+    /// One repository.
+    Repository(Repository),
+    /// One image.
+    Image(Repository, Digest),
+}
+
+impl Purge {
+    fn names(&self, image: &ImageKey) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Repository(wanted) => *wanted == *image.repository,
+            Self::Image(wanted, digest) => *wanted == *image.repository && *digest == image.digest,
+        }
+    }
+}
+
+impl Store {
+    /// Forgets what `which` names, and says how many admissions that were.
+    pub fn purge(&self, which: &Purge) -> usize {
+        let mut state = self.state();
+        let (mut admissions, mut verdicts, mut orphans) = (Vec::new(), Vec::new(), Orphans::default());
+        state.admissions.retain(|image, _| {
+            let named = which.names(image);
+            if named {
+                admissions.push(image.clone());
+            }
+            !named
+        });
+        state.verdicts.retain(|hash, verdict| {
+            let named = which.names(&verdict.image);
+            if named {
+                verdicts.push(*hash);
+            }
+            !named
+        });
+        let evidence: Vec<_> = state.evidence.keys().filter(|image| which.names(image)).cloned().collect();
+        for image in &evidence {
+            state.forget_evidence(image, &mut orphans);
+        }
+        let start = match which {
+            Purge::Everything => String::new(),
+            Purge::Repository(repository) | Purge::Image(repository, _) => format!("{repository}:"),
+        };
+        let tags: Vec<_> = state.tags.keys().filter(|name| name.starts_with(&start)).cloned().collect();
+        for name in &tags {
+            state.tags.remove(name);
+        }
+        drop(state);
+        self.remove_images(Kind::Admission, &admissions);
+        self.remove_all(Kind::Verdict, verdicts.iter().map(|hash| hash.as_bytes().to_vec()));
+        self.remove_evidence(&evidence, &orphans);
+        self.remove_all(Kind::Tag, tags.into_iter().map(String::into_bytes));
+        admissions.len()
+    }
+}

@@ -1,0 +1,62 @@
+//! Verdicts, and the digests that tags were last verified as.
+
+use super::Store;
+use super::age::{Age, Stamp};
+use super::memory::Verdict;
+use super::record::{Kind, TagRecord, VerdictKey, VerdictRecord};
+use crate::oci::Digest;
+
+impl Store {
+    /// The age of the verdict for `key`, if there is one that is not expired.
+    #[must_use]
+    pub fn verdict(&self, key: &VerdictKey) -> Option<Age> {
+        let hash = key.hash();
+        let mut state = self.state();
+        let used = state.tick();
+        let verdict = state.verdicts.get_mut(&hash)?;
+        verdict.used = used;
+        let at = verdict.at;
+        drop(state);
+        self.current(at)
+    }
+
+    /// Keeps an allowing verdict that rests on evidence of the time `at`.
+    pub fn put_verdict(&self, key: VerdictKey, at: Stamp) {
+        let hash = key.hash();
+        let mut state = self.state();
+        let used = state.tick();
+        let image = state.image(&key.repository, key.digest);
+        state.verdicts.insert(hash, Verdict { image, at, used });
+        let removed = state.evict_verdicts(self.shared.options.max_entries);
+        drop(state);
+        self.write(Kind::Verdict, hash.as_bytes(), &VerdictRecord { key, at });
+        self.remove_all(Kind::Verdict, removed.iter().map(|hash| hash.as_bytes().to_vec()));
+    }
+
+    /// Remembers which digest a tag was verified as.
+    pub fn put_tag(&self, name: &str, digest: Digest) {
+        let record = TagRecord { digest, at: self.now() };
+        let mut state = self.state();
+        state.tags.insert(name.to_owned(), record.clone());
+        let mut removed = Vec::new();
+        if state.tags.len() > self.shared.options.max_entries {
+            let mut all: Vec<_> =
+                state.tags.iter().map(|(name, tag)| (tag.at.seconds(), name.clone())).collect();
+            all.sort_unstable();
+            removed.extend(all.into_iter().take(1 + state.tags.len() / 10).map(|(_, name)| name));
+            for name in &removed {
+                state.tags.remove(name);
+            }
+        }
+        drop(state);
+        self.write(Kind::Tag, name.as_bytes(), &record);
+        self.remove_all(Kind::Tag, removed.into_iter().map(String::into_bytes));
+    }
+
+    /// The digest a tag was last verified as, if that is not expired.
+    #[must_use]
+    pub fn tag(&self, name: &str) -> Option<Digest> {
+        let record = self.state().tags.get(name).cloned()?;
+        self.current(record.at).map(|_| record.digest)
+    }
+}
