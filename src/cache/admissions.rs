@@ -20,7 +20,7 @@ impl Store {
             }
         }
         let image = state.image(&admission.repository, admission.digest);
-        let admitted = state.admitted(&admission, used);
+        let admitted = state.admitted(&admission, durable, used);
         state.admissions.insert(image, admitted);
         let removed = state.evict_admissions(self.shared.options.max_entries);
         drop(state);

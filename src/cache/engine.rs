@@ -1,28 +1,25 @@
 //! The database thread: the only place that touches sled and the export file.
 //!
 //! The database is open while it is used and closed when it rests: memory answers everything that is
-//! asked often, and sled keeps what it once read, several times the size of that: its cache drops
-//! nothing before some 16 000 pages were asked for. A lock file beside it
-//! (`<path>.lock`) keeps other processes out all the time.
+//! asked often, and sled keeps what it once read, several times the size of that (its cache drops
+//! nothing before some 16 000 pages were asked for). For the same reason memory is read from the
+//! export ([`Export`]) where that says what the database says: after an orderly end, and mostly after
+//! a crash. A lock file beside it (`<path>.lock`) keeps other processes out all the time.
 //!
 //! sled 0.34 may panic on damaged files and promises no format, so it is opened and used behind
 //! `catch_unwind`, on one thread of its own. What it cannot open, unless another process holds it,
-//! is moved aside (`<path>.damaged-1`, `-2`; older ones are deleted) and rebuilt from the export: a
-//! file of all small records, written at most every [`EXPORT_EVERY`] (temporary file, fsync,
-//! rename) as `[digest of the rest: 32 bytes]` and then `[key length][key][value length][value]`, lengths
-//! in 4 bytes little endian. Losing both costs verifications, never a wrong verdict.
+//! is moved aside (`<path>.damaged-1`, `-2`; older ones are deleted) and rebuilt from the last
+//! export. Losing both costs verifications, never a wrong verdict.
 
 use std::fs::{File, TryLockError};
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::digest::{Context, SHA256};
-
+use super::export::{Export, WriteRecord};
 use super::record::Kind;
-use crate::oci::Digest;
 
 /// What the store asks of its thread.
 pub(super) enum Job {
@@ -52,17 +49,22 @@ pub enum StoreError {
     },
 }
 
+/// Writes every record that memory keeps and that outlives the process.
+pub(super) type Records = Box<dyn Fn(WriteRecord<'_>) -> io::Result<()> + Send>;
+
 /// The database, open while it is used.
 pub(super) struct Engine {
     path: PathBuf,
     /// Held as long as the engine lives, also while the database is closed.
     _lock: File,
     db: Option<sled::Db>,
+    export: Export,
+    records: Records,
     /// How long it must be idle before it is closed.
     rest: Duration,
     used: Instant,
-    dirty: bool,
-    exported: Instant,
+    /// Since when the database says more than the export.
+    outdated: Option<Instant>,
     failing: bool,
     /// Writes that failed since the start.
     pub(super) faults: u64,
@@ -78,23 +80,32 @@ enum Opened {
 type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]);
 
 impl Engine {
-    /// Opens the database at `path`, waiting `patience` for a lock that another process holds, and
-    /// shows every record but the blobs to `visit`.
-    pub(super) fn open(path: &Path, patience: Duration, visit: Visit<'_>) -> Result<Self, StoreError> {
+    /// Takes the database at `path`, waiting `patience` for a lock that another process holds, and
+    /// shows every record but the blobs to `visit`. Exports are made of `records`.
+    pub(super) fn open(
+        path: &Path,
+        patience: Duration,
+        records: Records,
+        visit: Visit<'_>,
+    ) -> Result<Self, StoreError> {
         let now = Instant::now();
         let lock = lock(path, now + patience)?;
         let mut engine = Self {
             path: path.to_owned(),
             _lock: lock,
             db: None,
+            export: Export::of(path),
+            records,
             rest: REST,
             used: now,
-            dirty: false,
-            exported: now,
+            outdated: None,
             failing: false,
             faults: 0,
         };
-        engine.reopen(now + patience, Some(visit))?;
+        if !engine.export.read_current(visit) {
+            engine.reopen(now + patience, Some(visit))?;
+            engine.outdated = Some(now);
+        }
         Ok(engine)
     }
 
@@ -122,13 +133,13 @@ impl Engine {
         self.rest = REST.max(start.elapsed() * REST_FACTOR);
         self.used = Instant::now();
         if rebuilt || empty {
-            let export = self.export_path();
-            for (key, value) in read_export(&export).unwrap_or_default() {
+            let export = Export::of(&self.path);
+            export.read_any(&mut |key, value| {
                 if let Some(visit) = again(&mut visit) {
-                    visit(&key, &value);
+                    visit(key, value);
                 }
-                self.put(&key, &value);
-            }
+                self.insert(key, value);
+            });
         }
         Ok(())
     }
@@ -136,7 +147,7 @@ impl Engine {
     /// Drops the database, and with it the memory that it takes (its page table, buffers, threads),
     /// once nothing has needed it for a while.
     fn close_if_idle(&mut self) {
-        if self.db.is_some() && !self.dirty && self.used.elapsed() >= self.rest {
+        if self.db.is_some() && self.outdated.is_none() && self.used.elapsed() >= self.rest {
             self.guarded(|db| db.flush());
             // Dropping it may write, and so may panic.
             let db = self.db.take();
@@ -144,29 +155,25 @@ impl Engine {
         }
     }
 
-    fn export_path(&self) -> PathBuf {
-        with_ending(&self.path, ".export")
-    }
-
     /// Works until the store is gone or says so.
     pub(super) fn work(mut self, jobs: &Receiver<Job>) {
         loop {
-            let wait = match (&self.db, self.dirty) {
-                (Some(_), true) => EXPORT_EVERY.saturating_sub(self.exported.elapsed()),
-                (Some(_), false) => self.rest.saturating_sub(self.used.elapsed()),
-                (None, _) => NEVER,
+            let wait = match (self.outdated, &self.db) {
+                (Some(since), _) => EXPORT_EVERY.saturating_sub(since.elapsed()),
+                (None, Some(_)) => self.rest.saturating_sub(self.used.elapsed()),
+                (None, None) => NEVER,
             };
             match jobs.recv_timeout(wait) {
                 Ok(Job::Close) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(job) => self.do_it(job),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if self.dirty && self.exported.elapsed() >= EXPORT_EVERY {
+            if self.outdated.is_some_and(|since| since.elapsed() >= EXPORT_EVERY) {
                 self.export();
             }
             self.close_if_idle();
         }
-        if self.dirty {
+        if self.outdated.is_some() {
             self.export();
         }
         if self.db.is_some() {
@@ -196,15 +203,31 @@ impl Engine {
     }
 
     fn put(&mut self, key: &[u8], value: &[u8]) {
-        let written = self.guarded(|db| db.insert(key, value)).is_some();
-        self.dirty = true;
+        let written = self.outdate() && self.insert(key, value);
         self.say_once(written);
     }
 
     fn remove(&mut self, key: &[u8]) {
-        let written = self.guarded(|db| db.remove(key)).is_some();
-        self.dirty = true;
+        let written = self.outdate() && self.guarded(|db| db.remove(key)).is_some();
         self.say_once(written);
+    }
+
+    fn insert(&mut self, key: &[u8], value: &[u8]) -> bool {
+        self.guarded(|db| db.insert(key, value)).is_some()
+    }
+
+    /// The next start must not read an export that lacks what is written now.
+    fn outdate(&mut self) -> bool {
+        if self.outdated.is_some() {
+            return true;
+        }
+        let outdated = self.export.outdate();
+        if let Err(error) = &outdated {
+            tracing::debug!(%error, "cache export");
+        } else {
+            self.outdated = Some(Instant::now());
+        }
+        outdated.is_ok()
     }
 
     /// Disk full and the like are said once a burst; memory serves until restart.
@@ -239,13 +262,15 @@ impl Engine {
     }
 
     fn export(&mut self) {
-        let export = self.export_path();
-        let written = self.guarded(|db| Ok(write_export(db, &export)));
-        if let Some(Err(error)) = written {
-            tracing::warn!(%error, path = %export.display(), "cache export cannot be written");
+        self.guarded(|db| db.flush());
+        match self.export.write(&self.records) {
+            Ok(()) => self.outdated = None,
+            Err(error) => {
+                tracing::warn!(%error, path = %self.path.display(), "cache export cannot be written");
+                // Tried again after as long; the database has everything meanwhile.
+                self.outdated = Some(Instant::now());
+            }
         }
-        self.dirty = false;
-        self.exported = Instant::now();
     }
 }
 
@@ -255,31 +280,6 @@ fn again<'a>(visit: &'a mut Option<Visit<'_>>) -> Option<Visit<'a>> {
         Some(visit) => Some(&mut **visit),
         None => None,
     }
-}
-
-/// Record by record: all of them in memory at once would be most of what the daemon takes.
-fn write_export(db: &sled::Db, export: &Path) -> std::io::Result<()> {
-    let temporary = with_ending(export, ".new");
-    let mut file = BufWriter::new(File::create(&temporary)?);
-    let mut sum = Context::new(&SHA256);
-    file.write_all(&[0; SUM])?;
-    for kind in SMALL {
-        // A page that cannot be read is left out, as it would be at the next start.
-        for (key, value) in db.scan_prefix([kind.letter()]).filter_map(Result::ok) {
-            for part in [&key, &value] {
-                let length = u32::try_from(part.len()).unwrap_or(0).to_le_bytes();
-                for bytes in [&length[..], part] {
-                    sum.update(bytes);
-                    file.write_all(bytes)?;
-                }
-            }
-        }
-    }
-    file.seek(SeekFrom::Start(0))?;
-    file.write_all(sum.finish().as_ref())?;
-    let file = file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, export)
 }
 
 /// Takes the lock beside the database. sled has one of its own, but lets go of it when it is closed.
@@ -295,7 +295,7 @@ fn lock(path: &Path, give_up: Instant) -> Result<File, StoreError> {
     }
 }
 
-fn unusable(path: &Path, error: &std::io::Error) -> StoreError {
+fn unusable(path: &Path, error: &io::Error) -> StoreError {
     StoreError::Unusable { path: path.to_owned(), cause: error.to_string() }
 }
 
@@ -324,11 +324,11 @@ fn open_guarded(path: &Path, visit: Option<Visit<'_>>) -> Opened {
 }
 
 /// sled wraps the failed lock into an error of kind Other whose text names it.
-fn is_lock(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::WouldBlock || error.to_string().contains("could not acquire lock")
+fn is_lock(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.to_string().contains("could not acquire lock")
 }
 
-fn move_aside(path: &Path) -> std::io::Result<()> {
+fn move_aside(path: &Path) -> io::Result<()> {
     let (first, second) = (with_ending(path, ".damaged-1"), with_ending(path, ".damaged-2"));
     if first.exists() {
         if second.exists() {
@@ -339,29 +339,8 @@ fn move_aside(path: &Path) -> std::io::Result<()> {
     std::fs::rename(path, &first)
 }
 
-fn remove_any(path: &Path) -> std::io::Result<()> {
+fn remove_any(path: &Path) -> io::Result<()> {
     if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
-}
-
-fn read_export(path: &Path) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
-    let bytes = std::fs::read(path).ok()?;
-    let (sum, mut rest) = bytes.split_at_checked(SUM)?;
-    if Digest::of(rest).as_bytes() != sum {
-        tracing::error!(path = %path.display(), "cache export is damaged: starting empty");
-        return None;
-    }
-    let mut records = Vec::new();
-    while !rest.is_empty() {
-        let mut part = || {
-            let (length, behind) = rest.split_first_chunk::<4>()?;
-            let (part, behind) =
-                behind.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
-            rest = behind;
-            Some(part.to_vec())
-        };
-        records.push((part()?, part()?));
-    }
-    Some(records)
 }
 
 fn with_ending(path: &Path, ending: &str) -> PathBuf {
@@ -374,8 +353,6 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 const EXPORT_EVERY: Duration = Duration::from_secs(10);
 /// The kinds of record that memory keeps and the export carries: all but blobs.
 const SMALL: [Kind; 4] = [Kind::Admission, Kind::Evidence, Kind::Tag, Kind::Verdict];
-/// Of an export, in bytes.
-const SUM: usize = 32;
 /// How long the database stays open after its last use, at least.
 const REST: Duration = Duration::from_secs(10);
 /// And at least as many times as long as opening it takes: then that is a twentieth of the time.
@@ -391,17 +368,27 @@ const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 mod tests {
     use super::*;
 
+    fn engine(path: &Path, visit: Visit<'_>) -> Result<Engine, StoreError> {
+        Engine::open(path, Duration::ZERO, Box::new(|write| write(b"v1", b"of memory")), visit)
+    }
+
     fn read(engine: &mut Engine, key: &[u8]) -> Option<Vec<u8>> {
         let (answer, mut value) = tokio::sync::oneshot::channel();
         engine.do_it(Job::Get(key.to_vec(), answer));
         value.try_recv().unwrap()
     }
 
+    fn shown(path: &Path) -> (Engine, Vec<(Vec<u8>, Vec<u8>)>) {
+        let mut shown = Vec::new();
+        let engine = engine(path, &mut |key, value| shown.push((key.to_vec(), value.to_vec()))).unwrap();
+        (engine, shown)
+    }
+
     #[test]
     fn c4_a_database_at_rest_is_closed_and_still_held() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cache");
-        let mut engine = Engine::open(&path, Duration::ZERO, &mut |_, _| {}).unwrap();
+        let (mut engine, _) = shown(&path);
         engine.do_it(Job::Put(b"b1".to_vec(), b"one".to_vec()));
         engine.rest = Duration::ZERO;
         engine.close_if_idle();
@@ -409,35 +396,43 @@ mod tests {
         engine.export();
         engine.close_if_idle();
         assert!(engine.db.is_none());
-        let other = Engine::open(&path, Duration::ZERO, &mut |_, _| {});
-        assert!(matches!(other, Err(StoreError::Held { .. })));
-
+        assert!(matches!(self::engine(&path, &mut |_, _| {}), Err(StoreError::Held { .. })));
         assert_eq!(read(&mut engine, b"b1"), Some(b"one".to_vec()), "it opens again by itself");
-        assert!(engine.db.is_some());
-        engine.rest = Duration::ZERO;
-        engine.close_if_idle();
-        engine.do_it(Job::Put(b"v2".to_vec(), b"two".to_vec()));
+    }
+
+    #[test]
+    fn c4_memory_is_read_from_the_export_unless_the_database_says_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache");
+        let (mut engine, _) = shown(&path);
+        engine.do_it(Job::Put(b"v1".to_vec(), b"of the database".to_vec()));
+        engine.do_it(Job::Put(b"b1".to_vec(), b"a blob".to_vec()));
+        engine.export();
         drop(engine);
-        let mut seen = Vec::new();
-        let mut engine =
-            Engine::open(&path, Duration::ZERO, &mut |key, value| seen.push((key.to_vec(), value.to_vec())))
-                .unwrap();
-        assert_eq!(seen, [(b"v2".to_vec(), b"two".to_vec())], "blobs are not shown");
-        assert_eq!(read(&mut engine, b"b1"), Some(b"one".to_vec()));
+        let (mut engine, of_export) = shown(&path);
+        assert_eq!(of_export, [(b"v1".to_vec(), b"of memory".to_vec())]);
+        assert!(engine.db.is_none(), "sled is not opened for it");
+
+        engine.do_it(Job::Put(b"v2".to_vec(), b"two".to_vec()));
+        engine.guarded(|db| db.flush());
+        drop(engine);
+        let (_, of_database) = shown(&path);
+        let both = [(b"v1".to_vec(), b"of the database".to_vec()), (b"v2".to_vec(), b"two".to_vec())];
+        assert_eq!(of_database, both, "as after a crash: blobs are not shown");
     }
 
     #[test]
     fn c4_what_is_damaged_while_it_rests_is_rebuilt_from_the_export() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cache");
-        let mut engine = Engine::open(&path, Duration::ZERO, &mut |_, _| {}).unwrap();
+        let (mut engine, _) = shown(&path);
         engine.do_it(Job::Put(b"v1".to_vec(), b"one".to_vec()));
         engine.export();
         engine.rest = Duration::ZERO;
         engine.close_if_idle();
         std::fs::remove_dir_all(&path).unwrap();
         std::fs::write(&path, "not a database").unwrap();
-        assert_eq!(read(&mut engine, b"v1"), Some(b"one".to_vec()));
+        assert_eq!(read(&mut engine, b"v1"), Some(b"of memory".to_vec()));
         assert!(with_ending(&path, ".damaged-1").exists());
     }
 }

@@ -5,16 +5,17 @@
 //! repeats is kept once ([`Pool`]): repositories, and where admissions came from. The texts are on
 //! disk; their form is `record`'s.
 //!
-//! A verdict is known by the hash of its whole key (SHA-256), so the key itself is not kept beside it.
+//! A verdict is known by the hash of its whole key (SHA-256).
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
 use indexmap::{Equivalent, IndexMap};
 
+use super::Durability;
 use super::age::Stamp;
-use super::record::{Admission, EvidenceRecord, TagRecord};
+use super::record::{Admission, EvidenceRecord, TagRecord, VerdictKey, VerdictRecord};
 use crate::oci::{Digest, Repository};
 
 /// Everything that is looked up without the disk.
@@ -24,7 +25,7 @@ pub(super) struct State {
     pub(super) verdicts: IndexMap<Digest, Verdict>,
     pub(super) admissions: IndexMap<ImageKey, Admitted>,
     pub(super) evidence: IndexMap<ImageKey, Evidence>,
-    pub(super) tags: HashMap<String, TagRecord>,
+    pub(super) tags: IndexMap<String, TagRecord>,
     /// What the sets of evidence name.
     blobs: IndexMap<Digest, Blob>,
     /// Of all `blobs`.
@@ -33,6 +34,7 @@ pub(super) struct State {
     pub(super) present: BTreeSet<Digest>,
     repositories: Pool<Repository>,
     origins: Pool<Origin>,
+    questions: Pool<Question>,
     uses: u64,
 }
 
@@ -50,8 +52,18 @@ pub(super) struct ImageRef<'a>(pub(super) &'a Repository, pub(super) &'a Digest)
 /// An allowing verdict.
 pub(super) struct Verdict {
     pub(super) image: ImageKey,
+    /// What it answers.
+    question: Arc<Question>,
     pub(super) at: Stamp,
     pub(super) used: u64,
+}
+
+/// What many verdicts have in common: a [`VerdictKey`] without its image.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Question {
+    entry: Digest,
+    trust: Option<Digest>,
+    pod: Digest,
 }
 
 /// An admission without its image.
@@ -65,6 +77,7 @@ pub(super) struct Admitted {
 /// What many admissions have in common.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Origin {
+    durability: Durability,
     source: String,
     snapshot: Digest,
     pulled_by: Vec<Digest>,
@@ -143,9 +156,17 @@ impl State {
         ImageKey { repository: self.repositories.one(repository), digest }
     }
 
+    /// A verdict, ready to be kept.
+    pub(super) fn verdict(&mut self, key: &VerdictKey, at: Stamp, used: u64) -> Verdict {
+        let image = self.image(&key.repository, key.digest);
+        let question = Question { entry: key.entry, trust: key.trust, pod: key.pod };
+        Verdict { image, question: self.questions.one(&question), at, used }
+    }
+
     /// An admission, ready to be kept.
-    pub(super) fn admitted(&mut self, admission: &Admission, used: u64) -> Admitted {
+    pub(super) fn admitted(&mut self, admission: &Admission, durability: Durability, used: u64) -> Admitted {
         let origin = Origin {
+            durability,
             source: admission.source.clone(),
             snapshot: admission.snapshot,
             pulled_by: admission.pulled_by.clone(),
@@ -263,7 +284,26 @@ fn first<O: Ord, K>(all: impl Iterator<Item = (O, K)>, count: usize) -> Vec<K> {
     all.into_iter().take(count).map(|(_, key)| key).collect()
 }
 
+impl Verdict {
+    /// The whole record.
+    pub(super) fn record(&self) -> VerdictRecord {
+        let Question { entry, trust, pod } = *self.question;
+        let key = VerdictKey {
+            repository: Repository::clone(&self.image.repository),
+            digest: self.image.digest,
+            entry,
+            trust,
+            pod,
+        };
+        VerdictRecord { key, at: self.at }
+    }
+}
+
 impl Admitted {
+    pub(super) fn is_durable(&self) -> bool {
+        self.origin.durability == Durability::Durable
+    }
+
     /// The whole record, of the image that it is kept under.
     pub(super) fn record(&self, image: &ImageKey) -> Admission {
         Admission {
@@ -322,6 +362,13 @@ impl IdPrefix {
 }
 
 impl Evidence {
+    /// The whole record; `state` knows the sizes.
+    pub(super) fn record(&self, state: &State) -> EvidenceRecord {
+        let size = |blob| state.blobs.get(blob).map_or(ORDINARY_BLOB, |blob: &Blob| blob.bytes);
+        let blobs = self.blobs.all();
+        EvidenceRecord { blobs: blobs.to_vec(), sizes: blobs.iter().map(size).collect(), at: self.at }
+    }
+
     /// The blobs, and when they were fetched.
     pub(super) fn touch(&mut self, used: u64) -> (Vec<Digest>, Stamp) {
         self.used = used;

@@ -13,6 +13,7 @@ mod admissions;
 mod age;
 mod engine;
 mod evidence;
+mod export;
 mod load;
 mod memory;
 mod purge;
@@ -35,6 +36,7 @@ pub use purge::Purge;
 pub use record::{Admission, VerdictKey};
 
 use engine::{Engine, Job};
+use export::WriteRecord;
 use memory::{ImageKey, State};
 use record::{Kind, encode, image_key};
 
@@ -65,7 +67,8 @@ pub struct Store {
 
 struct Shared {
     options: Options,
-    state: Mutex<State>,
+    /// Also the cache thread's, which makes exports of it.
+    state: Arc<Mutex<State>>,
     jobs: SyncSender<Job>,
     phase: watch::Sender<Phase>,
     thread: Mutex<Option<Thread>>,
@@ -191,7 +194,7 @@ impl Store {
         let (jobs, receiver) = sync_channel(QUEUE);
         let shared = Shared {
             options,
-            state: Mutex::new(State::default()),
+            state: Arc::default(),
             jobs,
             phase: watch::Sender::new(Phase::Opening),
             thread: Mutex::new(None),
@@ -301,7 +304,7 @@ impl Store {
 }
 
 /// Whether a record outlives the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Durability {
     /// It does.
     Durable,
@@ -316,7 +319,9 @@ fn open(shared: &Shared) -> Result<Engine, StoreError> {
         drop(std::fs::create_dir_all(parent));
     }
     let mut broken = Vec::new();
-    let mut engine = Engine::open(&options.path, options.patience, &mut |key, sealed| {
+    let memory = Arc::clone(&shared.state);
+    let records = Box::new(move |write: WriteRecord<'_>| load::write_all(&memory, write));
+    let mut engine = Engine::open(&options.path, options.patience, records, &mut |key, sealed| {
         if !load::take_in(shared, key, sealed) {
             broken.push(key.to_vec());
         }

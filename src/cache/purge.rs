@@ -55,7 +55,7 @@ impl Store {
         };
         let tags: Vec<_> = state.tags.keys().filter(|name| name.starts_with(&start)).cloned().collect();
         for name in &tags {
-            state.tags.remove(name);
+            state.tags.swap_remove(name);
         }
         drop(state);
         self.remove_images(Kind::Admission, &admissions);

@@ -2,7 +2,6 @@
 
 use super::Store;
 use super::age::{Age, Stamp};
-use super::memory::Verdict;
 use super::record::{Kind, TagRecord, VerdictKey, VerdictRecord};
 use crate::oci::Digest;
 
@@ -25,8 +24,8 @@ impl Store {
         let hash = key.hash();
         let mut state = self.state();
         let used = state.tick();
-        let image = state.image(&key.repository, key.digest);
-        state.verdicts.insert(hash, Verdict { image, at, used });
+        let verdict = state.verdict(&key, at, used);
+        state.verdicts.insert(hash, verdict);
         let removed = state.evict_verdicts(self.shared.options.max_entries);
         drop(state);
         self.write(Kind::Verdict, hash.as_bytes(), &VerdictRecord { key, at });
@@ -45,7 +44,7 @@ impl Store {
             all.sort_unstable();
             removed.extend(all.into_iter().take(1 + state.tags.len() / 10).map(|(_, name)| name));
             for name in &removed {
-                state.tags.remove(name);
+                state.tags.swap_remove(name);
             }
         }
         drop(state);
