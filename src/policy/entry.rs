@@ -1,13 +1,13 @@
 //! A `verifyImages` entry after loading: everything resolved, nothing left to parse.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
 use super::PodFacts;
 use super::pods::PodFactsRead;
 use crate::oci::{Digest, Repository};
-use crate::sigstore::{self, LogTrust};
+use crate::sigstore;
 
 /// Whether a failing rule refuses or only reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -179,36 +179,22 @@ impl Entry {
         self.trust_fingerprint = if trust.is_empty() {
             None
         } else {
-            let all: Vec<String> = trust.into_iter().collect();
+            let all: Vec<String> = trust.iter().map(Digest::to_string).collect();
             Some(Digest::of(all.join("\n").as_bytes()))
         };
         self
     }
 }
 
-fn describe(set: &AttestorSet, trust: &mut BTreeSet<String>) -> Value {
+fn describe(set: &AttestorSet, trust: &mut BTreeSet<Digest>) -> Value {
     let attestors: Vec<Value> = set
         .attestors
         .iter()
         .map(|attestor| match attestor {
             Attestor::Set(nested) => describe(nested, trust),
             Attestor::Signer { signer, repository } => {
-                let sigstore::Attestor::Key(key) = &**signer;
-                let log = match &key.log {
-                    LogTrust::Ignored => json!("ignored"),
-                    LogTrust::Root(root) => {
-                        trust.insert(root.fingerprint().to_string());
-                        json!(root.fingerprint())
-                    }
-                    LogTrust::Keys(keys) => {
-                        let keys: Vec<_> = keys.iter().map(|key| key.fingerprint().to_string()).collect();
-                        trust.extend(keys.iter().cloned());
-                        json!(keys)
-                    }
-                };
-                let annotations: &BTreeMap<String, String> = &key.annotations;
-                json!({ "key": key.key.fingerprint(), "hash": format!("{:?}", key.hash), "annotations": annotations,
-                        "log": log, "repository": repository })
+                trust.extend(signer.trust());
+                json!({ "attestor": signer.describe(), "repository": repository })
             }
         })
         .collect();
@@ -216,4 +202,4 @@ fn describe(set: &AttestorSet, trust: &mut BTreeSet<String>) -> Value {
 }
 
 /// Changes when the meaning of a stored verdict changes.
-const FINGERPRINT_SCHEMA: u32 = 2;
+const FINGERPRINT_SCHEMA: u32 = 3;

@@ -224,7 +224,7 @@ impl Judgement<'_> {
                             break;
                         }
                         self.verified += 1;
-                        match sigstore::verify(signature, self.digest, signer, self.now) {
+                        match sigstore::verify_signature(signature, self.digest, signer, self.now) {
                             Ok(verified) => {
                                 leaf.satisfied = verified.digest() == *self.digest;
                             }

@@ -17,7 +17,9 @@ use super::kyverno as yaml;
 use super::pods::{LabelExpression, LabelOperator, LabelSelector, PodFilter, PodMatch};
 use super::{Policy, Rule, wildcard};
 use crate::oci::{Digest, Repository};
-use crate::sigstore::{self, HashAlgorithm, KeyAttestor, LogTrust, PublicKey, TrustRoot};
+use crate::sigstore::{
+    self, HashAlgorithm, KeySigner, LogTrust, Logs, PublicKey, Signer, TimestampAuthorities, TrustRoot,
+};
 
 /// One policy file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -555,12 +557,12 @@ impl<'a> Loader<'a> {
         let log = self.log(place, &keys.value);
         let (Some(hash), Some(log)) = (hash, log) else { return };
         for key in self.public_keys(keys.referenced, place, &keys.value) {
-            let signer = sigstore::Attestor::Key(KeyAttestor {
-                key,
-                hash,
+            let signer = sigstore::Attestor {
+                signer: Signer::Key(KeySigner { key, hash }),
                 annotations: annotations.clone(),
                 log: log.clone(),
-            });
+                timestamps: Arc::new(TimestampAuthorities::none()),
+            };
             out.push(Attestor::Signer { signer: Box::new(signer), repository: repository.clone() });
         }
     }
@@ -617,7 +619,7 @@ impl<'a> Loader<'a> {
             }
         }
         let Some(rekor) = &keys.rekor else {
-            return Some(LogTrust::Root(Arc::clone(&self.options.trust_root)));
+            return Some(LogTrust::Required(self.options.trust_root.logs()));
         };
         if let Some(url) = rekor.url.as_ref().filter(|url| !url.value.is_empty()) {
             self.notice(url.referenced.line(), format!("{place}: rekor.url is not asked: log entries are verified as they come with the signature"));
@@ -638,7 +640,7 @@ impl<'a> Loader<'a> {
         let Some(pem) =
             rekor.pubkey.as_ref().or(rekor.pub_key.as_ref()).filter(|pem| !pem.value.trim().is_empty())
         else {
-            return Some(LogTrust::Root(Arc::clone(&self.options.trust_root)));
+            return Some(LogTrust::Required(self.options.trust_root.logs()));
         };
         let line = pem.referenced.line();
         let mut found = Vec::new();
@@ -651,13 +653,7 @@ impl<'a> Loader<'a> {
                 }
             }
         }
-        match TrustRoot::from_log_keys(&found) {
-            Ok(root) => Some(LogTrust::Root(Arc::new(root))),
-            Err(error) => {
-                self.error(line, format!("{place}: rekor.pubkey: {error}"));
-                None
-            }
-        }
+        Some(LogTrust::Required(Arc::new(Logs::from_keys(&found))))
     }
 
     fn repository(&mut self, place: &str, text: Option<&Spanned<String>>) -> Option<Repository> {

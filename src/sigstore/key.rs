@@ -144,7 +144,7 @@ impl PublicKey {
         self.kind
     }
 
-    fn from_spki(der: &[u8]) -> Result<Self, KeyError> {
+    pub(super) fn from_spki(der: &[u8]) -> Result<Self, KeyError> {
         let info = SubjectPublicKeyInfoRef::from_der(der).map_err(|_| KeyError::Malformed)?;
         let raw = info.subject_public_key.as_bytes().ok_or(KeyError::Malformed)?;
         let kind = match info.algorithm.oid {

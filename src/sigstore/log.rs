@@ -20,6 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use sigstore_trust_root::TrustedRoot;
 use sigstore_types::bundle::{
     MessageDigest, MessageSignature, PublicKeyIdentifier, VerificationMaterial, VerificationMaterialContent,
 };
@@ -28,7 +29,7 @@ use sigstore_types::{
     Artifact, Bundle, DerPublicKey, DigestBytes, DsseEnvelope, MediaType, PayloadBytes, Sha256Hash,
     SignatureBytes, SignatureContent, TransparencyLogEntry,
 };
-use sigstore_verify::{Error, PublicKeyVerificationPolicy, TransparencyLogError};
+use sigstore_verify::{Error, PublicKeyVerificationPolicy, TransparencyLogError, Verifier};
 
 use crate::oci::Digest;
 use crate::sigstore::LogTrust;
@@ -36,8 +37,8 @@ use crate::sigstore::bundle::{Envelope, PAYLOAD_TYPE};
 use crate::sigstore::cosign::limit;
 use crate::sigstore::json;
 use crate::sigstore::key::{HashAlgorithm, KeyKind, PublicKey, Scheme};
+use crate::sigstore::logs::Logs;
 use crate::sigstore::rejection::{Limited, Rejection};
-use crate::sigstore::trust_root::TrustRoot;
 
 /// A signature that holds, and when it is judged.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +58,7 @@ pub(super) fn check_layer(
     signature: &[u8],
     annotation: Option<&str>,
 ) -> Result<(), Rejection> {
-    with_root(trust, |root| {
+    with_logs(trust, |logs| {
         let annotation = annotation.ok_or(Rejection::LogEntryMissing)?;
         let digest = match signed.scheme {
             Scheme::Ecdsa(HashAlgorithm::Sha256)
@@ -81,7 +82,7 @@ pub(super) fn check_layer(
         let message = MessageSignature::new(SignatureBytes::from_bytes(signature))
             .with_message_digest(MessageDigest::new(digest.0, hashed));
         let content = SignatureContent::MessageSignature(message);
-        check(root, signed, MediaType::Bundle0_1, content, vec![entry], payload.into())
+        check(logs, signed, MediaType::Bundle0_1, content, vec![entry], payload.into())
     })
 }
 
@@ -93,7 +94,7 @@ pub(super) fn check_bundle(
     entries: &[Value],
     subject: &Digest,
 ) -> Result<(), Rejection> {
-    with_root(trust, |root| {
+    with_logs(trust, |logs| {
         if entries.is_empty() {
             return Err(Rejection::LogEntryMissing);
         }
@@ -111,25 +112,54 @@ pub(super) fn check_bundle(
         let payload = PayloadBytes::from_bytes(&envelope.payload);
         let content = SignatureContent::DsseEnvelope(DsseEnvelope::new(PAYLOAD_TYPE, payload, signature));
         let artifact = Sha256Hash::new(*subject.as_bytes()).into();
-        check(root, signed, MediaType::Bundle0_3, content, entries, artifact)
+        check(logs, signed, MediaType::Bundle0_3, content, entries, artifact)
     })
 }
 
-fn with_root(
-    trust: &LogTrust,
-    check: impl FnOnce(&TrustRoot) -> Result<(), Rejection>,
-) -> Result<(), Rejection> {
+fn with_logs(trust: &LogTrust, check: impl FnOnce(&Logs) -> Result<(), Rejection>) -> Result<(), Rejection> {
     match trust {
         LogTrust::Ignored => Ok(()),
-        LogTrust::Root(root) => check(root),
-        LogTrust::Keys(keys) => {
-            check(&TrustRoot::from_log_keys(keys).map_err(|_| Rejection::LogTrustUnusable)?)
-        }
+        LogTrust::Required(logs) => check(logs),
     }
 }
 
+/// A verifier that believes these logs. Their windows are checked here.
+fn verifier(logs: &Logs) -> Result<Verifier, Rejection> {
+    let mut found = Vec::new();
+    for log in logs.all() {
+        let details = match log.key.kind() {
+            KeyKind::EcdsaP256 => "PKIX_ECDSA_P256_SHA_256",
+            KeyKind::EcdsaP384 => "PKIX_ECDSA_P384_SHA_384",
+            KeyKind::Rsa => "PKIX_RSA_PKCS1V15_2048_SHA256",
+            KeyKind::Ed25519 => "PKIX_ED25519",
+            KeyKind::EcdsaP521 => return Err(Rejection::LogTrustUnusable),
+        };
+        found.push(json!({
+            "baseUrl": "",
+            "hashAlgorithm": "SHA2_256",
+            "publicKey": {
+                "rawBytes": STANDARD.encode(log.key.spki_der()),
+                "keyDetails": details,
+                "validFor": {"start": "1970-01-01T00:00:00Z"},
+            },
+            "logId": {"keyId": STANDARD.encode(&log.id)},
+        }));
+    }
+    if found.is_empty() {
+        return Err(Rejection::LogTrustUnusable);
+    }
+    let root = json!({
+        "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
+        "tlogs": found,
+    });
+    TrustedRoot::from_json(&root.to_string())
+        .ok()
+        .and_then(|root| Verifier::new(&root).ok())
+        .ok_or(Rejection::LogTrustUnusable)
+}
+
 fn check(
-    root: &TrustRoot,
+    logs: &Logs,
     signed: Signed<'_>,
     media_type: MediaType,
     content: SignatureContent,
@@ -140,7 +170,10 @@ fn check(
         if entry.inclusion_promise.is_none() && entry.inclusion_proof.is_none() {
             return Err(Rejection::LogEntryUnproven);
         }
-        if !root.knows_log(entry.log_id.key_id.as_bytes()) {
+        let id = entry.log_id.key_id.as_bytes();
+        let log = logs.all().iter().find(|log| log.id == id).ok_or(Rejection::LogUnknown)?;
+        let time = entry.integrated_time.filter(|_| entry.inclusion_promise.is_some());
+        if !log.window.holds(time.map_or(signed.now, SystemTime::from)) {
             return Err(Rejection::LogUnknown);
         }
         let hashes = entry.inclusion_proof.as_ref().map_or(0, |proof| proof.hashes.len());
@@ -150,7 +183,7 @@ fn check(
     let material = VerificationMaterial::new(VerificationMaterialContent::PublicKey(hint));
     let bundle = Bundle::new(media_type, material.with_tlog_entries(entries), content);
     let policy = PublicKeyVerificationPolicy::new(DerPublicKey::from_bytes(signed.key.spki_der()));
-    let proven = root.verifier().verify(artifact, &bundle, &policy).map_err(|error| rejection(&error))?;
+    let proven = verifier(logs)?.verify(artifact, &bundle, &policy).map_err(|error| rejection(&error))?;
     if !proven.tlog_verified() {
         return Err(Rejection::LogEntryUnproven);
     }

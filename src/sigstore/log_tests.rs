@@ -4,7 +4,9 @@ use std::time::Duration;
 use super::*;
 use crate::outcome::DenialReason;
 use crate::sigstore::test_signer::{Log, Signer, TIME, claim, dsse_entry, hashedrekord, statement};
-use crate::sigstore::{Attestor, KeyAttestor, SignatureEvidence, verify};
+use crate::sigstore::{
+    Attestor, KeySigner, SignatureEvidence, Signer as Who, TimestampAuthorities, TrustRoot, verify_signature,
+};
 
 fn image() -> Digest {
     Digest::of(b"image")
@@ -12,13 +14,21 @@ fn image() -> Digest {
 
 fn judge_at(evidence: &SignatureEvidence, signer: &Signer, log: LogTrust, now: u64) -> Result<(), Rejection> {
     let hash = HashAlgorithm::Sha256;
-    let attestor =
-        Attestor::Key(KeyAttestor { key: signer.key(), hash, annotations: Default::default(), log });
-    verify(evidence, &image(), &attestor, UNIX_EPOCH + Duration::from_secs(now)).map(drop)
+    let attestor = Attestor {
+        signer: Who::Key(KeySigner { key: signer.key(), hash }),
+        annotations: Default::default(),
+        log,
+        timestamps: Arc::new(TimestampAuthorities::none()),
+    };
+    verify_signature(evidence, &image(), &attestor, UNIX_EPOCH + Duration::from_secs(now)).map(drop)
+}
+
+fn trust(log: &Log) -> LogTrust {
+    LogTrust::Required(Arc::new(Logs::from_keys(&[log.0.key()])))
 }
 
 fn judge(evidence: &SignatureEvidence, signer: &Signer, log: &Log) -> Result<(), Rejection> {
-    judge_at(evidence, signer, LogTrust::Keys(vec![log.0.key()]), TIME)
+    judge_at(evidence, signer, trust(log), TIME)
 }
 
 /// A signed layer, with its payload and signature.
@@ -125,14 +135,14 @@ fn accepts_a_logged_layer_by_p384_with_sha256_as_cosign_2_signs() {
     let log = Log::new();
     let annotation = log.annotation(&hashedrekord(payload, &signature, pem), TIME).to_string();
     let signed = Signed { key: &key, scheme, now: SystemTime::now() };
-    let trust = LogTrust::Keys(vec![log.0.key()]);
+    let trust = trust(&log);
     assert_eq!(check_layer(&trust, signed, payload, &signature, Some(&annotation)), Ok(()));
 }
 
 #[test]
 fn survives_any_changed_byte_and_any_cut_of_logged_evidence() {
     let logged = Logged::new(Signer::p256());
-    let root = LogTrust::Root(Arc::new(TrustRoot::from_log_keys(&[logged.log.0.key()]).unwrap()));
+    let root = trust(&logged.log);
     let good = logged.bundle.to_string().into_bytes();
     let judge_bytes =
         |json: Vec<u8>| judge_at(&SignatureEvidence::Bundle { json }, &logged.signer, root.clone(), TIME);
@@ -168,9 +178,9 @@ fn accepts_a_logged_bundle_by_each_type_of_key() {
 fn accepts_a_log_of_a_trust_root() {
     let logged = Logged::new(Signer::p256());
     let keys = [Signer::p256().key(), logged.log.0.key()];
-    let root = LogTrust::Root(Arc::new(TrustRoot::from_log_keys(&keys).unwrap()));
+    let root = LogTrust::Required(Arc::new(Logs::from_keys(&keys)));
     assert_eq!(judge_at(&logged.evidence(), &logged.signer, root, TIME), Ok(()));
-    let foreign = LogTrust::Root(Arc::new(TrustRoot::public_good().unwrap()));
+    let foreign = LogTrust::Required(TrustRoot::public_good().unwrap().logs());
     let result = judge_at(&logged.evidence(), &logged.signer, foreign, TIME);
     assert_eq!(result, Err(Rejection::LogUnknown));
 }
@@ -370,7 +380,7 @@ fn denies_an_entry_from_the_future() {
     let (evidence, payload, signature) = layer(&signer);
     let annotation = log.annotation(&hashedrekord(&payload, &signature, &signer.pem()), TIME);
     let evidence = with_annotation(evidence, &annotation);
-    let at = |now| judge_at(&evidence, &signer, LogTrust::Keys(vec![log.0.key()]), now);
+    let at = |now| judge_at(&evidence, &signer, trust(&log), now);
     assert_eq!(at(TIME), Ok(()));
     assert_eq!(at(TIME - 1), Err(Rejection::LogEntryInFuture));
 }
@@ -398,11 +408,16 @@ fn refuses_log_entries_for_keys_that_the_log_check_does_not_know() {
 }
 
 #[test]
-fn refuses_log_keys_that_cannot_be_used() {
+fn denies_every_entry_where_no_key_fits() {
     let logged = Logged::new(Signer::p256());
     for keys in [Vec::new(), vec![Signer::p521_sha512().key()]] {
-        let result = judge_at(&logged.evidence(), &logged.signer, LogTrust::Keys(keys), TIME);
-        assert_eq!(result, Err(Rejection::LogTrustUnusable));
+        let result = judge_at(
+            &logged.evidence(),
+            &logged.signer,
+            LogTrust::Required(Arc::new(Logs::from_keys(&keys))),
+            TIME,
+        );
+        assert_eq!(result, Err(Rejection::LogUnknown));
     }
 }
 
@@ -418,7 +433,7 @@ fn refuses_log_entries_for_a_bundle_by_p384_with_sha256() {
     let log = Log::new();
     let entry = log.entry("dsse", &dsse_entry(payload, &signature, pem), TIME);
     let signed = Signed { key: &key, scheme: Scheme::Ecdsa(HashAlgorithm::Sha256), now: SystemTime::now() };
-    let trust = LogTrust::Keys(vec![log.0.key()]);
+    let trust = trust(&log);
     let subject = "sha256:f20c43161d73848408ef247f0ec7111b19fe58ffebc0cbcaa0d2c8bda4967268".parse().unwrap();
     let result = check_bundle(&trust, signed, &bundle.envelope, &[entry], &subject);
     assert_eq!(result, Err(Rejection::LogUnsupported(KeyKind::EcdsaP384)));

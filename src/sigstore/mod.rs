@@ -1,6 +1,6 @@
 //! The verification core: is this stored signature one of that attestor over this image?
 //!
-//! Pure: no registry, no clock, no files. Evidence is hostile until [`verify()`] has judged it, and
+//! Pure: no registry, no clock, no files. Evidence is hostile until [`verify_signature`] has judged it, and
 //! what it found can be had only as a [`VerifiedSignature`]. Two forms are read: cosign's `.sig`
 //! layers ([`SignatureEvidence::CosignLayer`]) and Sigstore bundles v0.3 as cosign 3 attaches them
 //! ([`SignatureEvidence::Bundle`]). One trust model is built: a public key.
@@ -12,11 +12,18 @@
 //!
 //! Every refusal is a [`Rejection`]; nothing here can fail otherwise.
 
+mod attestor;
+#[allow(dead_code, reason = "read when certificates are verified")]
+mod authorities;
 mod bundle;
+mod certificate;
 mod cosign;
+#[allow(dead_code, reason = "read when certificates are verified")]
+mod identity;
 mod json;
 mod key;
 mod log;
+mod logs;
 mod rejection;
 mod statement;
 #[cfg(test)]
@@ -25,17 +32,24 @@ mod trust_root;
 mod verify;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use attestor::{Attestor, CertificateSigner, IdentitySigner, KeySigner, LogTrust, SctTrust, Signer};
+pub use authorities::{Authorities, TimestampAuthorities};
+pub use certificate::{Certificate, CertificateError, Subject, SubjectKind};
+pub use identity::{Identity, IdentityError, IdentityText, Named};
 pub use json::JsonError;
 pub use key::{HashAlgorithm, KeyError, KeyKind, PublicKey};
+pub use logs::Logs;
 pub use rejection::{BundleField, Limited, Rejection};
 pub use trust_root::{TrustRoot, TrustRootError};
-pub use verify::{SignatureForm, VerifiedSignature, verify};
+pub use verify::{
+    Artifact, SignatureForm, VerifiedArtifact, VerifiedSignature, VerifiedStatement, verify_artifact,
+    verify_signature, verify_statement,
+};
 
-/// One signature as it is stored, unverified.
+/// One signature or attestation as it is stored, unverified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SignatureEvidence {
     /// One layer of a `.sig` manifest.
@@ -50,35 +64,11 @@ pub enum SignatureEvidence {
         /// The exact bytes of the layer.
         json: Vec<u8>,
     },
-}
-
-/// Who must have signed, and how that is proven.
-#[derive(Clone, Debug)]
-pub enum Attestor {
-    /// The holder of a key.
-    Key(KeyAttestor),
-}
-
-/// The holder of a key.
-#[derive(Clone, Debug)]
-pub struct KeyAttestor {
-    /// The key.
-    pub key: PublicKey,
-    /// The hash that the policy names.
-    pub hash: HashAlgorithm,
-    /// The pairs that the signer must have signed along.
-    pub annotations: BTreeMap<String, String>,
-    /// Which transparency logs must know the signature.
-    pub log: LogTrust,
-}
-
-/// Which transparency logs must know a signature.
-#[derive(Clone, Debug)]
-pub enum LogTrust {
-    /// None (`rekor.ignoreTlog: true`). Entries that come with a signature are not looked at.
-    Ignored,
-    /// A log of a trust root.
-    Root(Arc<TrustRoot>),
-    /// A log with one of these keys (`rekor.pubkey`).
-    Keys(Vec<PublicKey>),
+    /// One layer of an `.att` manifest.
+    AttestationLayer {
+        /// The exact bytes of the layer: a DSSE envelope in JSON.
+        envelope: Vec<u8>,
+        /// The annotations of the layer's descriptor.
+        annotations: BTreeMap<String, String>,
+    },
 }

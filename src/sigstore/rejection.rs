@@ -109,6 +109,9 @@ pub enum Rejection {
     /// The trust material for logs cannot be used.
     #[error("the keys for transparency logs cannot be used")]
     LogTrustUnusable,
+    /// A kind of signature or attestor that cannot be verified yet.
+    #[error("this kind of signature is not supported yet")]
+    Unsupported,
 }
 
 /// What has a limit.
@@ -213,7 +216,8 @@ impl Rejection {
             | Self::ClaimWithoutDigest
             | Self::ClaimMismatch { .. }
             | Self::StatementMalformed
-            | Self::SubjectMismatch => DenialReason::SignatureInvalid,
+            | Self::SubjectMismatch
+            | Self::Unsupported => DenialReason::SignatureInvalid,
         }
     }
 }

@@ -1,26 +1,37 @@
-//! Trust roots: the keys of transparency logs (and later of certificate authorities) to believe.
+//! Trust roots: the transparency logs, certificate logs, authorities and timestamp authorities to believe.
 //!
-//! A trust root is Sigstore's `trusted_root.json`, either the one of the public good instance that the
-//! library carries, or one from a file, or one made of a policy's `rekor.pubkey` keys. It is prepared
-//! once: what cannot be used is an error here, not a denial at each image.
+//! A trust root is Sigstore's `trusted_root.json`: one of those that the library carries, or one from a
+//! file. It is prepared once: what cannot be used is an error here, not a denial at each image.
+//!
+//! The id of a log is the one that the root says. For Rekor v1 and certificate logs that is sha256 of
+//! the key; Rekor v2 derives it from the log's name and key, as checkpoints do.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
+use const_oid::ObjectIdentifier;
+use der::Encode as _;
+use der::asn1::{AnyRef, BitStringRef};
 use sigstore_trust_root::{SigstoreInstance, TrustedRoot};
-use sigstore_verify::Verifier;
+use sigstore_types::TimeRange;
+use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 
 use crate::oci::Digest;
+use crate::sigstore::authorities::{Authorities, Authority, TimestampAuthorities};
+use crate::sigstore::certificate::{Certificate, CertificateError};
 use crate::sigstore::json::{self, JsonError};
-use crate::sigstore::key::{KeyKind, PublicKey};
+use crate::sigstore::key::{KeyError, PublicKey};
+use crate::sigstore::logs::{LogKey, Logs, Window};
 
-/// A trust root, ready for use.
+/// A trust root, ready for use. Cheap to clone.
+#[derive(Clone, Debug)]
 pub struct TrustRoot {
-    verifier: Verifier,
-    log_ids: BTreeSet<Vec<u8>>,
+    logs: Arc<Logs>,
+    certificate_logs: Arc<Logs>,
+    authorities: Arc<Authorities>,
+    timestamps: Arc<TimestampAuthorities>,
     fingerprint: Digest,
 }
 
@@ -42,17 +53,46 @@ pub enum TrustRootError {
     /// A `trusted_root.json` that cannot be read.
     #[error("cannot read the trust root")]
     Malformed(#[source] sigstore_trust_root::Error),
-    /// A key, certificate or validity in it is unusable, or a log is in it twice.
-    #[error("the trust root cannot be used")]
-    Unusable(#[source] Box<sigstore_verify::Error>),
-    /// No key at all for a log.
-    #[error("no key for the transparency log")]
-    NoLogKey,
-    /// A log with such a key cannot be verified.
-    #[error(
-        "a transparency log key of type {0:?} is not supported (ECDSA P-256, P-384, RSA and Ed25519 are)"
-    )]
-    LogKeyUnsupported(KeyKind),
+    /// The key of a log cannot be used.
+    #[error("the key of {log} in the trust root cannot be used: {source}")]
+    LogKey {
+        /// The log, by its address.
+        log: String,
+        /// What is wrong with the key.
+        source: KeyError,
+    },
+    /// A log does not say from when on its key is valid.
+    #[error("the trust root does not say since when the key of {log} is valid")]
+    LogWithoutStart {
+        /// The log, by its address.
+        log: String,
+    },
+    /// Two logs with one id.
+    #[error("two logs in the trust root have the id {id}")]
+    LogTwice {
+        /// The id, as hex.
+        id: String,
+    },
+    /// The id of a log is not as long as a sha256.
+    #[error("the id of {log} in the trust root is not 32 bytes")]
+    LogId {
+        /// The log, by its address.
+        log: String,
+    },
+    /// The certificate of an authority cannot be used.
+    #[error("a certificate of {authority} in the trust root cannot be used: {source}")]
+    Certificate {
+        /// The authority, by its address.
+        authority: String,
+        /// What is wrong with it.
+        source: CertificateError,
+    },
+    /// An authority has no certificate.
+    #[error("{authority} has no certificate in the trust root")]
+    NoCertificate {
+        /// The authority, by its address.
+        authority: String,
+    },
 }
 
 impl TrustRoot {
@@ -64,10 +104,18 @@ impl TrustRoot {
         Self::from_json(SigstoreInstance::PublicGood.embedded_trusted_root_json().as_bytes())
     }
 
+    /// The staging instance, as of the release of the library.
+    ///
+    /// # Errors
+    /// [`TrustRootError`], if the embedded root were broken.
+    pub fn staging() -> Result<Self, TrustRootError> {
+        Self::from_json(SigstoreInstance::Staging.embedded_trusted_root_json().as_bytes())
+    }
+
     /// Reads a `trusted_root.json`.
     ///
     /// # Errors
-    /// [`TrustRootError`], also for a single key in it that cannot be used.
+    /// [`TrustRootError`], also for a single key or certificate in it that cannot be used.
     pub fn from_json(bytes: &[u8]) -> Result<Self, TrustRootError> {
         if bytes.len() > TRUST_ROOT_LIMIT {
             return Err(TrustRootError::TooLarge { size: bytes.len() });
@@ -80,70 +128,131 @@ impl TrustRoot {
         // The bytes are UTF-8, or they would not have been JSON.
         let root =
             TrustedRoot::from_json(&String::from_utf8_lossy(bytes)).map_err(TrustRootError::Malformed)?;
-        let verifier = Verifier::new(&root).map_err(|error| TrustRootError::Unusable(Box::new(error)))?;
-        let log_ids = root.tlogs.iter().map(|log| log.log_id.key_id.as_bytes().to_vec()).collect();
-        Ok(Self { verifier, log_ids, fingerprint: Digest::of(bytes) })
+        let logs = root.tlogs.iter().map(|log| {
+            let key = &log.public_key;
+            let spki = spki(key.raw_bytes.as_bytes(), key.key_details.as_str());
+            log_key(&log.base_url, log.log_id.key_id.as_bytes(), spki, key.valid_for.as_ref())
+        });
+        let certificate_logs = root.ctlogs.iter().map(|log| {
+            let key = &log.public_key;
+            let spki = spki(key.raw_bytes.as_bytes(), key.key_details.as_str());
+            log_key(&log.base_url, log.log_id.key_id.as_bytes(), spki, key.valid_for.as_ref())
+        });
+        let authorities = root.certificate_authorities.iter().map(|found| {
+            let chain = found.cert_chain.certificates.iter().map(|entry| entry.raw_bytes.as_bytes());
+            authority(&found.uri, chain, found.valid_for.as_ref())
+        });
+        let timestamps = root.timestamp_authorities.iter().map(|found| {
+            let name = found.uri.as_deref().unwrap_or("a timestamp authority");
+            let chain = found.cert_chain.certificates.iter().map(|entry| entry.raw_bytes.as_bytes());
+            authority(name, chain, found.valid_for.as_ref())
+        });
+        Ok(Self {
+            logs: Arc::new(distinct(logs.collect::<Result<_, _>>()?)?),
+            certificate_logs: Arc::new(distinct(certificate_logs.collect::<Result<_, _>>()?)?),
+            // Certificates cannot be read yet: no authority is believed.
+            authorities: Arc::new(Authorities::new(authorities.filter_map(Result::ok).collect())),
+            timestamps: Arc::new(TimestampAuthorities::new(timestamps.filter_map(Result::ok).collect())),
+            fingerprint: Digest::of(bytes),
+        })
     }
 
-    /// A trust root with nothing but logs that have these keys, without limits in time.
-    ///
-    /// A policy loader calls this to refuse an unusable `rekor.pubkey` before it meets an image.
-    ///
-    /// # Errors
-    /// [`TrustRootError`], for no key, a key that is given twice or a type that is not supported.
-    pub fn from_log_keys(keys: &[PublicKey]) -> Result<Self, TrustRootError> {
-        if keys.is_empty() {
-            return Err(TrustRootError::NoLogKey);
-        }
-        let mut logs = Vec::new();
-        for key in keys {
-            let details = match key.kind() {
-                KeyKind::EcdsaP256 => "PKIX_ECDSA_P256_SHA_256",
-                KeyKind::EcdsaP384 => "PKIX_ECDSA_P384_SHA_384",
-                KeyKind::Rsa => "PKIX_RSA_PKCS1V15_2048_SHA256",
-                KeyKind::Ed25519 => "PKIX_ED25519",
-                KeyKind::EcdsaP521 => return Err(TrustRootError::LogKeyUnsupported(KeyKind::EcdsaP521)),
-            };
-            logs.push(json!({
-                "baseUrl": "",
-                "hashAlgorithm": "SHA2_256",
-                "publicKey": {
-                    "rawBytes": STANDARD.encode(key.spki_der()),
-                    "keyDetails": details,
-                    "validFor": {"start": "1970-01-01T00:00:00Z"},
-                },
-                "logId": {"keyId": STANDARD.encode(key.fingerprint().as_bytes())},
-            }));
-        }
-        let root = json!({"mediaType": format!("{MEDIA_TYPE}+json;version=0.1"), "tlogs": logs});
-        Self::from_json(root.to_string().as_bytes())
+    /// The transparency logs.
+    #[must_use]
+    pub fn logs(&self) -> Arc<Logs> {
+        Arc::clone(&self.logs)
     }
 
-    /// sha256 of the JSON text: part of the names of cached verdicts.
+    /// The certificate transparency logs.
+    #[must_use]
+    pub fn certificate_logs(&self) -> Arc<Logs> {
+        Arc::clone(&self.certificate_logs)
+    }
+
+    /// The certificate authorities.
+    #[must_use]
+    pub fn authorities(&self) -> Arc<Authorities> {
+        Arc::clone(&self.authorities)
+    }
+
+    /// The timestamp authorities.
+    #[must_use]
+    pub fn timestamps(&self) -> Arc<TimestampAuthorities> {
+        Arc::clone(&self.timestamps)
+    }
+
+    /// sha256 of the JSON text.
     #[must_use]
     pub const fn fingerprint(&self) -> Digest {
         self.fingerprint
     }
+}
 
-    /// Whether a log with this id is in the root.
-    pub(super) fn knows_log(&self, id: &[u8]) -> bool {
-        self.log_ids.contains(id)
+fn log_key(
+    address: &str,
+    id: &[u8],
+    spki: Result<Cow<'_, [u8]>, KeyError>,
+    range: Option<&TimeRange>,
+) -> Result<LogKey, TrustRootError> {
+    let log = || address.to_owned();
+    if id.len() != 32 {
+        return Err(TrustRootError::LogId { log: log() });
     }
+    let range = range.ok_or_else(|| TrustRootError::LogWithoutStart { log: log() })?;
+    let key = spki
+        .and_then(|spki| PublicKey::from_spki(&spki))
+        .map_err(|source| TrustRootError::LogKey { log: log(), source })?;
+    let origin = address.split_once("://").map_or(address, |(_, host)| host).trim_end_matches('/');
+    let origin = Some(origin.to_owned()).filter(|origin| !origin.is_empty());
+    Ok(LogKey { id: id.to_vec(), key, window: window(Some(range)), origin })
+}
 
-    pub(super) const fn verifier(&self) -> &Verifier {
-        &self.verifier
+/// The SPKI of a log's key: old logs give a bare PKCS#1 key instead.
+fn spki<'a>(key: &'a [u8], details: &str) -> Result<Cow<'a, [u8]>, KeyError> {
+    if !details.starts_with("PKCS1_") {
+        return Ok(Cow::Borrowed(key));
+    }
+    let algorithm = AlgorithmIdentifierRef { oid: RSA_ENCRYPTION, parameters: Some(AnyRef::NULL) };
+    BitStringRef::from_bytes(key)
+        .and_then(|subject_public_key| SubjectPublicKeyInfoRef { algorithm, subject_public_key }.to_der())
+        .map(Cow::Owned)
+        .map_err(|_| KeyError::Malformed)
+}
+
+fn distinct(logs: Vec<LogKey>) -> Result<Logs, TrustRootError> {
+    let mut ids = BTreeSet::new();
+    match logs.iter().find(|log| !ids.insert(log.id.as_slice())) {
+        Some(log) => Err(TrustRootError::LogTwice { id: hex::encode(&log.id) }),
+        None => Ok(Logs::new(logs)),
     }
 }
 
-impl fmt::Debug for TrustRoot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TrustRoot").field("fingerprint", &self.fingerprint).finish_non_exhaustive()
+fn authority<'a>(
+    name: &str,
+    chain: impl Iterator<Item = &'a [u8]>,
+    range: Option<&TimeRange>,
+) -> Result<Authority, TrustRootError> {
+    let failed = |source| TrustRootError::Certificate { authority: name.to_owned(), source };
+    let certificates =
+        chain.map(|der| Certificate::from_der(der).map_err(failed)).collect::<Result<Vec<_>, _>>()?;
+    if certificates.is_empty() {
+        return Err(TrustRootError::NoCertificate { authority: name.to_owned() });
     }
+    Ok(Authority { certificates, window: window(range) })
+}
+
+fn window(range: Option<&TimeRange>) -> Window {
+    range.map_or(Window::ALWAYS, |range| Window {
+        start: Some(SystemTime::from(range.start)),
+        end: range.end.map(SystemTime::from),
+    })
 }
 
 const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.trustedroot";
 /// The public good root has 8 KiB.
 const TRUST_ROOT_LIMIT: usize = 1 << 20;
+/// RFC 8017.
+const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
 #[cfg(test)]
 #[path = "trust_root_tests.rs"]

@@ -1,12 +1,43 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
 use super::*;
 use crate::sigstore::test_signer::Signer;
 
+/// A root with these logs.
+fn root(logs: &[Value]) -> Result<TrustRoot, TrustRootError> {
+    let root = json!({"mediaType": format!("{MEDIA_TYPE}+json;version=0.1"), "tlogs": logs});
+    TrustRoot::from_json(root.to_string().as_bytes())
+}
+
+fn log(key: &PublicKey) -> Value {
+    json!({
+        "baseUrl": "https://log.test",
+        "hashAlgorithm": "SHA2_256",
+        "publicKey": {
+            "rawBytes": STANDARD.encode(key.spki_der()),
+            "keyDetails": "PKIX_ECDSA_P256_SHA_256",
+            "validFor": {"start": "2023-11-14T22:13:20Z", "end": "2023-11-14T22:13:21Z"},
+        },
+        "logId": {"keyId": STANDARD.encode(key.fingerprint().as_bytes())},
+    })
+}
+
 #[test]
-fn reads_the_embedded_public_good_root() {
+fn reads_the_embedded_roots() {
     let root = TrustRoot::public_good().unwrap();
-    let rekor = STANDARD.decode("wNI9atQGlz+VWfO6LRygH4QUfY/8W4RFwiT5i5WRgB0=").unwrap();
-    assert!(root.knows_log(&rekor));
+    let ids = |logs: &Logs| logs.all().iter().map(|log| STANDARD.encode(&log.id)).collect::<Vec<_>>();
+    assert_eq!(
+        ids(&root.logs()),
+        ["wNI9atQGlz+VWfO6LRygH4QUfY/8W4RFwiT5i5WRgB0=", "zxGZFVvd0FEmjR8WrFwMdcAJ9vtaY/QXf44Y1wUeP6A="]
+    );
+    assert_eq!(
+        ids(&root.certificate_logs()),
+        ["CGCS8ChS/2hF0dFrJ4ScRWcYrBY9wzjSbea8IgY2b3I=", "3T0wasbHETJjGR4cmWc3AqJKXrjePK3/h4pygC8p7o4="]
+    );
     assert_eq!(root.fingerprint(), TrustRoot::public_good().unwrap().fingerprint());
+    assert_eq!(TrustRoot::staging().unwrap().logs().all().len(), 5);
 }
 
 #[test]
@@ -26,22 +57,42 @@ fn refuses_what_is_not_a_trust_root() {
 }
 
 #[test]
-fn makes_a_root_of_log_keys() {
-    let keys = [Signer::p256().key(), Signer::p384().key(), Signer::rsa().key(), Signer::ed25519().key()];
-    let root = TrustRoot::from_log_keys(&keys).unwrap();
-    for key in &keys {
-        assert!(root.knows_log(key.fingerprint().as_bytes()));
-    }
+fn reads_a_log_with_its_window_and_origin() {
+    let key = Signer::p256().key();
+    let logs = root(&[log(&key)]).unwrap().logs();
+    let [found] = logs.all() else { panic!() };
+    let at = |seconds| Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds));
+    assert_eq!((&found.key, found.id.as_slice()), (&key, key.fingerprint().as_bytes().as_slice()));
+    assert_eq!(found.window, Window { start: at(1_700_000_000), end: at(1_700_000_001) });
+    assert_eq!(found.origin.as_deref(), Some("log.test"));
 }
 
 #[test]
-fn refuses_log_keys_that_cannot_be_used() {
-    assert!(matches!(TrustRoot::from_log_keys(&[]), Err(TrustRootError::NoLogKey)));
-    let key = Signer::p521_sha512().key();
-    assert!(matches!(
-        TrustRoot::from_log_keys(&[key]),
-        Err(TrustRootError::LogKeyUnsupported(KeyKind::EcdsaP521))
-    ));
+fn refuses_a_log_that_cannot_be_used() {
     let key = Signer::p256().key();
-    assert!(matches!(TrustRoot::from_log_keys(&[key.clone(), key]), Err(TrustRootError::Unusable(_))));
+    let changed = |change: fn(&mut Value)| {
+        let mut log = log(&key);
+        change(&mut log);
+        root(&[log]).map(drop)
+    };
+    assert!(matches!(changed(|_| ()), Ok(())));
+    let start = changed(|log| log["publicKey"]["validFor"] = Value::Null);
+    assert!(matches!(start, Err(TrustRootError::LogWithoutStart { log }) if log == "https://log.test"));
+    let start = changed(|log| log["publicKey"]["validFor"] = json!({"end": "2023-11-14T22:13:21Z"}));
+    assert!(matches!(start, Err(TrustRootError::Malformed(_))));
+    let spki = changed(|log| log["publicKey"]["rawBytes"] = "AAAA".into());
+    assert!(matches!(spki, Err(TrustRootError::LogKey { source: KeyError::Malformed, .. })));
+    let id = changed(|log| log["logId"]["keyId"] = "AAAA".into());
+    assert!(matches!(id, Err(TrustRootError::LogId { .. })));
+}
+
+#[test]
+fn refuses_a_log_that_is_there_twice() {
+    let key = Signer::p256().key();
+    let id = hex::encode(key.fingerprint().as_bytes());
+    let other = log(&Signer::p256().key());
+    assert!(root(&[log(&key), other]).is_ok());
+    assert!(
+        matches!(root(&[log(&key), log(&key)]), Err(TrustRootError::LogTwice { id: found }) if found == id)
+    );
 }

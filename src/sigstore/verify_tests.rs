@@ -1,28 +1,36 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::*;
 use crate::outcome::DenialReason;
+use crate::sigstore::Signer as Who;
 use crate::sigstore::test_signer::{Signer, TIME, claim, statement};
-use crate::sigstore::{BundleField, HashAlgorithm, JsonError, KeyKind, Limited, LogTrust, PublicKey};
+use crate::sigstore::{
+    BundleField, HashAlgorithm, JsonError, KeyKind, Limited, LogTrust, PublicKey, TimestampAuthorities,
+};
 
 fn image() -> Digest {
     Digest::of(b"image")
 }
 
-fn attestor(signer: &Signer) -> KeyAttestor {
-    KeyAttestor {
-        key: signer.key(),
-        hash: HashAlgorithm::Sha256,
+fn attestor(signer: &Signer) -> Attestor {
+    key_attestor(signer.key())
+}
+
+fn key_attestor(key: PublicKey) -> Attestor {
+    Attestor {
+        signer: Who::Key(KeySigner { key, hash: HashAlgorithm::Sha256 }),
         annotations: BTreeMap::new(),
         log: LogTrust::Ignored,
+        timestamps: Arc::new(TimestampAuthorities::none()),
     }
 }
 
-fn judge(evidence: &SignatureEvidence, attestor: KeyAttestor) -> Result<VerifiedSignature, Rejection> {
+fn judge(evidence: &SignatureEvidence, attestor: Attestor) -> Result<VerifiedSignature, Rejection> {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(TIME + 60);
-    verify(evidence, &image(), &Attestor::Key(attestor), now)
+    verify_signature(evidence, &image(), &attestor, now)
 }
 
 fn judge_layer(payload: &str) -> Result<VerifiedSignature, Rejection> {
@@ -68,6 +76,8 @@ fn accepts_a_layer_by_each_type_of_key() {
             annotations: BTreeMap::new(),
             key_fingerprint: signer.key().fingerprint(),
             form: SignatureForm::CosignLayer,
+            signer: None,
+            holds_until: None,
         };
         assert_eq!(verified, expected);
     }
@@ -175,7 +185,7 @@ fn compares_required_annotations_as_texts() {
         [signer.layer(&claim(&image(), signed)), as_evidence(&signer.bundle(&statement(&image(), signed)))];
     for evidence in forms {
         let with = |wanted: &[(&str, &str)]| {
-            judge(&evidence, KeyAttestor { annotations: pairs(wanted), ..attestor(&signer) })
+            judge(&evidence, Attestor { annotations: pairs(wanted), ..attestor(&signer) })
         };
         let missing = |key: &str| Err(Rejection::AnnotationMismatch { key: key.to_owned() });
         let all = pairs(&[("env", "prod"), ("team", "a")]);
@@ -203,10 +213,7 @@ fn wants_all_annotations_on_one_subject_that_is_the_image() {
             subjects.join(",")
         );
         let wanted = pairs(&[("a", "1"), ("b", "2")]);
-        judge(
-            &as_evidence(&signer.bundle(&statement)),
-            KeyAttestor { annotations: wanted, ..attestor(&signer) },
-        )
+        judge(&as_evidence(&signer.bundle(&statement)), Attestor { annotations: wanted, ..attestor(&signer) })
     };
     let both = r#"{"a":"1","b":"2"}"#;
     assert!(judge_with(&[subject("other", "{}"), subject("image", "{}"), subject("image", both)]).is_ok());
@@ -371,18 +378,17 @@ fn judges_what_cosign_itself_signed() {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let mut results = BTreeMap::new();
     for (name, signed) in &fixture {
-        let attestor = Attestor::Key(KeyAttestor {
-            key: PublicKey::from_pem(&text(&signed["key"])).unwrap(),
-            hash: HashAlgorithm::Sha256,
+        let attestor = Attestor {
             annotations: pairs(&[("env", "prod")]),
-            log: LogTrust::Ignored,
-        });
+            ..key_attestor(PublicKey::from_pem(&text(&signed["key"])).unwrap())
+        };
         let layer = SignatureEvidence::CosignLayer {
             payload: text(&signed["layer"]["payload"]).into_bytes(),
             annotations: serde_json::from_value(signed["layer"]["annotations"].clone()).unwrap(),
         };
         let bundle = SignatureEvidence::Bundle { json: text(&signed["bundle"]).into_bytes() };
-        let judge = |evidence| verify(evidence, &image, &attestor, SystemTime::UNIX_EPOCH).map(drop);
+        let judge =
+            |evidence| verify_signature(evidence, &image, &attestor, SystemTime::UNIX_EPOCH).map(drop);
         results.insert(name.as_str(), (judge(&layer), judge(&bundle)));
     }
     let accepted = || (Ok(()), Ok(()));
