@@ -7,6 +7,7 @@
 mod digest;
 mod manifest;
 mod reference;
+pub mod wildcard;
 
 pub use digest::{Digest, DigestError};
 pub use manifest::{

@@ -12,7 +12,6 @@ mod judge;
 mod kyverno;
 mod load;
 mod pods;
-pub mod wildcard;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,7 +21,7 @@ pub use judge::{EntryVerdict, Evidence, Explanation, Leaf, Satisfied, judge};
 pub use load::{Compatibility, LoadOptions, PolicySource, Remark};
 pub use pods::PodFacts;
 
-use crate::oci::{Digest, Reference};
+use crate::oci::{Digest, Reference, wildcard};
 use pods::{PodFactsRead, PodMatch};
 
 /// All policies of one snapshot.
