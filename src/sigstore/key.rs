@@ -7,15 +7,20 @@
 //! Which hash a signer used is not stored beside a signature. The candidates are those of cosign: the
 //! hash that the policy names and, where that is the default sha256, also the one that belongs to the
 //! curve (cosign 2 signs P-384 and P-521 with SHA-256, newer signers with SHA-384 and SHA-512).
-//! Ed25519 means the pure variant; Ed25519ph is not accepted.
+//! An Ed25519 key may have signed the message (the pure variant) or its SHA-512 (Ed25519ph, without a
+//! context): cosign does the latter for log entries that only know a hash. The two cannot be taken for
+//! each other. An artifact of which only a digest is at hand cannot have been signed with pure Ed25519.
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use const_oid::ObjectIdentifier;
 use der::{Decode as _, Reader as _};
+use ed25519_dalek::VerifyingKey;
+use ed25519_dalek::ed25519::signature::digest as digest_traits;
 use spki::SubjectPublicKeyInfoRef;
 
 use crate::oci::Digest;
@@ -63,6 +68,8 @@ pub(super) enum Scheme {
     RsaPkcs1(HashAlgorithm),
     RsaPss(HashAlgorithm),
     Ed25519,
+    /// Over the SHA-512 of the message (RFC 8032, 5.1).
+    Ed25519ph,
 }
 
 /// Why a text is not a usable public key.
@@ -144,6 +151,7 @@ impl PublicKey {
         self.kind
     }
 
+    /// Reads an SPKI structure.
     pub(super) fn from_spki(der: &[u8]) -> Result<Self, KeyError> {
         let info = SubjectPublicKeyInfoRef::from_der(der).map_err(|_| KeyError::Malformed)?;
         let raw = info.subject_public_key.as_bytes().ok_or(KeyError::Malformed)?;
@@ -167,9 +175,63 @@ impl PublicKey {
 
     /// Verifies `signature` over `message` with each candidate hash; the scheme that fits, if any.
     pub(super) fn verify(&self, message: &[u8], signature: &[u8], hash: HashAlgorithm) -> Option<Scheme> {
-        self.candidates(hash).find_map(|(scheme, algorithm)| {
+        let found = self.candidates(hash).find_map(|(scheme, algorithm)| {
             UnparsedPublicKey::new(algorithm, &self.raw).verify(message, signature).ok().map(|()| scheme)
+        });
+        found.or_else(|| {
+            let prehashed = digest::digest(&digest::SHA512, message);
+            self.verify_prehashed(prehashed.as_ref(), signature)
         })
+    }
+
+    /// Verifies `signature` over a message of which only the digest is known; the scheme that fits, if
+    /// any. `hash` says what made the digest. Pure Ed25519 signs no digest and never fits.
+    #[allow(dead_code, reason = "asked for artifacts that are known by digest")]
+    pub(super) fn verify_digest(
+        &self,
+        digest: &[u8],
+        signature: &[u8],
+        hash: HashAlgorithm,
+    ) -> Option<Scheme> {
+        let imported = digest::Digest::import_less_safe(digest, hash.implementation()).ok()?;
+        let found = self.candidates(hash).find_map(|(scheme, algorithm)| {
+            let over_digest = match scheme {
+                Scheme::Ecdsa(of) | Scheme::RsaPkcs1(of) | Scheme::RsaPss(of) => of == hash,
+                Scheme::Ed25519 | Scheme::Ed25519ph => false,
+            };
+            let key = UnparsedPublicKey::new(algorithm, &self.raw);
+            (over_digest && key.verify_digest(&imported, signature).is_ok()).then_some(scheme)
+        });
+        found.or_else(|| {
+            if hash == HashAlgorithm::Sha512 { self.verify_prehashed(digest, signature) } else { None }
+        })
+    }
+
+    /// Whether `signature` over `message` is one by this key in this very scheme.
+    #[allow(dead_code, reason = "asked for certificate transparency timestamps")]
+    pub(super) fn verify_exactly(&self, message: &[u8], signature: &[u8], scheme: Scheme) -> bool {
+        let hash = match scheme {
+            Scheme::Ecdsa(hash) | Scheme::RsaPkcs1(hash) | Scheme::RsaPss(hash) => hash,
+            Scheme::Ed25519 => HashAlgorithm::Sha512,
+            Scheme::Ed25519ph => {
+                let prehashed = digest::digest(&digest::SHA512, message);
+                return self.verify_prehashed(prehashed.as_ref(), signature).is_some();
+            }
+        };
+        self.candidates(hash).any(|(found, algorithm)| {
+            found == scheme && UnparsedPublicKey::new(algorithm, &self.raw).verify(message, signature).is_ok()
+        })
+    }
+
+    fn verify_prehashed(&self, digest: &[u8], signature: &[u8]) -> Option<Scheme> {
+        if self.kind != KeyKind::Ed25519 {
+            return None;
+        }
+        let key = VerifyingKey::from_bytes(self.raw.as_ref().try_into().ok()?).ok()?;
+        let signature = ed25519_dalek::Signature::from_slice(signature).ok()?;
+        let digest = Prehashed(<[u8; 64]>::try_from(digest).ok()?);
+        // Strict: keys and signatures of small order, which no signer makes, fit any message.
+        key.verify_prehashed_strict(digest, None, &signature).ok().map(|()| Scheme::Ed25519ph)
     }
 
     fn candidates(
@@ -217,6 +279,42 @@ impl PublicKey {
             KeyKind::Ed25519 => [Some((Scheme::Ed25519, &signature::ED25519)), None],
         };
         list.into_iter().flatten()
+    }
+}
+
+impl HashAlgorithm {
+    pub(super) fn implementation(self) -> &'static digest::Algorithm {
+        match self {
+            Self::Sha256 => &digest::SHA256,
+            Self::Sha384 => &digest::SHA384,
+            Self::Sha512 => &digest::SHA512,
+        }
+    }
+}
+
+/// A SHA-512 that was computed elsewhere, for an interface that takes a running one.
+struct Prehashed([u8; 64]);
+
+impl Default for Prehashed {
+    fn default() -> Self {
+        Self([0; 64])
+    }
+}
+
+impl digest_traits::HashMarker for Prehashed {}
+
+impl digest_traits::OutputSizeUser for Prehashed {
+    type OutputSize = digest_traits::consts::U64;
+}
+
+impl digest_traits::Update for Prehashed {
+    /// Never called: the digest is finished.
+    fn update(&mut self, _data: &[u8]) {}
+}
+
+impl digest_traits::FixedOutput for Prehashed {
+    fn finalize_into(self, out: &mut digest_traits::Output<Self>) {
+        out.copy_from_slice(&self.0);
     }
 }
 

@@ -138,3 +138,85 @@ fn accepts_p384_with_sha256_as_cosign_2_signs() {
     assert_eq!(key.verify(b"the message", &signature, HashAlgorithm::Sha256), scheme);
     assert_eq!(key.verify(b"the message", &signature, HashAlgorithm::Sha384), None);
 }
+
+/// RFC 8032, 7.3: the SPKI of the key, and the signature over "abc".
+fn ed25519ph() -> (PublicKey, Vec<u8>) {
+    let key = "302a300506032b6570032100ec172b93ad5e563bf4932c70e1245034c35467ef2efd4d64ebf819683467e2bf";
+    let signature = "98a70222f0b8121aa9d30f813d683f809e462b469c7ff87639499bb94e6dae41\
+                     31f85042463c2a355a2003d062adf5aaa10b8c61e636062aaad11c2a26083406";
+    (PublicKey::from_spki(&hex::decode(key).unwrap()).unwrap(), hex::decode(signature).unwrap())
+}
+
+#[test]
+fn accepts_ed25519ph() {
+    let (key, signature) = ed25519ph();
+    for hash in [HashAlgorithm::Sha256, HashAlgorithm::Sha384, HashAlgorithm::Sha512] {
+        assert_eq!(key.verify(b"abc", &signature, hash), Some(Scheme::Ed25519ph));
+    }
+    assert_eq!(key.verify(b"abd", &signature, HashAlgorithm::Sha512), None);
+    assert_eq!(key.verify(b"abc", &signature[1..], HashAlgorithm::Sha512), None);
+    assert_eq!(Signer::ed25519().key().verify(b"abc", &signature, HashAlgorithm::Sha512), None);
+    assert!(key.verify_exactly(b"abc", &signature, Scheme::Ed25519ph));
+    assert!(!key.verify_exactly(b"abc", &signature, Scheme::Ed25519));
+    let digest = digest::digest(&digest::SHA512, b"abc");
+    assert_eq!(
+        key.verify_digest(digest.as_ref(), &signature, HashAlgorithm::Sha512),
+        Some(Scheme::Ed25519ph)
+    );
+    let other = digest::digest(&digest::SHA512, b"abd");
+    assert_eq!(key.verify_digest(other.as_ref(), &signature, HashAlgorithm::Sha512), None);
+}
+
+#[test]
+fn refuses_an_ed25519ph_signature_of_small_order() {
+    // The neutral element as key and as R, and S = 0: it would fit any message.
+    let mut spki = hex::decode("302a300506032b6570032100").unwrap();
+    let neutral = [&[1][..], &[0; 31]].concat();
+    spki.extend(&neutral);
+    let key = PublicKey::from_spki(&spki).unwrap();
+    let signature = [&neutral[..], &[0; 32]].concat();
+    assert!(!key.verify_exactly(b"abc", &signature, Scheme::Ed25519ph));
+}
+
+#[test]
+fn verifies_what_is_known_by_its_digest_only() {
+    use HashAlgorithm::{Sha256, Sha384, Sha512};
+    for (signer, hash, scheme) in [
+        (Signer::p256(), Sha256, Some(Scheme::Ecdsa(Sha256))),
+        (Signer::p384(), Sha384, Some(Scheme::Ecdsa(Sha384))),
+        (Signer::p384(), Sha256, None),
+        (Signer::p521_sha256(), Sha256, Some(Scheme::Ecdsa(Sha256))),
+        (Signer::p521_sha512(), Sha512, Some(Scheme::Ecdsa(Sha512))),
+        (Signer::rsa(), Sha256, Some(Scheme::RsaPkcs1(Sha256))),
+        (Signer::rsa_sha512(), Sha512, Some(Scheme::RsaPkcs1(Sha512))),
+        (Signer::rsa_pss(), Sha256, Some(Scheme::RsaPss(Sha256))),
+        // Pure Ed25519 needs the message.
+        (Signer::ed25519(), Sha512, None),
+    ] {
+        let (key, signature) = (signer.key(), signer.sign(b"message"));
+        let digest = digest::digest(hash.implementation(), b"message");
+        assert_eq!(key.verify_digest(digest.as_ref(), &signature, hash), scheme, "{key:?}");
+        let other = digest::digest(hash.implementation(), b"massage");
+        assert_eq!(key.verify_digest(other.as_ref(), &signature, hash), None);
+    }
+    let (signer, signature) = (Signer::p256(), Signer::p256().sign(b"message"));
+    assert_eq!(signer.key().verify_digest(&[0; 31], &signature, Sha256), None);
+}
+
+#[test]
+fn verifies_one_scheme_exactly() {
+    use HashAlgorithm::{Sha256, Sha384};
+    let signer = Signer::p384();
+    let signature = signer.sign(b"message");
+    assert!(signer.key().verify_exactly(b"message", &signature, Scheme::Ecdsa(Sha384)));
+    assert!(!signer.key().verify_exactly(b"message", &signature, Scheme::Ecdsa(Sha256)));
+    assert!(!signer.key().verify_exactly(b"massage", &signature, Scheme::Ecdsa(Sha384)));
+    let signer = Signer::rsa_pss();
+    let signature = signer.sign(b"message");
+    assert!(signer.key().verify_exactly(b"message", &signature, Scheme::RsaPss(Sha256)));
+    assert!(!signer.key().verify_exactly(b"message", &signature, Scheme::RsaPkcs1(Sha256)));
+    let signer = Signer::ed25519();
+    let signature = signer.sign(b"message");
+    assert!(signer.key().verify_exactly(b"message", &signature, Scheme::Ed25519));
+    assert!(!signer.key().verify_exactly(b"message", &signature, Scheme::Ed25519ph));
+}

@@ -70,7 +70,7 @@ pub(super) fn check_layer(
             Scheme::RsaPkcs1(HashAlgorithm::Sha512) => {
                 (sigstore_types::HashAlgorithm::Sha2512, &aws_lc_rs::digest::SHA512)
             }
-            Scheme::Ecdsa(HashAlgorithm::Sha512) | Scheme::RsaPss(_) => {
+            Scheme::Ecdsa(HashAlgorithm::Sha512) | Scheme::RsaPss(_) | Scheme::Ed25519ph => {
                 return Err(Rejection::LogUnsupported(signed.key.kind()));
             }
         };

@@ -6,8 +6,8 @@
 //! ([`SignatureEvidence::Bundle`]). One trust model is built: a public key.
 //!
 //! Signatures are checked with aws-lc-rs; log entries with sigstore-verify, which only ever sees
-//! what was checked before. Not supported, and refused: Ed25519ph, sha224, message-signature bundles,
-//! `rekord` and `intoto` 0.0.1 entries, and log entries for P-521, RSA-PSS or a hash that sigstore-verify does
+//! what was checked before. Not supported, and refused: sha224, message-signature bundles,
+//! `rekord` and `intoto` 0.0.1 entries, and log entries for P-521, RSA-PSS, Ed25519ph or a hash that sigstore-verify does
 //! not pair with the key.
 //!
 //! Every refusal is a [`Rejection`]; nothing here can fail otherwise.
