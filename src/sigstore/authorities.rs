@@ -1,4 +1,8 @@
 //! Certificate authorities and timestamp authorities to believe.
+//!
+//! An authority is one unit: its certificates count only within its own window, and what one authority
+//! proves is never completed with another's. How its certificates are used is said in `chain` and
+//! `timestamp`.
 
 use crate::oci::Digest;
 use crate::sigstore::certificate::Certificate;
@@ -55,7 +59,9 @@ impl TimestampAuthorities {
         Self::new(Vec::new())
     }
 
-    /// One authority with this chain (`ctlog.tsaCertChain`), without limits in time.
+    /// One authority with these certificates in any order (`ctlog.tsaCertChain`), without limits in time.
+    ///
+    /// The one that may not issue certificates signs the timestamps, if there is one; the self-issued ones are the roots.
     #[must_use]
     pub fn from_chain(certificates: Vec<Certificate>) -> Self {
         Self::new(vec![Authority { certificates, window: Window::ALWAYS }])

@@ -16,6 +16,7 @@ mod attestor;
 #[allow(dead_code, reason = "read when certificates are verified")]
 mod authorities;
 mod bundle;
+#[allow(dead_code, reason = "read when certificates are verified")]
 mod certificate;
 mod cosign;
 #[allow(dead_code, reason = "read when certificates are verified")]
@@ -26,6 +27,9 @@ mod log;
 mod logs;
 mod rejection;
 mod statement;
+#[cfg(test)]
+#[allow(dead_code, reason = "chains and timestamps are tested with the rest")]
+mod test_pki;
 #[cfg(test)]
 mod test_signer;
 mod trust_root;
@@ -42,7 +46,7 @@ pub use identity::{Identity, IdentityError, IdentityText, Named};
 pub use json::JsonError;
 pub use key::{HashAlgorithm, KeyError, KeyKind, PublicKey};
 pub use logs::Logs;
-pub use rejection::{BundleField, Limited, Rejection};
+pub use rejection::{BundleField, ChainFault, Limited, Rejection};
 pub use trust_root::{TrustRoot, TrustRootError};
 pub use verify::{
     Artifact, SignatureForm, VerifiedArtifact, VerifiedSignature, VerifiedStatement, verify_artifact,

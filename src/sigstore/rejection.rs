@@ -5,6 +5,7 @@
 
 use crate::oci::Digest;
 use crate::outcome::DenialReason;
+use crate::sigstore::certificate::CertificateError;
 use crate::sigstore::json::JsonError;
 use crate::sigstore::key::KeyKind;
 
@@ -112,6 +113,103 @@ pub enum Rejection {
     /// A kind of signature or attestor that cannot be verified yet.
     #[error("this kind of signature is not supported yet")]
     Unsupported,
+    /// A timestamp token is not one, or of a kind that is not supported.
+    #[error("cannot read the signed timestamp")]
+    TimestampMalformed,
+    /// A timestamp token is about something else.
+    #[error("the signed timestamp is for another signature")]
+    TimestampForeign,
+    /// A timestamp token is by no authority that is trusted.
+    #[error("the timestamp authority is not trusted")]
+    TimestampUnknownAuthority,
+    /// A timestamp token names an authority that did not sign it.
+    #[error("the timestamp authority's signature does not hold")]
+    TimestampInvalid,
+    /// The certificate that signed a token must not sign timestamps, or does not lead to its authority.
+    #[error("the timestamp authority's certificate does not hold")]
+    TimestampSigner,
+    /// A timestamp token is from a time at which its authority is not trusted.
+    #[error("the signed timestamp is outside of its authority's validity")]
+    TimestampOutsideWindow,
+    /// A certificate cannot be read.
+    #[error("{0}")]
+    Certificate(CertificateError),
+    /// The signer's certificate was not valid when it signed.
+    #[error("x509: certificate has expired or is not yet valid")]
+    CertificateTime,
+    /// The key of the certificate, or of one of its issuers, must not be used for this.
+    #[error("x509: certificate specifies an incompatible key usage")]
+    CertificateUsage,
+    /// The certificate does not lead to a trusted authority.
+    #[error("{0}")]
+    CertificateChain(ChainFault),
+    /// No certificate transparency log promises to publish the certificate.
+    #[error("certificate does not include required embedded SCT")]
+    SctMissing,
+    /// The list of promises cannot be read.
+    #[error("cannot read the certificate's embedded SCT")]
+    SctMalformed,
+    /// The promises are by logs that are not trusted.
+    #[error("ctfe public key not found for embedded SCT")]
+    SctUnknown,
+    /// The promise of a trusted log does not hold.
+    #[error("unable to verify embedded SCT")]
+    SctInvalid,
+    /// No name of the certificate is the required one.
+    #[error("subject mismatch: expected {expected}, received {received}")]
+    SubjectNameMismatch {
+        /// What the policy asks for.
+        expected: String,
+        /// The names that the certificate has.
+        received: String,
+    },
+    /// The certificate names two issuers.
+    #[error("issuer mismatch: the certificate names two different issuers")]
+    IssuerAmbiguous,
+    /// The certificate's issuer is not the required one.
+    #[error("issuer mismatch: expected {expected}, received {received}")]
+    IssuerMismatch {
+        /// What the policy asks for.
+        expected: String,
+        /// The issuer that the certificate names.
+        received: String,
+    },
+    /// An extension of the certificate has not the required value.
+    #[error("extension mismatch: expected {expected} for key {key}, received {received}")]
+    ExtensionMismatch {
+        /// The extension, as the policy writes it.
+        key: String,
+        /// What the policy asks for.
+        expected: String,
+        /// What the certificate says.
+        received: String,
+    },
+}
+
+/// Why a certificate does not lead to a trusted authority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChainFault {
+    /// No authority is trusted, or has a valid root, at the time.
+    #[error("no certificate authority is valid at the time of the signature")]
+    NoAuthorityAtTime,
+    /// No authority issued it.
+    #[error("x509: certificate signed by unknown authority")]
+    UnknownAuthority,
+    /// A certificate between it and the authority was not valid.
+    #[error("x509: an issuing certificate has expired or is not yet valid")]
+    Expired,
+    /// It may itself issue certificates.
+    #[error("x509: the certificate of an authority cannot sign")]
+    AuthorityAsLeaf,
+    /// A certificate between it and the authority must not issue certificates.
+    #[error("x509: certificate is not authorized to sign other certificates")]
+    MayNotIssue,
+    /// A name is not one that the authority may give.
+    #[error("x509: a name of the certificate is not permitted by its issuer's name constraints")]
+    NameConstraint,
+    /// Somebody demands that an extension be understood that is not.
+    #[error("x509: unhandled critical extension")]
+    CriticalExtension,
 }
 
 /// What has a limit.
@@ -129,6 +227,12 @@ pub enum Limited {
     LogEntries,
     /// Timestamps of a bundle.
     Timestamps,
+    /// Bytes of a timestamp token.
+    TimestampToken,
+    /// Certificates between a signer's and an authority's.
+    Intermediates,
+    /// Certificate transparency timestamps of a certificate.
+    CertificateTimestamps,
     /// Hashes in one inclusion proof.
     ProofHashes,
     /// Subjects of a statement.
@@ -146,6 +250,9 @@ impl std::fmt::Display for Limited {
             Self::LogAnnotation => "the transparency log annotation",
             Self::LogEntries => "the number of transparency log entries",
             Self::Timestamps => "the number of timestamps",
+            Self::TimestampToken => "the signed timestamp",
+            Self::Intermediates => "the number of intermediate certificates",
+            Self::CertificateTimestamps => "the number of embedded SCTs",
             Self::ProofHashes => "the number of hashes in an inclusion proof",
             Self::Subjects => "the number of subjects",
             Self::SubjectDigests => "the number of digests of a subject",
@@ -201,6 +308,24 @@ impl Rejection {
             | Self::LogEntryForeign
             | Self::LogEntryInFuture
             | Self::LogTrustUnusable => DenialReason::TransparencyLog,
+            Self::TimestampMalformed
+            | Self::TimestampForeign
+            | Self::TimestampUnknownAuthority
+            | Self::TimestampInvalid
+            | Self::TimestampSigner
+            | Self::TimestampOutsideWindow
+            | Self::Certificate(_)
+            | Self::CertificateTime
+            | Self::CertificateUsage
+            | Self::CertificateChain(_)
+            | Self::SctMissing
+            | Self::SctMalformed
+            | Self::SctUnknown
+            | Self::SctInvalid => DenialReason::Certificate,
+            Self::SubjectNameMismatch { .. }
+            | Self::IssuerAmbiguous
+            | Self::IssuerMismatch { .. }
+            | Self::ExtensionMismatch { .. } => DenialReason::IdentityMismatch,
             Self::SignatureMissing
             | Self::SignatureEncoding
             | Self::BundleJson(_)

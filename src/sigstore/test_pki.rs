@@ -1,0 +1,341 @@
+//! Certificates, certificate transparency timestamps and timestamp tokens for tests. They share no code
+//! with what they test: DER and TLS encodings are written here once more, by hand.
+
+#![expect(clippy::cast_possible_truncation, reason = "the lengths in tests are small")]
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::digest::{SHA256, SHA384, SHA512, digest};
+
+use crate::sigstore::Certificate;
+use crate::sigstore::test_signer::{Signer, TIME, sha256};
+
+pub(super) fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+/// One DER element.
+pub(super) fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag];
+    match content.len() {
+        length @ 0..=0x7f => out.push(length as u8),
+        length @ 0x80..=0xff => out.extend([0x81, length as u8]),
+        length => out.extend([0x82, (length >> 8) as u8, length as u8]),
+    }
+    out.extend(content);
+    out
+}
+
+pub(super) fn sequence(parts: &[&[u8]]) -> Vec<u8> {
+    tlv(0x30, &parts.concat())
+}
+
+pub(super) fn octets(content: &[u8]) -> Vec<u8> {
+    tlv(0x04, content)
+}
+
+pub(super) fn utf8(text: &str) -> Vec<u8> {
+    tlv(0x0c, text.as_bytes())
+}
+
+pub(super) fn oid(text: &str) -> Vec<u8> {
+    let arcs: Vec<u64> = text.split('.').map(|arc| arc.parse().unwrap()).collect();
+    let mut content = Vec::new();
+    for arc in [&[arcs[0] * 40 + arcs[1]], &arcs[2..]].concat() {
+        let mut groups = vec![(arc & 0x7f) as u8];
+        let mut rest = arc >> 7;
+        while rest > 0 {
+            groups.push((rest & 0x7f) as u8 | 0x80);
+            rest >>= 7;
+        }
+        groups.reverse();
+        content.extend(groups);
+    }
+    tlv(0x06, &content)
+}
+
+/// `YYYYMMDDhhmmss` of seconds since 1970.
+pub(super) fn digits(seconds: u64) -> String {
+    let (mut day, of_day) = (seconds / 86_400, seconds % 86_400);
+    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let mut year = 1970;
+    while day >= 365 + u64::from(leap(year)) {
+        day -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if day < length {
+            break;
+        }
+        day -= length;
+        month += 1;
+    }
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}{month:02}{:02}{hour:02}{minute:02}{second:02}", day + 1)
+}
+
+pub(super) fn generalized(seconds: u64) -> Vec<u8> {
+    tlv(0x18, format!("{}Z", digits(seconds)).as_bytes())
+}
+
+fn name(common: &str) -> Vec<u8> {
+    sequence(&[&tlv(0x31, &sequence(&[&oid("2.5.4.3"), &utf8(common)]))])
+}
+
+/// A certificate before it is signed: an end entity's, valid for an hour around [`TIME`].
+#[derive(Clone)]
+pub(super) struct Draft {
+    pub(super) subject: String,
+    pub(super) serial: u8,
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) extensions: Vec<Vec<u8>>,
+}
+
+impl Draft {
+    pub(super) fn new(subject: &str) -> Self {
+        Self {
+            subject: subject.to_owned(),
+            serial: 7,
+            from: TIME - 1800,
+            to: TIME + 1800,
+            extensions: vec![],
+        }
+    }
+
+    /// A certificate that may issue others.
+    pub(super) fn authority(subject: &str) -> Self {
+        Self::new(subject).with(basic_constraints(true)).with(key_usage(0b0000_0100))
+    }
+
+    pub(super) fn with(mut self, extension: Vec<u8>) -> Self {
+        self.extensions.push(extension);
+        self
+    }
+
+    pub(super) fn valid(mut self, from: u64, to: u64) -> Self {
+        (self.from, self.to) = (from, to);
+        self
+    }
+
+    /// The part that is signed.
+    pub(super) fn body(&self, key: &Signer, issuer: &str, algorithm: &[u8]) -> Vec<u8> {
+        let extensions = sequence(&self.extensions.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let extensions = if self.extensions.is_empty() { vec![] } else { tlv(0xa3, &extensions) };
+        sequence(&[
+            &tlv(0xa0, &tlv(0x02, &[2])),
+            &tlv(0x02, &[self.serial]),
+            algorithm,
+            &name(issuer),
+            &sequence(&[&generalized(self.from), &generalized(self.to)]),
+            &name(&self.subject),
+            &key.spki,
+            &extensions,
+        ])
+    }
+
+    /// The certificate of `key`, by `issuer` with this name.
+    pub(super) fn der(&self, key: &Signer, issuer: &str, by: &Signer) -> Vec<u8> {
+        let body = self.body(key, issuer, &algorithm(by));
+        let signature = [vec![0], by.sign(&body)].concat();
+        sequence(&[&body, &algorithm(by), &tlv(0x03, &signature)])
+    }
+
+    pub(super) fn issued(&self, key: &Signer, issuer: &str, by: &Signer) -> Certificate {
+        Certificate::from_der(&self.der(key, issuer, by)).unwrap()
+    }
+
+    pub(super) fn self_signed(&self, key: &Signer) -> Certificate {
+        self.issued(key, &self.subject, key)
+    }
+}
+
+/// The signature algorithm of a signer, told from its key.
+pub(super) fn algorithm(by: &Signer) -> Vec<u8> {
+    let null = tlv(0x05, &[]);
+    match by.spki.len() {
+        44 => sequence(&[&oid("1.3.101.112")]),
+        91 => sequence(&[&oid("1.2.840.10045.4.3.2")]),
+        120 => sequence(&[&oid("1.2.840.10045.4.3.3")]),
+        158 => sequence(&[&oid("1.2.840.10045.4.3.4")]),
+        _ => sequence(&[&oid("1.2.840.113549.1.1.11"), &null]),
+    }
+}
+
+pub(super) fn extension(id: &str, critical: bool, value: &[u8]) -> Vec<u8> {
+    let flag = if critical { tlv(0x01, &[0xff]) } else { vec![] };
+    sequence(&[&oid(id), &flag, &octets(value)])
+}
+
+pub(super) fn basic_constraints(authority: bool) -> Vec<u8> {
+    let flag = if authority { tlv(0x01, &[0xff]) } else { vec![] };
+    extension("2.5.29.19", true, &sequence(&[&flag]))
+}
+
+/// Bits as in the DER: digitalSignature is `0b1000_0000`, keyCertSign `0b0000_0100`.
+pub(super) fn key_usage(bits: u8) -> Vec<u8> {
+    extension("2.5.29.15", true, &tlv(0x03, &[bits.trailing_zeros() as u8, bits]))
+}
+
+pub(super) const CODE_SIGNING: &str = "1.3.6.1.5.5.7.3.3";
+pub(super) const TIME_STAMPING: &str = "1.3.6.1.5.5.7.3.8";
+pub(super) const SERVER: &str = "1.3.6.1.5.5.7.3.1";
+
+pub(super) fn usages(critical: bool, list: &[&str]) -> Vec<u8> {
+    extension(
+        "2.5.29.37",
+        critical,
+        &tlv(0x30, &list.iter().flat_map(|usage| oid(usage)).collect::<Vec<_>>()),
+    )
+}
+
+pub(super) fn names(critical: bool, list: &[Vec<u8>]) -> Vec<u8> {
+    extension("2.5.29.17", critical, &tlv(0x30, &list.concat()))
+}
+
+pub(super) fn email(text: &str) -> Vec<u8> {
+    tlv(0x81, text.as_bytes())
+}
+
+pub(super) fn uri(text: &str) -> Vec<u8> {
+    tlv(0x86, text.as_bytes())
+}
+
+/// Fulcio's otherName.
+pub(super) fn user(text: &str) -> Vec<u8> {
+    tlv(0xa0, &[oid("1.3.6.1.4.1.57264.1.7"), tlv(0xa0, &utf8(text))].concat())
+}
+
+/// A Fulcio extension in the encoding of its number.
+pub(super) fn fulcio(arc: u32, text: &str) -> Vec<u8> {
+    let value = if arc < 7 { text.as_bytes().to_vec() } else { utf8(text) };
+    extension(&format!("1.3.6.1.4.1.57264.1.{arc}"), false, &value)
+}
+
+/// One certificate transparency timestamp by `log` over this body.
+pub(super) fn sct(log: &Signer, milliseconds: u64, issuer_spki: &[u8], body: &[u8]) -> Vec<u8> {
+    let signed = [
+        &[0, 0][..],
+        &milliseconds.to_be_bytes(),
+        &[0, 1],
+        &sha256(issuer_spki),
+        &(body.len() as u32).to_be_bytes()[1..],
+        body,
+        &[0, 0],
+    ]
+    .concat();
+    let signature = log.sign(&signed);
+    let scheme: &[u8] = match log.spki.len() {
+        91 => &[4, 3],
+        120 => &[5, 3],
+        44 => &[8, 7],
+        _ => &[4, 1],
+    };
+    let length = (signature.len() as u16).to_be_bytes();
+    [&[0][..], &sha256(&log.spki), &milliseconds.to_be_bytes(), &[0, 0], scheme, &length, &signature].concat()
+}
+
+/// The extension with these timestamps.
+pub(super) fn sct_list(list: &[Vec<u8>]) -> Vec<u8> {
+    let with_length = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat();
+    let list: Vec<u8> = list.iter().flat_map(|one| with_length(one)).collect();
+    extension("1.3.6.1.4.1.11129.2.4.2", false, &octets(&with_length(&list)))
+}
+
+/// A timestamp token before it is signed.
+#[derive(Clone)]
+pub(super) struct TokenDraft {
+    pub(super) time: String,
+    pub(super) over: Vec<u8>,
+    /// The name and serial number by which the signer is found.
+    pub(super) issuer: String,
+    pub(super) serial: u8,
+    pub(super) embedded: Vec<Vec<u8>>,
+    /// `message-digest` instead of the right one.
+    pub(super) digest: Option<Vec<u8>>,
+    pub(super) content_type: &'static str,
+    pub(super) signers: usize,
+    pub(super) status: Option<u8>,
+}
+
+const TIMESTAMP_INFO: &str = "1.2.840.113549.1.9.16.1.4";
+
+impl TokenDraft {
+    pub(super) fn new(over: &[u8], issuer: &str) -> Self {
+        Self {
+            time: format!("{}Z", digits(TIME)),
+            over: over.to_vec(),
+            issuer: issuer.to_owned(),
+            serial: 7,
+            embedded: vec![],
+            digest: None,
+            content_type: TIMESTAMP_INFO,
+            signers: 1,
+            status: Some(0),
+        }
+    }
+
+    /// Signs it, with the hash that belongs to the key.
+    pub(super) fn signed(&self, by: &Signer) -> Vec<u8> {
+        let (hash_id, hash) = match by.spki.len() {
+            120 => ("2.16.840.1.101.3.4.2.2", &SHA384),
+            44 => ("2.16.840.1.101.3.4.2.3", &SHA512),
+            _ => ("2.16.840.1.101.3.4.2.1", &SHA256),
+        };
+        let hash_algorithm = sequence(&[&oid(hash_id)]);
+        let imprint = sequence(&[&hash_algorithm, &octets(digest(hash, &self.over).as_ref())]);
+        let info = sequence(&[
+            &tlv(0x02, &[1]),
+            &oid("1.3.6.1.4.1.57264.2"),
+            &imprint,
+            &tlv(0x02, &[9]),
+            &tlv(0x18, self.time.as_bytes()),
+            &sequence(&[&tlv(0x02, &[1])]),
+            &tlv(0x02, &[42]),
+        ]);
+        let digest = self.digest.clone().unwrap_or_else(|| digest(hash, &info).as_ref().to_vec());
+        let attribute = |id: &str, value: Vec<u8>| sequence(&[&oid(id), &tlv(0x31, &value)]);
+        // DER sorts a set: the shorter one first.
+        let mut attributes = [
+            attribute("1.2.840.113549.1.9.3", oid(self.content_type)),
+            attribute("1.2.840.113549.1.9.4", octets(&digest)),
+        ];
+        attributes.sort();
+        let attributes = attributes.concat();
+        let signer = sequence(&[
+            &tlv(0x02, &[1]),
+            &sequence(&[&name(&self.issuer), &tlv(0x02, &[self.serial])]),
+            &hash_algorithm,
+            &tlv(0xa0, &attributes),
+            &algorithm(by),
+            &octets(&by.sign(&tlv(0x31, &attributes))),
+        ]);
+        let mut embedded = self.embedded.clone();
+        embedded.sort();
+        let embedded = if embedded.is_empty() { vec![] } else { tlv(0xa0, &embedded.concat()) };
+        // Equal elements are one in a set: a second signer differs in its version.
+        let second = sequence(&[
+            &tlv(0x02, &[3]),
+            &sequence(&[&name(&self.issuer), &tlv(0x02, &[self.serial])]),
+            &hash_algorithm,
+            &algorithm(by),
+            &octets(b"x"),
+        ]);
+        let mut signers = [signer, second][..self.signers].to_vec();
+        signers.sort();
+        let content = sequence(&[
+            &tlv(0x02, &[3]),
+            &tlv(0x31, &hash_algorithm),
+            &sequence(&[&oid(TIMESTAMP_INFO), &tlv(0xa0, &octets(&info))]),
+            &embedded,
+            &tlv(0x31, &signers.concat()),
+        ]);
+        let token = sequence(&[&oid("1.2.840.113549.1.7.2"), &tlv(0xa0, &content)]);
+        match self.status {
+            None => token,
+            Some(status) => sequence(&[&sequence(&[&tlv(0x02, &[status])]), &token]),
+        }
+    }
+}
