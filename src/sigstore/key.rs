@@ -208,7 +208,6 @@ impl PublicKey {
     }
 
     /// Whether `signature` over `message` is one by this key in this very scheme.
-    #[allow(dead_code, reason = "asked for certificate transparency timestamps")]
     pub(super) fn verify_exactly(&self, message: &[u8], signature: &[u8], scheme: Scheme) -> bool {
         let hash = match scheme {
             Scheme::Ecdsa(hash) | Scheme::RsaPkcs1(hash) | Scheme::RsaPss(hash) => hash,

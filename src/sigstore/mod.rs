@@ -18,6 +18,8 @@ mod authorities;
 mod bundle;
 #[allow(dead_code, reason = "read when certificates are verified")]
 mod certificate;
+#[allow(dead_code, reason = "read when certificates are verified")]
+mod chain;
 mod cosign;
 #[allow(dead_code, reason = "read when certificates are verified")]
 mod identity;
@@ -26,6 +28,8 @@ mod key;
 mod log;
 mod logs;
 mod rejection;
+#[allow(dead_code, reason = "read when certificates are verified")]
+mod sct;
 mod statement;
 #[cfg(test)]
 #[allow(dead_code, reason = "chains and timestamps are tested with the rest")]

@@ -1,0 +1,207 @@
+//! Whether a certificate was issued by an authority to believe, and was valid at a time.
+//!
+//! The path is built and its signatures, validity, basic constraints, name constraints and extended key
+//! usages are checked by rustls-webpki. What it leaves out is checked here: the key usages, and
+//! everything about the certificates at which a path ends, which webpki takes as they come.
+//!
+//! The last certificate of an authority ends paths, its others only lead there: an authority's
+//! intermediate that is expired, or that its own root did not sign, is worth nothing. A policy's `roots`
+//! are one authority each, as in Go's pools, so each of them may end a path. A path may only use
+//! authorities whose window holds the time, and certificates that are valid at it, the root included
+//! (CVE-2026-24122). Certificates that came with the signature may only lead to an authority.
+//!
+//! Extended key usages, where a certificate of the path has any, must allow the purpose (RFC 5280,
+//! 4.2.1.12); cosign wants no more of a certificate of a private authority. Key usages, where given,
+//! must allow signing, or issuing. A certificate that is itself the end of a path is accepted without
+//! one, as in Go: that is what `cert` together with itself as `certChain` says.
+//!
+//! Refused by webpki by design, although Go would accept it: a certificate that may itself issue
+//! certificates (unless it is the end of a path), more than six intermediates in one path, certificates before version 3,
+//! name constraints on URIs, e-mail addresses and directory names, critical policy extensions.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use const_oid::ObjectIdentifier;
+use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
+use webpki::{
+    EndEntityCert, Error, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsage, RequiredEkuNotFoundContext,
+    anchor_from_trusted_cert, aws_lc_rs as algorithms,
+};
+
+use crate::sigstore::authorities::Authorities;
+use crate::sigstore::certificate::Certificate;
+use crate::sigstore::rejection::{ChainFault, Limited, Rejection};
+
+/// The SPKI (DER) of the certificate that issued a verified one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Issuer(pub(super) Vec<u8>);
+
+/// What a certificate must be good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    CodeSigning,
+    TimeStamping,
+}
+
+/// Whether `leaf` leads to one of the authorities at `time`, by way of `intermediates` if need be.
+pub(super) fn verify(
+    leaf: &Certificate,
+    intermediates: &[Certificate],
+    authorities: &Authorities,
+    time: SystemTime,
+) -> Result<Issuer, Rejection> {
+    if intermediates.len() > INTERMEDIATES {
+        return Err(Rejection::LimitExceeded { what: Limited::Intermediates, limit: INTERMEDIATES });
+    }
+    let mut between: Vec<&Certificate> = intermediates.iter().collect();
+    let mut ends = Vec::new();
+    for authority in authorities.all().iter().filter(|authority| authority.window.holds(time)) {
+        if let Some((root, others)) = authority.certificates.split_last() {
+            ends.push(root);
+            between.extend(others);
+        }
+    }
+    path(leaf, &between, &ends, time, Purpose::CodeSigning)
+}
+
+/// Whether `leaf` leads to one of `ends` at `time`, by way of certificates of `between`.
+pub(super) fn path(
+    leaf: &Certificate,
+    between: &[&Certificate],
+    ends: &[&Certificate],
+    time: SystemTime,
+    purpose: Purpose,
+) -> Result<Issuer, Rejection> {
+    let fault = |fault| Err(Rejection::CertificateChain(fault));
+    if !leaf.valid_at(time) {
+        return Err(Rejection::CertificateTime);
+    }
+    if !leaf.may_sign() {
+        return Err(Rejection::CertificateUsage);
+    }
+    let ends: Vec<&Certificate> = ends.iter().copied().filter(|end| end.valid_at(time)).collect();
+    if ends.is_empty() {
+        return fault(ChainFault::NoAuthorityAtTime);
+    }
+    if ends.contains(&leaf) {
+        return if purpose.allowed_by(leaf) {
+            Ok(Issuer(leaf.key().spki_der().to_vec()))
+        } else {
+            Err(Rejection::CertificateUsage)
+        };
+    }
+    let ends: Vec<CertificateDer<'_>> = ends
+        .into_iter()
+        .filter(|end| end.is_authority() && end.may_issue() && purpose.allowed_by(end))
+        .map(|end| CertificateDer::from(end.der()))
+        .collect();
+    let anchors: Vec<_> = ends.iter().filter_map(|end| anchor_from_trusted_cert(end).ok()).collect();
+    let between: Vec<CertificateDer<'_>> = between
+        .iter()
+        .filter(|certificate| certificate.may_issue())
+        .map(|certificate| CertificateDer::from(certificate.der()))
+        .collect();
+    let Ok(since_epoch) = time.duration_since(UNIX_EPOCH) else {
+        return Err(Rejection::CertificateTime);
+    };
+
+    let der = CertificateDer::from(leaf.der());
+    let leaf = EndEntityCert::try_from(&der).map_err(rejection)?;
+    let verified = leaf
+        .verify_for_usage(
+            ALGORITHMS,
+            &anchors,
+            &between,
+            UnixTime::since_unix_epoch(since_epoch),
+            purpose,
+            None,
+            None,
+        )
+        .map_err(rejection)?;
+    Ok(Issuer(verified.issuer_spki().as_ref().to_vec()))
+}
+
+impl Purpose {
+    const fn oid(self) -> ObjectIdentifier {
+        match self {
+            Self::CodeSigning => CODE_SIGNING,
+            Self::TimeStamping => TIME_STAMPING,
+        }
+    }
+
+    /// Whether the extended key usages of a certificate, if it has any, allow the purpose.
+    fn allowed_by(self, certificate: &Certificate) -> bool {
+        certificate
+            .extended_usages()
+            .is_none_or(|usages| usages.list.contains(&self.oid()) || usages.list.contains(&ANY_USAGE))
+    }
+}
+
+impl ExtendedKeyUsageValidator for Purpose {
+    fn validate(&self, usages: KeyPurposeIdIter<'_, '_>) -> Result<(), Error> {
+        let wanted = |oid: ObjectIdentifier| {
+            oid.arcs().filter_map(|arc| usize::try_from(arc).ok()).collect::<Vec<usize>>()
+        };
+        let mut present = Vec::new();
+        for usage in usages {
+            present.push(usage?.to_decoded_oid());
+        }
+        if present.is_empty() || present.contains(&wanted(self.oid())) || present.contains(&wanted(ANY_USAGE))
+        {
+            return Ok(());
+        }
+        // The context is for people; the variant is what is looked at.
+        let required = KeyUsage::required_if_present(&[]);
+        Err(Error::RequiredEkuNotFoundContext(RequiredEkuNotFoundContext { required, present }))
+    }
+}
+
+/// webpki's errors in Go's words. It reports the one of the path that came furthest.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is open; what is not named denies as well")]
+fn rejection(error: Error) -> Rejection {
+    Rejection::CertificateChain(match error {
+        Error::CertExpired { .. } | Error::CertNotValidYet { .. } | Error::InvalidCertValidity => {
+            ChainFault::Expired
+        }
+        Error::RequiredEkuNotFoundContext(_) | Error::EmptyEkuExtension => {
+            return Rejection::CertificateUsage;
+        }
+        Error::CaUsedAsEndEntity => ChainFault::AuthorityAsLeaf,
+        Error::EndEntityUsedAsCa | Error::PathLenConstraintViolated => ChainFault::MayNotIssue,
+        Error::NameConstraintViolation => ChainFault::NameConstraint,
+        Error::UnsupportedCriticalExtension => ChainFault::CriticalExtension,
+        _ => ChainFault::UnknownAuthority,
+    })
+}
+
+/// Kyverno reads as many.
+const INTERMEDIATES: usize = 10;
+
+// RFC 5280, 4.2.1.12.
+const CODE_SIGNING: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.3");
+pub(super) const TIME_STAMPING: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.8");
+const ANY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
+
+/// The signatures of certificates that are accepted: the keys of `key`, SHA-2 only.
+const ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
+    algorithms::ECDSA_P256_SHA256,
+    algorithms::ECDSA_P256_SHA384,
+    algorithms::ECDSA_P256_SHA512,
+    algorithms::ECDSA_P384_SHA256,
+    algorithms::ECDSA_P384_SHA384,
+    algorithms::ECDSA_P384_SHA512,
+    algorithms::ECDSA_P521_SHA256,
+    algorithms::ECDSA_P521_SHA384,
+    algorithms::ECDSA_P521_SHA512,
+    algorithms::ED25519,
+    algorithms::RSA_PKCS1_2048_8192_SHA256,
+    algorithms::RSA_PKCS1_2048_8192_SHA384,
+    algorithms::RSA_PKCS1_2048_8192_SHA512,
+    algorithms::RSA_PSS_2048_8192_SHA256_LEGACY_KEY,
+    algorithms::RSA_PSS_2048_8192_SHA384_LEGACY_KEY,
+    algorithms::RSA_PSS_2048_8192_SHA512_LEGACY_KEY,
+];
+
+#[cfg(test)]
+#[path = "chain_tests.rs"]
+mod tests;
