@@ -1,89 +1,159 @@
-//! Sigstore bundles v0.3 that are signed with a key, as cosign 3 attaches them to an image.
+//! Sigstore bundles: versions 0.1, 0.2 and 0.3, with a key, a certificate or a chain, around a DSSE
+//! envelope or a message signature.
 //!
-//! Taken from a bundle: one DSSE envelope with one signature, and the raw log entries. Not taken: the
-//! key hint, which is a claim, and timestamps, since a key of a policy has no validity that a time
-//! could fall into. Fields that are not known are left alone; a bundle with two contents is refused.
+//! The key hint is not read: it is a claim. Fields that are not known are left alone; a bundle with two
+//! contents, or two kinds of material, is refused. Numbers may be texts and `null` is absent, as in the
+//! proto3 JSON mapping. The rules of each version on what proves a log entry are applied to every entry.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use crate::sigstore::cosign::limit;
+use crate::sigstore::certificate::Certificate;
 use crate::sigstore::json;
+use crate::sigstore::key::HashAlgorithm;
+use crate::sigstore::log_entry::{Demand, Entry};
+use crate::sigstore::material::{
+    CERTIFICATE_LIST_LIMIT, Certificates, ENTRY_LIMIT, Envelope, INTERMEDIATE_LIMIT, Material, Message,
+    limit, unreadable,
+};
 use crate::sigstore::rejection::{BundleField, Limited, Rejection};
+use crate::sigstore::verify::SignatureForm;
 
-/// A bundle's parts, none of them verified.
-#[derive(Debug)]
-pub(super) struct KeyBundle {
-    pub(super) envelope: Envelope,
-    pub(super) log_entries: Vec<Value>,
+/// How strictly the rules on certificate chains are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Chains {
+    /// As the specification has it: no root in a chain, and no chain in version 0.3.
+    Specified,
+    /// As they are found in registries: cosign can be told to write chains into version 0.3.
+    Found,
 }
 
-/// A DSSE envelope with its one signature.
-#[derive(Debug)]
-pub(super) struct Envelope {
-    pub(super) payload: Vec<u8>,
-    pub(super) signature: Vec<u8>,
-}
-
-impl KeyBundle {
-    /// Takes a bundle apart.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Rejection> {
-        limit(Limited::Bundle, bytes.len(), BUNDLE_LIMIT)?;
-        let bundle = json::parse(bytes).map_err(Rejection::BundleJson)?;
-        let media_type = json::field(&bundle, "mediaType").and_then(Value::as_str);
-        if !media_type.is_some_and(|found| MEDIA_TYPES.contains(&found)) {
-            return Err(Rejection::BundleMediaType);
-        }
-        let material = object(&bundle, "verificationMaterial", BundleField::VerificationMaterial)?;
-        let log_entries = list(material, "tlogEntries", BundleField::LogEntries)?;
-        limit(Limited::LogEntries, log_entries.len(), ENTRY_LIMIT)?;
-        if let Some(data) = json::field(material, "timestampVerificationData") {
-            let timestamps = list(data, "rfc3161Timestamps", BundleField::Timestamps)?;
-            limit(Limited::Timestamps, timestamps.len(), ENTRY_LIMIT)?;
-        }
-        let has = |name| json::field(material, name).is_some();
-        if has("certificate") || has("x509CertificateChain") {
-            return Err(Rejection::CertificateBundle);
-        }
-        object(material, "publicKey", BundleField::VerificationMaterial)?;
-        let envelope = match (json::field(&bundle, "dsseEnvelope"), json::field(&bundle, "messageSignature"))
-        {
-            (Some(envelope), None) => Envelope::parse(envelope)?,
-            (None, Some(_)) => return Err(Rejection::MessageSignature),
+/// Takes a bundle of at most `size` bytes apart.
+pub(super) fn read(bytes: &[u8], size: usize, chains: Chains) -> Result<Material, Rejection> {
+    limit(Limited::Bundle, bytes.len(), size)?;
+    let bundle = json::parse(bytes).map_err(Rejection::BundleJson)?;
+    let version = Version::of(&bundle).ok_or(Rejection::BundleMediaType)?;
+    let material = object(&bundle, "verificationMaterial", BundleField::VerificationMaterial)?;
+    let entries = list(material, "tlogEntries", BundleField::LogEntries)?;
+    limit(Limited::LogEntries, entries.len(), ENTRY_LIMIT)?;
+    let timestamps = match json::field(material, "timestampVerificationData") {
+        Some(data) => list(data, "rfc3161Timestamps", BundleField::Timestamps)?,
+        None => &[],
+    };
+    limit(Limited::Timestamps, timestamps.len(), ENTRY_LIMIT)?;
+    let certificates = certificates(material, version, chains)?;
+    let (message, signature) =
+        match (json::field(&bundle, "dsseEnvelope"), json::field(&bundle, "messageSignature")) {
+            (Some(found), None) => {
+                let (envelope, signature) = envelope(found)?;
+                (Message::Envelope(envelope), signature)
+            }
+            (None, Some(message)) => message_signature(message)?,
             (None, None) | (Some(_), Some(_)) => return Err(Rejection::BundleField(BundleField::Content)),
         };
-        Ok(Self { envelope, log_entries: log_entries.to_vec() })
+    let demand = match version {
+        Version::First => Demand::Promise,
+        Version::Second | Version::Third => Demand::Proof,
+    };
+    Ok(Material {
+        form: SignatureForm::Bundle,
+        message,
+        signature,
+        certificates,
+        entries: deferred(entries.iter().map(|entry| Entry::of_bundle(entry, demand)).collect())?,
+        timestamps: timestamps.iter().map(timestamp).collect(),
+    })
+}
+
+/// The envelope and its one signature.
+pub(super) fn envelope(envelope: &Value) -> Result<(Envelope, Vec<u8>), Rejection> {
+    let payload_type = json::field(envelope, "payloadType").and_then(Value::as_str);
+    let payload_type = payload_type.ok_or(Rejection::EnvelopePayloadType)?.to_owned();
+    let payload = bytes(envelope, "payload").ok_or(Rejection::BundleField(BundleField::Payload))?;
+    let signatures = list(envelope, "signatures", BundleField::Signatures)?;
+    let [signature] = signatures else {
+        return Err(Rejection::EnvelopeSignatures { found: signatures.len() });
+    };
+    let signature = json::field(signature, "sig")
+        .and_then(Value::as_str)
+        .ok_or(Rejection::BundleField(BundleField::Signatures))?;
+    let signature = STANDARD.decode(signature).map_err(|_| Rejection::SignatureEncoding)?;
+    Ok((Envelope { payload_type, payload, stored: None }, signature))
+}
+
+/// Tells an exceeded limit at once, and anything else only to who looks.
+pub(super) fn deferred<T>(read: Result<T, Rejection>) -> Result<Result<T, Rejection>, Rejection> {
+    match read {
+        Err(exceeded @ Rejection::LimitExceeded { .. }) => Err(exceeded),
+        read => Ok(read),
     }
 }
 
-impl Envelope {
-    fn parse(envelope: &Value) -> Result<Self, Rejection> {
-        if json::field(envelope, "payloadType").and_then(Value::as_str) != Some(PAYLOAD_TYPE) {
-            return Err(Rejection::EnvelopePayloadType);
+fn message_signature(message: &Value) -> Result<(Message, Vec<u8>), Rejection> {
+    let signature = json::field(message, "signature")
+        .and_then(Value::as_str)
+        .ok_or(Rejection::BundleField(BundleField::Signatures))?;
+    let signature = STANDARD.decode(signature).map_err(|_| Rejection::SignatureEncoding)?;
+    let digest = match json::field(message, "messageDigest") {
+        None => None,
+        Some(digest) => {
+            let algorithm =
+                json::field(digest, "algorithm").and_then(Value::as_str).and_then(protobuf_algorithm);
+            let digest = algorithm.zip(bytes(digest, "digest"));
+            Some(digest.ok_or(Rejection::BundleField(BundleField::MessageDigest))?)
         }
-        let payload = json::field(envelope, "payload")
-            .and_then(Value::as_str)
-            .and_then(|text| STANDARD.decode(text).ok())
-            .ok_or(Rejection::BundleField(BundleField::Payload))?;
-        let signatures = list(envelope, "signatures", BundleField::Signatures)?;
-        let [signature] = signatures else {
-            return Err(Rejection::EnvelopeSignatures { found: signatures.len() });
-        };
-        let signature = json::field(signature, "sig")
-            .and_then(Value::as_str)
-            .ok_or(Rejection::BundleField(BundleField::Signatures))?;
-        let signature = STANDARD.decode(signature).map_err(|_| Rejection::SignatureEncoding)?;
-        Ok(Self { payload, signature })
-    }
+    };
+    Ok((Message::Artifact(digest), signature))
+}
 
-    /// The pre-authentication encoding: what the signature is over (DSSE 1.0).
-    pub(super) fn signed_bytes(&self) -> Vec<u8> {
-        let mut bytes =
-            format!("DSSEv1 {} {PAYLOAD_TYPE} {} ", PAYLOAD_TYPE.len(), self.payload.len()).into_bytes();
-        bytes.extend_from_slice(&self.payload);
-        bytes
+fn certificates(
+    material: &Value,
+    version: Version,
+    chains: Chains,
+) -> Result<Result<Certificates, Rejection>, Rejection> {
+    let (key, single, chain) = (
+        json::field(material, "publicKey"),
+        json::field(material, "certificate"),
+        json::field(material, "x509CertificateChain"),
+    );
+    match (key, single, chain) {
+        (Some(key), None, None) if key.is_object() => Ok(Ok(Certificates::default())),
+        (None, Some(single), None) => {
+            Ok(certificate(single).and_then(|leaf| Certificates::new(Some(leaf), Vec::new())))
+        }
+        (None, None, Some(chain)) => {
+            if version == Version::Third && chains == Chains::Specified {
+                return Err(Rejection::BundleField(BundleField::Certificates));
+            }
+            let listed = list(chain, "certificates", BundleField::Certificates)?;
+            if listed.len() > CERTIFICATE_LIST_LIMIT {
+                let (what, limit) = (Limited::Intermediates, INTERMEDIATE_LIMIT);
+                return Err(Rejection::LimitExceeded { what, limit });
+            }
+            if listed.is_empty() {
+                return Err(Rejection::BundleField(BundleField::Certificates));
+            }
+            deferred(listed.iter().map(certificate).collect::<Result<Vec<_>, _>>().and_then(|mut others| {
+                let leaf = others.remove(0);
+                let rooted = others.iter().any(|found| found.is_authority() && found.self_issued());
+                if rooted && chains == Chains::Specified {
+                    return Err(Rejection::BundleField(BundleField::Certificates));
+                }
+                Certificates::new(Some(leaf), others)
+            }))
+        }
+        _ => Err(Rejection::BundleField(BundleField::VerificationMaterial)),
     }
+}
+
+fn certificate(value: &Value) -> Result<Certificate, Rejection> {
+    let der = bytes(value, "rawBytes").ok_or(Rejection::BundleField(BundleField::Certificates))?;
+    Certificate::from_der(&der).map_err(unreadable)
+}
+
+fn timestamp(value: &Value) -> Result<Vec<u8>, Rejection> {
+    bytes(value, "signedTimestamp").ok_or(Rejection::BundleField(BundleField::Timestamps))
 }
 
 fn object<'a>(parent: &'a Value, name: &str, field: BundleField) -> Result<&'a Value, Rejection> {
@@ -98,11 +168,39 @@ fn list<'a>(parent: &'a Value, name: &str, field: BundleField) -> Result<&'a [Va
     }
 }
 
+/// Bytes in base64.
+fn bytes(parent: &Value, name: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(json::field(parent, name)?.as_str()?).ok()
+}
+
+/// A hash as sigstore's protobuf definitions name it.
+pub(super) fn protobuf_algorithm(name: &str) -> Option<HashAlgorithm> {
+    match name {
+        "SHA2_256" => Some(HashAlgorithm::Sha256),
+        "SHA2_384" => Some(HashAlgorithm::Sha384),
+        "SHA2_512" => Some(HashAlgorithm::Sha512),
+        _ => None,
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    First,
+    Second,
+    Third,
+}
+
+impl Version {
+    fn of(bundle: &Value) -> Option<Self> {
+        match json::field(bundle, "mediaType")?.as_str()? {
+            "application/vnd.dev.sigstore.bundle+json;version=0.1" => Some(Self::First),
+            "application/vnd.dev.sigstore.bundle+json;version=0.2" => Some(Self::Second),
+            "application/vnd.dev.sigstore.bundle+json;version=0.3"
+            | "application/vnd.dev.sigstore.bundle.v0.3+json" => Some(Self::Third),
+            _ => None,
+        }
+    }
+}
+
 /// The payload type of an in-toto statement.
-pub(super) const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
-/// Both spellings of version 0.3; cosign writes no older one to a registry.
-const MEDIA_TYPES: [&str; 2] =
-    ["application/vnd.dev.sigstore.bundle.v0.3+json", "application/vnd.dev.sigstore.bundle+json;version=0.3"];
-const BUNDLE_LIMIT: usize = 1 << 20;
-/// Limit of sigstore-go after CVE-2024-45395, for log entries and for timestamps.
-const ENTRY_LIMIT: usize = 32;
+pub(super) const STATEMENT_PAYLOAD: &str = "application/vnd.in-toto+json";

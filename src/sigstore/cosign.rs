@@ -1,4 +1,5 @@
-//! The simple-signing payload of a cosign `.sig` layer, and the layer's annotations.
+//! cosign's layers: `.sig` with a simple-signing payload, `.att` with a DSSE envelope, and their
+//! annotations.
 //!
 //! ```json
 //! {"critical":{"identity":{"docker-reference":"registry/name"},
@@ -7,8 +8,9 @@
 //!  "optional":null}
 //! ```
 //!
-//! The signature is over the exact bytes of the layer, which are never written anew. `docker-reference`
-//! is free text of the signer and is not checked, as in cosign: the digest is what is signed.
+//! The signature is over the exact bytes of the layer, which are never written anew; that of an
+//! envelope is in the envelope. `docker-reference` is free text of the signer and is not checked, as in
+//! cosign: the digest is what is signed. An annotation that is there but empty counts as not there.
 
 use std::collections::BTreeMap;
 
@@ -17,19 +19,16 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::oci::Digest;
+use crate::sigstore::bundle::{self, deferred};
+use crate::sigstore::certificate::Certificate;
 use crate::sigstore::json;
+use crate::sigstore::log_entry::Entry;
+use crate::sigstore::material::{
+    ATTESTATION_LIMIT, CERTIFICATE_LIST_LIMIT, Certificates, Envelope, Material, Message, PAYLOAD_LIMIT,
+    limit, unreadable,
+};
 use crate::sigstore::rejection::{Limited, Rejection};
-
-/// The annotation with the base64 signature.
-pub(super) const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
-/// The annotation with the log entry, a JSON object.
-pub(super) const LOG_BUNDLE: &str = "dev.sigstore.cosign/bundle";
-/// `critical.type`.
-const CLAIM_TYPE: &str = "cosign container image signature";
-/// The limit for payloads and for the log annotation.
-pub(super) const PAYLOAD_LIMIT: usize = 1 << 20;
-/// RSA-8192 needs 1368 characters.
-const SIGNATURE_LIMIT: usize = 16 << 10;
+use crate::sigstore::verify::SignatureForm;
 
 /// What a signer says in a payload.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,18 +38,28 @@ pub(super) struct Claim {
     pub(super) annotations: BTreeMap<String, String>,
 }
 
-/// The signature of a layer, after the limits on everything in the layer that will be read.
-pub(super) fn signature(
+/// Takes a `.sig` layer apart.
+pub(super) fn signature_layer(
     payload: &[u8],
     annotations: &BTreeMap<String, String>,
-) -> Result<Vec<u8>, Rejection> {
+) -> Result<Material, Rejection> {
     limit(Limited::Payload, payload.len(), PAYLOAD_LIMIT)?;
-    limit(Limited::LogAnnotation, annotations.get(LOG_BUNDLE).map_or(0, String::len), PAYLOAD_LIMIT)?;
-    // A layer of an attestation has the annotation, but empty.
-    let text =
-        annotations.get(SIGNATURE).filter(|text| !text.is_empty()).ok_or(Rejection::SignatureMissing)?;
+    let text = annotation(annotations, SIGNATURE).ok_or(Rejection::SignatureMissing)?;
     limit(Limited::Signature, text.len(), SIGNATURE_LIMIT)?;
-    STANDARD.decode(text).map_err(|_| Rejection::SignatureEncoding)
+    let signature = STANDARD.decode(text).map_err(|_| Rejection::SignatureEncoding)?;
+    material(annotations, Message::Claim(payload.to_vec()), signature)
+}
+
+/// Takes an `.att` layer apart.
+pub(super) fn attestation_layer(
+    envelope: &[u8],
+    annotations: &BTreeMap<String, String>,
+) -> Result<Material, Rejection> {
+    limit(Limited::Attestation, envelope.len(), ATTESTATION_LIMIT)?;
+    let parsed = json::parse(envelope).map_err(Rejection::EnvelopeJson)?;
+    let (parts, signature) = bundle::envelope(&parsed)?;
+    let message = Message::Envelope(Envelope { stored: Some(envelope.to_vec()), ..parts });
+    material(annotations, message, signature)
 }
 
 /// Reads a payload whose signature holds.
@@ -77,7 +86,66 @@ pub(super) fn strings(pairs: &serde_json::Map<String, Value>) -> BTreeMap<String
     pairs.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
 }
 
-/// Refuses what is more than `limit`.
-pub(super) const fn limit(what: Limited, size: usize, limit: usize) -> Result<(), Rejection> {
-    if size > limit { Err(Rejection::LimitExceeded { what, limit }) } else { Ok(()) }
+fn material(
+    annotations: &BTreeMap<String, String>,
+    message: Message,
+    signature: Vec<u8>,
+) -> Result<Material, Rejection> {
+    let read = [
+        (LOG_BUNDLE, Limited::LogAnnotation),
+        (CERTIFICATE, Limited::CertificateAnnotation),
+        (CHAIN, Limited::CertificateAnnotation),
+        (TIMESTAMP, Limited::TimestampAnnotation),
+    ];
+    for (name, what) in read {
+        limit(what, annotations.get(name).map_or(0, String::len), PAYLOAD_LIMIT)?;
+    }
+    let entries: Result<Vec<_>, _> =
+        annotation(annotations, LOG_BUNDLE).map(Entry::of_layer).into_iter().collect();
+    let timestamps = annotation(annotations, TIMESTAMP).map(timestamp).into_iter().collect();
+    Ok(Material {
+        form: SignatureForm::CosignLayer,
+        message,
+        signature,
+        certificates: deferred(certificates(annotations))?,
+        entries: deferred(entries)?,
+        timestamps,
+    })
 }
+
+fn certificates(annotations: &BTreeMap<String, String>) -> Result<Certificates, Rejection> {
+    let list = |name| match annotation(annotations, name) {
+        Some(pem) => Certificate::list_from_pem(pem, CERTIFICATE_LIST_LIMIT).map_err(unreadable),
+        None => Ok(Vec::new()),
+    };
+    // As in cosign, the first certificate is the signer's.
+    Certificates::new(list(CERTIFICATE)?.into_iter().next(), list(CHAIN)?)
+}
+
+/// The token in `{"SignedRFC3161Timestamp":"<base64>"}`.
+fn timestamp(annotation: &str) -> Result<Vec<u8>, Rejection> {
+    let parsed = json::parse(annotation.as_bytes()).map_err(|_| Rejection::TimestampMalformed)?;
+    json::field(&parsed, "SignedRFC3161Timestamp")
+        .and_then(Value::as_str)
+        .and_then(|token| STANDARD.decode(token).ok())
+        .ok_or(Rejection::TimestampMalformed)
+}
+
+fn annotation<'a>(annotations: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
+    annotations.get(name).map(String::as_str).filter(|text| !text.is_empty())
+}
+
+/// The annotation with the base64 signature.
+const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
+/// The annotation with the log entry, a JSON object.
+const LOG_BUNDLE: &str = "dev.sigstore.cosign/bundle";
+/// The annotation with the signer's certificate, PEM.
+const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
+/// The annotation with the certificates from the signer's issuer to the root, PEM.
+const CHAIN: &str = "dev.sigstore.cosign/chain";
+/// The annotation with an RFC 3161 response, a JSON object.
+const TIMESTAMP: &str = "dev.sigstore.cosign/rfc3161timestamp";
+/// `critical.type`.
+const CLAIM_TYPE: &str = "cosign container image signature";
+/// RSA-8192 needs 1368 characters.
+const SIGNATURE_LIMIT: usize = 16 << 10;

@@ -151,6 +151,11 @@ impl PublicKey {
         self.kind
     }
 
+    /// The 32 bytes of an Ed25519 key.
+    pub(super) fn ed25519(&self) -> Option<&[u8]> {
+        (self.kind == KeyKind::Ed25519).then_some(&self.raw)
+    }
+
     /// Reads an SPKI structure.
     pub(super) fn from_spki(der: &[u8]) -> Result<Self, KeyError> {
         let info = SubjectPublicKeyInfoRef::from_der(der).map_err(|_| KeyError::Malformed)?;
@@ -186,7 +191,6 @@ impl PublicKey {
 
     /// Verifies `signature` over a message of which only the digest is known; the scheme that fits, if
     /// any. `hash` says what made the digest. Pure Ed25519 signs no digest and never fits.
-    #[allow(dead_code, reason = "asked for artifacts that are known by digest")]
     pub(super) fn verify_digest(
         &self,
         digest: &[u8],

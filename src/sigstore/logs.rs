@@ -86,6 +86,14 @@ impl Logs {
     }
 }
 
+impl LogKey {
+    /// The id of the log if `origin` is its name: sha256 of both, as in signed notes (Ed25519 only).
+    pub(super) fn note_id(&self, origin: &str) -> Option<Vec<u8>> {
+        let key = self.key.ed25519()?;
+        Some(Digest::of(&[origin.as_bytes(), b"\n\x01", key].concat()).as_bytes().to_vec())
+    }
+}
+
 impl Window {
     pub(super) const ALWAYS: Self = Self { start: None, end: None };
 

@@ -1,41 +1,41 @@
 //! The verification core: is this stored signature one of that attestor over this image?
 //!
-//! Pure: no registry, no clock, no files. Evidence is hostile until [`verify_signature`] has judged it, and
-//! what it found can be had only as a [`VerifiedSignature`]. Two forms are read: cosign's `.sig`
-//! layers ([`SignatureEvidence::CosignLayer`]) and Sigstore bundles v0.3 as cosign 3 attaches them
-//! ([`SignatureEvidence::Bundle`]). One trust model is built: a public key.
+//! Pure: no registry, no clock, no files; time is an argument. Evidence is hostile until
+//! [`verify_signature`], [`verify_statement`] or [`verify_artifact`] has judged it, and what was found
+//! can be had only as their results. Three forms are read: cosign's `.sig` layers, its `.att` layers and
+//! Sigstore bundles. All become one material, which one function ([`verify`]) holds against an
+//! [`Attestor`]: the holder of a key, of a certificate, or of an identity in certificates.
 //!
-//! Signatures are checked with aws-lc-rs; log entries with sigstore-verify, which only ever sees
-//! what was checked before. Not supported, and refused: sha224, message-signature bundles,
-//! `rekord` and `intoto` 0.0.1 entries, and log entries for P-521, RSA-PSS, Ed25519ph or a hash that sigstore-verify does
-//! not pair with the key.
+//! Orchestration is ours; primitives are libraries': aws-lc-rs (signatures), ed25519-dalek (Ed25519ph),
+//! rustls-webpki (certificate chains), x509-cert and cms (their encodings), sigstore-merkle (inclusion
+//! proofs), sigstore-types (checkpoints), sigstore-trust-root (`trusted_root.json`).
+//!
+//! Not supported, and refused: sha224, several signatures in one envelope, detached SCTs, Rekor v2
+//! entries of other kinds than `hashedrekord`.
 //!
 //! Every refusal is a [`Rejection`]; nothing here can fail otherwise.
 
 mod attestor;
-#[allow(dead_code, reason = "read when certificates are verified")]
 mod authorities;
 mod bundle;
-#[allow(dead_code, reason = "read when certificates are verified")]
 mod certificate;
-#[allow(dead_code, reason = "read when certificates are verified")]
 mod chain;
 mod cosign;
-#[allow(dead_code, reason = "read when certificates are verified")]
 mod identity;
 mod json;
 mod key;
 mod log;
+mod log_body;
+mod log_entry;
 mod logs;
+mod material;
 mod rejection;
-#[allow(dead_code, reason = "read when certificates are verified")]
 mod sct;
 mod statement;
 #[cfg(test)]
 mod test_pki;
 #[cfg(test)]
 mod test_signer;
-#[allow(dead_code, reason = "read when certificates are verified")]
 mod timestamp;
 mod trust_root;
 mod verify;

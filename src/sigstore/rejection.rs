@@ -8,6 +8,7 @@ use crate::outcome::DenialReason;
 use crate::sigstore::certificate::CertificateError;
 use crate::sigstore::json::JsonError;
 use crate::sigstore::key::KeyKind;
+use crate::sigstore::statement::SIGNATURE_PREDICATE;
 
 /// Why one signature does not count. The variants are the checks, in the order in which they run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,8 +30,8 @@ pub enum Rejection {
     /// The bundle is not accepted as JSON.
     #[error("cannot read the bundle: {0}")]
     BundleJson(JsonError),
-    /// The bundle's media type is not version 0.3.
-    #[error("the bundle's media type is not sigstore bundle v0.3")]
+    /// The bundle's media type is none that is known.
+    #[error("the bundle's media type is not sigstore bundle v0.1, v0.2 or v0.3")]
     BundleMediaType,
     /// A field of the bundle is missing or not of its type.
     #[error("the bundle's {0} is missing or malformed")]
@@ -41,6 +42,9 @@ pub enum Rejection {
     /// The bundle signs a message, not a statement about an image.
     #[error("the bundle holds a message signature, which does not name an image")]
     MessageSignature,
+    /// The envelope is not accepted as JSON.
+    #[error("cannot read the DSSE envelope: {0}")]
+    EnvelopeJson(JsonError),
     /// A DSSE envelope must have exactly one signature.
     #[error("the DSSE envelope has {found} signatures, expected one")]
     EnvelopeSignatures {
@@ -74,9 +78,15 @@ pub enum Rejection {
     /// The statement is an attestation of something else than a cosign signature.
     #[error("the bundle is an attestation, not a signature (predicate type is not {SIGNATURE_PREDICATE})")]
     PredicateType,
+    /// The statement is a cosign signature, where an attestation is asked for.
+    #[error("the statement is a signature, not an attestation (predicate type {SIGNATURE_PREDICATE})")]
+    NoAttestation,
     /// No subject of the statement is the image.
     #[error("no subject of the signed statement has the digest of the image")]
     SubjectMismatch,
+    /// The bundle says that it signs another artifact.
+    #[error("the digest in the bundle is not that of the artifact")]
+    ArtifactMismatch,
     /// A required annotation is not there or has another value.
     #[error("missing or incorrect annotation `{key}`")]
     AnnotationMismatch {
@@ -92,9 +102,9 @@ pub enum Rejection {
     /// An entry comes with neither a signed promise nor a proof.
     #[error("the transparency log entry carries no proof")]
     LogEntryUnproven,
-    /// This kind of signature cannot be looked up in a log.
-    #[error("transparency log entries for this key type and hash are not supported")]
-    LogUnsupported(KeyKind),
+    /// The entry is of a kind that cannot be compared with what was signed.
+    #[error("a transparency log entry of this kind does not fit the signature")]
+    LogUnsupported,
     /// The entry is by a log that is not trusted.
     #[error("the transparency log is not trusted")]
     LogUnknown,
@@ -107,12 +117,6 @@ pub enum Rejection {
     /// The entry was made in the future.
     #[error("the transparency log entry is from the future")]
     LogEntryInFuture,
-    /// The trust material for logs cannot be used.
-    #[error("the keys for transparency logs cannot be used")]
-    LogTrustUnusable,
-    /// A kind of signature or attestor that cannot be verified yet.
-    #[error("this kind of signature is not supported yet")]
-    Unsupported,
     /// A timestamp token is not one, or of a kind that is not supported.
     #[error("cannot read the signed timestamp")]
     TimestampMalformed,
@@ -131,6 +135,18 @@ pub enum Rejection {
     /// A timestamp token is from a time at which its authority is not trusted.
     #[error("the signed timestamp is outside of its authority's validity")]
     TimestampOutsideWindow,
+    /// A timestamp token is from a time that has not come.
+    #[error("the signed timestamp is from the future")]
+    TimestampInFuture,
+    /// No certificate comes with the signature, and the attestor is known by nothing else.
+    #[error("no certificate found on signature")]
+    CertificateMissing,
+    /// The signature comes with another certificate than the attestor's.
+    #[error("the certificate of the signature is not the one that is asked for")]
+    CertificateMismatch,
+    /// Neither a log nor a timestamp says when the signature was made.
+    #[error("nothing proves when the signature was made: no signed entry timestamp and no trusted timestamp")]
+    TimeUnproven,
     /// A certificate cannot be read.
     #[error("{0}")]
     Certificate(CertificateError),
@@ -219,10 +235,16 @@ pub enum Limited {
     Payload,
     /// Bytes of a bundle.
     Bundle,
+    /// Bytes of an attestation's envelope.
+    Attestation,
     /// Bytes of the signature annotation.
     Signature,
     /// Bytes of the log annotation.
     LogAnnotation,
+    /// Bytes of an annotation with certificates.
+    CertificateAnnotation,
+    /// Bytes of the timestamp annotation.
+    TimestampAnnotation,
     /// Log entries of a bundle.
     LogEntries,
     /// Timestamps of a bundle.
@@ -235,6 +257,8 @@ pub enum Limited {
     CertificateTimestamps,
     /// Hashes in one inclusion proof.
     ProofHashes,
+    /// Signatures of one checkpoint.
+    CheckpointSignatures,
     /// Subjects of a statement.
     Subjects,
     /// Digests of one subject.
@@ -246,13 +270,17 @@ impl std::fmt::Display for Limited {
         f.write_str(match self {
             Self::Payload => "the signed payload",
             Self::Bundle => "the bundle",
+            Self::Attestation => "the attestation",
             Self::Signature => "the signature annotation",
             Self::LogAnnotation => "the transparency log annotation",
+            Self::CertificateAnnotation => "the certificate annotation",
+            Self::TimestampAnnotation => "the timestamp annotation",
             Self::LogEntries => "the number of transparency log entries",
             Self::Timestamps => "the number of timestamps",
             Self::TimestampToken => "the signed timestamp",
             Self::Intermediates => "the number of intermediate certificates",
             Self::CertificateTimestamps => "the number of embedded SCTs",
+            Self::CheckpointSignatures => "the number of signatures of a checkpoint",
             Self::ProofHashes => "the number of hashes in an inclusion proof",
             Self::Subjects => "the number of subjects",
             Self::SubjectDigests => "the number of digests of a subject",
@@ -273,8 +301,12 @@ pub enum BundleField {
     Content,
     /// `dsseEnvelope.payload`.
     Payload,
-    /// `dsseEnvelope.signatures`.
+    /// `dsseEnvelope.signatures`, or `messageSignature.signature`.
     Signatures,
+    /// `messageSignature.messageDigest`.
+    MessageDigest,
+    /// `verificationMaterial.certificate` or `x509CertificateChain`.
+    Certificates,
 }
 
 impl std::fmt::Display for BundleField {
@@ -286,6 +318,8 @@ impl std::fmt::Display for BundleField {
             Self::Content => "content",
             Self::Payload => "payload",
             Self::Signatures => "list of signatures",
+            Self::MessageDigest => "message digest",
+            Self::Certificates => "certificate or chain",
         })
     }
 }
@@ -298,22 +332,26 @@ impl Rejection {
             Self::LimitExceeded { .. } => DenialReason::LimitExceeded,
             // It is no signature at all: an image that only has attestations is not signed.
             Self::PredicateType => DenialReason::SignatureNotFound,
+            Self::NoAttestation => DenialReason::AttestationNotFound,
             Self::AnnotationMismatch { .. } => DenialReason::AnnotationMismatch,
             Self::LogEntryMissing
             | Self::LogEntryMalformed
             | Self::LogEntryUnproven
-            | Self::LogUnsupported(_)
+            | Self::LogUnsupported
             | Self::LogUnknown
             | Self::LogProofInvalid
             | Self::LogEntryForeign
-            | Self::LogEntryInFuture
-            | Self::LogTrustUnusable => DenialReason::TransparencyLog,
+            | Self::LogEntryInFuture => DenialReason::TransparencyLog,
             Self::TimestampMalformed
             | Self::TimestampForeign
             | Self::TimestampUnknownAuthority
             | Self::TimestampInvalid
             | Self::TimestampSigner
             | Self::TimestampOutsideWindow
+            | Self::TimestampInFuture
+            | Self::CertificateMissing
+            | Self::CertificateMismatch
+            | Self::TimeUnproven
             | Self::Certificate(_)
             | Self::CertificateTime
             | Self::CertificateUsage
@@ -333,6 +371,7 @@ impl Rejection {
             | Self::BundleField(_)
             | Self::CertificateBundle
             | Self::MessageSignature
+            | Self::EnvelopeJson(_)
             | Self::EnvelopeSignatures { .. }
             | Self::EnvelopePayloadType
             | Self::SignatureInvalid(_)
@@ -342,13 +381,10 @@ impl Rejection {
             | Self::ClaimMismatch { .. }
             | Self::StatementMalformed
             | Self::SubjectMismatch
-            | Self::Unsupported => DenialReason::SignatureInvalid,
+            | Self::ArtifactMismatch => DenialReason::SignatureInvalid,
         }
     }
 }
-
-/// The predicate type of a cosign signature in a bundle.
-pub(super) const SIGNATURE_PREDICATE: &str = "https://sigstore.dev/cosign/sign/v1";
 
 /// The texts of cosign, by type of key.
 const fn invalid_signature(key: KeyKind) -> &'static str {

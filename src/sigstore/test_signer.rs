@@ -1,7 +1,7 @@
 //! A signer and a transparency log for tests. They share no code with what they test: encodings,
 //! the Merkle tree, checkpoints and canonical JSON are written here once more, by hand.
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{SHA256, SHA384, SHA512, digest};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
@@ -150,9 +150,20 @@ pub(super) fn statement(image: &Digest, annotations: &str) -> String {
 
 /// The body of a `hashedrekord` entry.
 pub(super) fn hashedrekord(payload: &[u8], signature: &[u8], key_pem: &str) -> String {
+    hashedrekord_with("sha256", payload, signature, key_pem)
+}
+
+/// The body of a `hashedrekord` entry with this hash.
+pub(super) fn hashedrekord_with(hash: &str, payload: &[u8], signature: &[u8], key_pem: &str) -> String {
+    let algorithm = match hash {
+        "sha256" => &SHA256,
+        "sha384" => &SHA384,
+        "sha512" => &SHA512,
+        _ => unreachable!(),
+    };
     format!(
-        r#"{{"apiVersion":"0.0.1","kind":"hashedrekord","spec":{{"data":{{"hash":{{"algorithm":"sha256","value":"{}"}}}},"signature":{{"content":"{}","publicKey":{{"content":"{}"}}}}}}}}"#,
-        hex::encode(sha256(payload)),
+        r#"{{"apiVersion":"0.0.1","kind":"hashedrekord","spec":{{"data":{{"hash":{{"algorithm":"{hash}","value":"{}"}}}},"signature":{{"content":"{}","publicKey":{{"content":"{}"}}}}}}}}"#,
+        hex::encode(digest(algorithm, payload)),
         STANDARD.encode(signature),
         STANDARD.encode(key_pem)
     )

@@ -150,9 +150,8 @@ impl TrustRoot {
         Ok(Self {
             logs: Arc::new(distinct(logs.collect::<Result<_, _>>()?)?),
             certificate_logs: Arc::new(distinct(certificate_logs.collect::<Result<_, _>>()?)?),
-            // Certificates cannot be read yet: no authority is believed.
-            authorities: Arc::new(Authorities::new(authorities.filter_map(Result::ok).collect())),
-            timestamps: Arc::new(TimestampAuthorities::new(timestamps.filter_map(Result::ok).collect())),
+            authorities: Arc::new(Authorities::new(authorities.collect::<Result<_, _>>()?)),
+            timestamps: Arc::new(TimestampAuthorities::new(timestamps.collect::<Result<_, _>>()?)),
             fingerprint: Digest::of(bytes),
         })
     }

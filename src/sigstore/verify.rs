@@ -1,25 +1,42 @@
-//! Judging one stored signature against one attestor.
+//! Judging one stored signature against one attestor, at a time that is an argument.
 //!
-//! All conditions hold on the *same* signature (rule D3): a digest from one and an annotation from
-//! another do not add up. In order: limits, the key's signature over the exact bytes, what those
-//! bytes say (type, digest of the image, annotations), the transparency log. Nothing of a payload is
-//! read before its signature holds.
+//! All conditions hold on the *same* signature (rule D3): an identity of one and an annotation of
+//! another do not add up. In order:
+//!
+//! 1. limits, while the material is read;
+//! 2. the key: the attestor's, or that of the certificate that came along;
+//! 3. the signature, over the exact bytes;
+//! 4. each entry of a transparency log, if the attestor wants the signature to be logged;
+//! 5. each timestamp, if the attestor has authorities for them;
+//! 6. the certificate: its chain at every time that was proven, its SCT, whom it names;
+//! 7. what the bytes say: type, digest, annotations.
+//!
+//! Nothing of a payload is read before its signature holds.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use serde_json::Value;
 
 use crate::oci::Digest;
-use crate::sigstore::bundle::KeyBundle;
-use crate::sigstore::log::{self, Signed};
+use crate::sigstore::attestor::{Attestor, Signer};
+use crate::sigstore::authorities::TimestampAuthorities;
+use crate::sigstore::bundle::{self, Chains};
+use crate::sigstore::certificate::Certificate;
+use crate::sigstore::key::{HashAlgorithm, PublicKey};
+use crate::sigstore::log_body::Logged;
+use crate::sigstore::material::{ATTESTATION_LIMIT, Certificates, Material, Message, PAYLOAD_LIMIT, Signed};
 use crate::sigstore::rejection::Rejection;
-use crate::sigstore::{Attestor, Certificate, KeySigner, SignatureEvidence, Signer, cosign, statement};
+use crate::sigstore::statement::{SIGNATURE_PREDICATE, Statement, carries};
+use crate::sigstore::{
+    Authorities, Identity, SctTrust, SignatureEvidence, chain, cosign, log, sct, timestamp,
+};
 
 /// How a signature is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignatureForm {
-    /// A layer of a `.sig` manifest.
+    /// A layer of a `.sig` or `.att` manifest.
     CosignLayer,
     /// A Sigstore bundle.
     Bundle,
@@ -181,7 +198,8 @@ impl VerifiedArtifact {
     }
 }
 
-/// Verifies that `evidence` is a signature of `attestor` over the image with the digest `subject`.
+/// Verifies that `evidence` is a signature of `attestor` over the image with the digest `subject`: a
+/// `.sig` layer, or a bundle with cosign's predicate type for signatures.
 ///
 /// `now` is what all times are compared with.
 ///
@@ -193,114 +211,298 @@ pub fn verify_signature(
     attestor: &Attestor,
     now: SystemTime,
 ) -> Result<VerifiedSignature, Rejection> {
-    let key = key(attestor)?;
-    let (form, annotations) = match evidence {
+    let material = match evidence {
         SignatureEvidence::CosignLayer { payload, annotations } => {
-            (SignatureForm::CosignLayer, layer(payload, annotations, subject, attestor, now)?)
+            cosign::signature_layer(payload, annotations)?
         }
-        SignatureEvidence::Bundle { json } => (SignatureForm::Bundle, bundle(json, subject, attestor, now)?),
+        SignatureEvidence::Bundle { json } => bundle::read(json, PAYLOAD_LIMIT, Chains::Found)?,
         SignatureEvidence::AttestationLayer { .. } => return Err(Rejection::PredicateType),
     };
-    let key_fingerprint = key.key.fingerprint();
-    Ok(VerifiedSignature {
-        digest: *subject,
-        annotations,
-        key_fingerprint,
-        form,
-        signer: None,
-        holds_until: None,
-    })
+    let (proven, annotations) = match &material.message {
+        Message::Claim(payload) => {
+            let proven = check(&material, &Signed::Bytes(Cow::Borrowed(payload)), attestor, now)?;
+            let claim = cosign::claim(payload)?;
+            if claim.digest != *subject {
+                return Err(Rejection::ClaimMismatch { claimed: claim.digest });
+            }
+            carries(&claim.annotations, &attestor.annotations)?;
+            (proven, claim.annotations)
+        }
+        Message::Envelope(envelope) => {
+            Statement::is_in(envelope)?;
+            let signed = Signed::Bytes(Cow::Owned(envelope.signed_bytes()));
+            let proven = check(&material, &signed, attestor, now)?;
+            let statement = Statement::read(envelope, subject)?;
+            if statement.predicate_type != SIGNATURE_PREDICATE {
+                return Err(Rejection::PredicateType);
+            }
+            (proven, statement.annotations(&attestor.annotations)?.clone())
+        }
+        Message::Artifact(_) => return Err(Rejection::MessageSignature),
+    };
+    let Proven { key_fingerprint, signer, holds_until } = proven;
+    let form = material.form;
+    Ok(VerifiedSignature { digest: *subject, annotations, key_fingerprint, form, signer, holds_until })
 }
 
-/// Verifies that `evidence` is an attestation of `attestor` about the image with the digest `subject`.
+/// Verifies that `evidence` is an attestation of `attestor` about the image with the digest `subject`: an
+/// `.att` layer or a bundle, with any predicate type but that of signatures.
+///
+/// `now` is what all times are compared with.
 ///
 /// # Errors
 /// The first condition that does not hold.
 pub fn verify_statement(
-    _evidence: &SignatureEvidence,
-    _subject: &Digest,
-    _attestor: &Attestor,
-    _now: SystemTime,
+    evidence: &SignatureEvidence,
+    subject: &Digest,
+    attestor: &Attestor,
+    now: SystemTime,
 ) -> Result<VerifiedStatement, Rejection> {
-    Err(Rejection::Unsupported)
+    let material = match evidence {
+        SignatureEvidence::CosignLayer { .. } => return Err(Rejection::NoAttestation),
+        SignatureEvidence::Bundle { json } => bundle::read(json, ATTESTATION_LIMIT, Chains::Found)?,
+        SignatureEvidence::AttestationLayer { envelope, annotations } => {
+            cosign::attestation_layer(envelope, annotations)?
+        }
+    };
+    let Message::Envelope(envelope) = &material.message else { return Err(Rejection::MessageSignature) };
+    Statement::is_in(envelope)?;
+    let signed = Signed::Bytes(Cow::Owned(envelope.signed_bytes()));
+    let Proven { signer, holds_until, .. } = check(&material, &signed, attestor, now)?;
+    let statement = Statement::read(envelope, subject)?;
+    if statement.predicate_type == SIGNATURE_PREDICATE {
+        return Err(Rejection::NoAttestation);
+    }
+    let annotations = statement.annotations(&attestor.annotations)?.clone();
+    let Statement { predicate_type, predicate, .. } = statement;
+    let form = material.form;
+    Ok(VerifiedStatement {
+        digest: *subject,
+        predicate_type,
+        predicate,
+        annotations,
+        form,
+        signer,
+        holds_until,
+    })
 }
 
 /// Verifies that `bundle` is a signature of `attestor` over `artifact`, or a statement about it.
 ///
+/// The attestor's annotations can only be met by a statement. `now` is what all times are compared with.
+///
 /// # Errors
 /// The first condition that does not hold.
 pub fn verify_artifact(
-    _bundle: &[u8],
-    _artifact: &Artifact<'_>,
-    _attestor: &Attestor,
-    _now: SystemTime,
+    bundle: &[u8],
+    artifact: &Artifact<'_>,
+    attestor: &Attestor,
+    now: SystemTime,
 ) -> Result<VerifiedArtifact, Rejection> {
-    Err(Rejection::Unsupported)
+    let material = bundle::read(bundle, ATTESTATION_LIMIT, Chains::Specified)?;
+    let (proven, predicate_type) = match &material.message {
+        Message::Artifact(claimed) => {
+            let signed = artifact.signed();
+            if let Some((algorithm, digest)) = claimed
+                && signed.digest(*algorithm).as_ref() != Some(digest)
+            {
+                return Err(Rejection::ArtifactMismatch);
+            }
+            let proven = check(&material, &signed, attestor, now)?;
+            carries(&BTreeMap::new(), &attestor.annotations)?;
+            (proven, None)
+        }
+        Message::Envelope(envelope) => {
+            Statement::is_in(envelope)?;
+            let signed = Signed::Bytes(Cow::Owned(envelope.signed_bytes()));
+            let proven = check(&material, &signed, attestor, now)?;
+            let statement = Statement::read(envelope, &artifact.sha256())?;
+            statement.annotations(&attestor.annotations)?;
+            (proven, Some(statement.predicate_type))
+        }
+        // A bundle holds none.
+        Message::Claim(_) => return Err(Rejection::PayloadType),
+    };
+    let Proven { key_fingerprint, signer, holds_until } = proven;
+    Ok(VerifiedArtifact { key_fingerprint, predicate_type, signer, holds_until })
 }
 
-const fn key(attestor: &Attestor) -> Result<&KeySigner, Rejection> {
-    match &attestor.signer {
-        Signer::Key(key) => Ok(key),
-        Signer::Certificate(_) | Signer::Identity(_) => Err(Rejection::Unsupported),
+impl<'a> Artifact<'a> {
+    fn signed(&self) -> Signed<'a> {
+        match self {
+            Self::Bytes(bytes) => Signed::Bytes(Cow::Borrowed(bytes)),
+            Self::Digest(digest) => Signed::Sha256(*digest.as_bytes()),
+        }
+    }
+
+    fn sha256(&self) -> Digest {
+        match self {
+            Self::Bytes(bytes) => Digest::of(bytes),
+            Self::Digest(digest) => *digest,
+        }
     }
 }
 
-/// A `.sig` layer; the signed annotations.
-fn layer(
-    payload: &[u8],
-    stored: &BTreeMap<String, String>,
-    subject: &Digest,
+/// What holds of a signature, whatever it says.
+struct Proven {
+    key_fingerprint: Digest,
+    signer: Option<Certificate>,
+    holds_until: Option<SystemTime>,
+}
+
+/// Steps 2 to 6.
+fn check(
+    material: &Material,
+    signed: &Signed<'_>,
     attestor: &Attestor,
     now: SystemTime,
-) -> Result<BTreeMap<String, String>, Rejection> {
-    let signature = cosign::signature(payload, stored)?;
-    let signed = signed(attestor, payload, &signature, now)?;
-    let claim = cosign::claim(payload)?;
-    if claim.digest != *subject {
-        return Err(Rejection::ClaimMismatch { claimed: claim.digest });
+) -> Result<Proven, Rejection> {
+    let claimed = Claimed::of(material, attestor)?;
+    let envelope = match &material.message {
+        Message::Envelope(envelope) => Some(envelope),
+        Message::Claim(_) | Message::Artifact(_) => None,
+    };
+    let signature = &material.signature;
+    let scheme = match signed {
+        Signed::Bytes(bytes) => claimed.key.verify(bytes, signature, claimed.hash),
+        Signed::Sha256(digest) => claimed.key.verify_digest(digest, signature, HashAlgorithm::Sha256),
+    };
+    let scheme = scheme.ok_or(Rejection::SignatureInvalid(claimed.key.kind()))?;
+
+    let mut times = BTreeSet::new();
+    if let Some(logs) = attestor.log.logs() {
+        let entries = material.entries.as_ref().map_err(Clone::clone)?;
+        let (key, certificate) = (claimed.key, claimed.carried);
+        let logged = Logged { signed, envelope, signature, scheme, key, certificate };
+        times.extend(log::verify(entries, logs, &logged, now)?);
     }
-    carries(&claim.annotations, &attestor.annotations)?;
-    let log_bundle = stored.get(cosign::LOG_BUNDLE).map(String::as_str);
-    log::check_layer(&attestor.log, signed, payload, &signature, log_bundle)?;
-    Ok(claim.annotations)
+    times.extend(timestamps(material, &attestor.timestamps, now)?);
+
+    let key_fingerprint = claimed.key.fingerprint();
+    let Some((leaf, trust)) = claimed.certificate else {
+        return Ok(Proven { key_fingerprint, signer: None, holds_until: None });
+    };
+    let mut holds_until = None;
+    if times.is_empty() {
+        if attestor.log.logs().is_some() {
+            return Err(Rejection::TimeUnproven);
+        }
+        let ends = trust.intermediates.iter().map(Certificate::not_after).filter(|end| *end >= now);
+        holds_until = Some(ends.fold(leaf.not_after(), SystemTime::min));
+        times.insert(now);
+    }
+    certificate(leaf, &trust, &times)?;
+    Ok(Proven { key_fingerprint, signer: Some(leaf.clone()), holds_until })
 }
 
-/// A bundle; the signed annotations.
-fn bundle(
-    json: &[u8],
-    subject: &Digest,
-    attestor: &Attestor,
-    now: SystemTime,
-) -> Result<BTreeMap<String, String>, Rejection> {
-    let KeyBundle { envelope, log_entries } = KeyBundle::parse(json)?;
-    let signed = signed(attestor, &envelope.signed_bytes(), &envelope.signature, now)?;
-    let candidates = statement::signed_annotations(&envelope.payload, subject)?;
-    // A statement may name the image more than once; all required annotations are on one subject.
-    let fits = |candidate: &&BTreeMap<_, _>| carries(candidate, &attestor.annotations).is_ok();
-    let annotations =
-        candidates.iter().find(fits).or_else(|| candidates.first()).ok_or(Rejection::SubjectMismatch)?;
-    carries(annotations, &attestor.annotations)?;
-    log::check_bundle(&attestor.log, signed, &envelope, &log_entries, subject)?;
-    Ok(annotations.clone())
+/// Who the signer is said to be.
+struct Claimed<'a> {
+    key: &'a PublicKey,
+    hash: HashAlgorithm,
+    /// The certificate that a log entry must be about, since it came with the signature.
+    carried: Option<&'a Certificate>,
+    /// The certificate that is to be verified.
+    certificate: Option<(&'a Certificate, CertificateTrust<'a>)>,
 }
 
-fn signed<'a>(
-    attestor: &'a Attestor,
-    message: &[u8],
-    signature: &[u8],
-    now: SystemTime,
-) -> Result<Signed<'a>, Rejection> {
-    let KeySigner { key, hash } = key(attestor)?;
-    match key.verify(message, signature, *hash) {
-        Some(scheme) => Ok(Signed { key, scheme, now }),
-        None => Err(Rejection::SignatureInvalid(key.kind())),
+/// What a certificate is verified with.
+struct CertificateTrust<'a> {
+    intermediates: &'a [Certificate],
+    authorities: &'a Authorities,
+    sct: &'a SctTrust,
+    /// None where the policy names the certificate itself.
+    identity: Option<&'a Identity>,
+}
+
+impl<'a> Claimed<'a> {
+    fn of(material: &'a Material, attestor: &'a Attestor) -> Result<Self, Rejection> {
+        match &attestor.signer {
+            Signer::Key(signer) => {
+                // As in cosign: beside a layer's signature a certificate says nothing about a key.
+                if material.form == SignatureForm::Bundle
+                    && material.certificates()?.leaf.as_ref().is_some_and(|leaf| *leaf.key() != signer.key)
+                {
+                    return Err(Rejection::CertificateBundle);
+                }
+                Ok(Self { key: &signer.key, hash: signer.hash, carried: None, certificate: None })
+            }
+            Signer::Certificate(signer) => {
+                let carried = material.certificates()?.leaf.as_ref();
+                if carried.is_some_and(|carried| *carried != signer.certificate) {
+                    return Err(Rejection::CertificateMismatch);
+                }
+                let trust = CertificateTrust {
+                    intermediates: &signer.intermediates,
+                    authorities: &signer.authorities,
+                    sct: &signer.sct,
+                    identity: None,
+                };
+                Ok(Self {
+                    key: signer.certificate.key(),
+                    hash: signer.hash,
+                    carried,
+                    certificate: Some((&signer.certificate, trust)),
+                })
+            }
+            Signer::Identity(signer) => {
+                let Certificates { leaf, intermediates } = material.certificates()?;
+                let leaf = leaf.as_ref().ok_or(Rejection::CertificateMissing)?;
+                let trust = CertificateTrust {
+                    intermediates,
+                    authorities: &signer.authorities,
+                    sct: &signer.sct,
+                    identity: Some(&signer.identity),
+                };
+                Ok(Self {
+                    key: leaf.key(),
+                    hash: HashAlgorithm::Sha256,
+                    carried: Some(leaf),
+                    certificate: Some((leaf, trust)),
+                })
+            }
+        }
     }
 }
 
-/// Each required pair is there, with equal text.
-fn carries(found: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> Result<(), Rejection> {
-    match wanted.iter().find(|(key, value)| found.get(*key) != Some(value)) {
-        Some((key, _)) => Err(Rejection::AnnotationMismatch { key: key.clone() }),
+/// The times of all timestamps. They are over the signature; beside an envelope that is a layer, cosign 2
+/// has them over the envelope.
+fn timestamps(
+    material: &Material,
+    authorities: &TimestampAuthorities,
+    now: SystemTime,
+) -> Result<Vec<SystemTime>, Rejection> {
+    if authorities.is_empty() {
+        return Ok(Vec::new());
+    }
+    let stored = match &material.message {
+        Message::Envelope(envelope) => envelope.stored.as_deref(),
+        Message::Claim(_) | Message::Artifact(_) => None,
+    };
+    let tokens = material.timestamps.as_ref().map_err(Clone::clone)?;
+    let time = |token: &Vec<u8>| {
+        let time = match (timestamp::verify(token, &material.signature, authorities), stored) {
+            (Err(Rejection::TimestampForeign), Some(stored)) => timestamp::verify(token, stored, authorities),
+            (time, _) => time,
+        }?;
+        if time > now { Err(Rejection::TimestampInFuture) } else { Ok(time) }
+    };
+    tokens.iter().map(time).collect()
+}
+
+/// Whether the certificate was good at every one of the times, is in a log, and names whom it must.
+fn certificate(
+    leaf: &Certificate,
+    trust: &CertificateTrust<'_>,
+    times: &BTreeSet<SystemTime>,
+) -> Result<(), Rejection> {
+    for time in times {
+        let issuer = chain::verify(leaf, trust.intermediates, trust.authorities, *time)?;
+        if let Some(logs) = trust.sct.logs() {
+            sct::verify(leaf, &issuer, logs)?;
+        }
+    }
+    match trust.identity {
+        Some(identity) => identity.matches(leaf),
         None => Ok(()),
     }
 }
