@@ -1,0 +1,313 @@
+//! From documents to entries: defaults, aliases, and a clear no to what cannot be honoured.
+//!
+//! Nothing a policy says is ignored silently. A field that is not supported yet, or that cannot be
+//! known on a node, is an error that names file, line, field and the way out; a field that means
+//! nothing on a node is a notice. All errors of all files are collected before giving up.
+
+mod attestor;
+mod entry;
+mod matching;
+mod remark;
+mod rule;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+pub use remark::Remark;
+
+use super::Policy;
+use super::entry::{Action, FailurePolicy};
+use super::kyverno as yaml;
+use crate::sigstore::TrustRoot;
+
+/// One policy file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicySource {
+    /// Its name, for messages.
+    pub file: PathBuf,
+    /// Its content: YAML or JSON, several documents allowed.
+    pub text: String,
+}
+
+/// Whether to follow upstream Kyverno where the two differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compatibility {
+    /// All forms of a reference, both storage forms.
+    #[default]
+    Default,
+    /// Kyverno's canonical form alone; `type: Cosign` reads `.sig` tags alone.
+    Strict,
+}
+
+/// What loading needs besides the files.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// How close to upstream.
+    pub compatibility: Compatibility,
+    /// The trust root for attestors that need a transparency log and name no key of their own.
+    pub trust_root: Arc<TrustRoot>,
+}
+
+/// Everything that loading one file can say.
+pub(super) struct Loader<'a> {
+    options: &'a LoadOptions,
+    file: PathBuf,
+    seen: &'a mut BTreeSet<String>,
+    pub(super) policies: Vec<Policy>,
+    pub(super) errors: Vec<Remark>,
+    pub(super) notices: Vec<Remark>,
+}
+
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default, rename = "apiVersion")]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+}
+
+impl<'a> Loader<'a> {
+    pub(super) const fn new(options: &'a LoadOptions, file: PathBuf, seen: &'a mut BTreeSet<String>) -> Self {
+        Self { options, file, seen, policies: Vec::new(), errors: Vec::new(), notices: Vec::new() }
+    }
+
+    pub(super) fn file(&mut self, text: &str) {
+        if text.len() > TEXT_LIMIT {
+            self.error(0, format!("larger than {TEXT_LIMIT} bytes; split it"));
+            return;
+        }
+        for document in documents(text) {
+            if document.trim().is_empty() {
+                continue;
+            }
+            match serde_saphyr::from_multiple::<Option<Head>>(&document) {
+                Ok(heads) if heads.len() <= 1 => {
+                    if let Some(head) = heads.into_iter().flatten().next() {
+                        self.document(&head, &document);
+                    }
+                }
+                Ok(_) => self.error(0, "several documents that are not separated by a line `---`".to_owned()),
+                Err(error) => self.yaml_error(&error),
+            }
+        }
+    }
+
+    fn document(&mut self, head: &Head, text: &str) {
+        let line =
+            text.lines().position(|line| line.trim_start().starts_with("kind")).map_or(0, |at| at as u64 + 1);
+        if head.kind == "List" {
+            self.error(
+                line,
+                "kind `List` is not read; write each policy as a document of its own".to_owned(),
+            );
+            return;
+        }
+        let ours = head.api_version.split('/').next() == Some("kyverno.io");
+        match (head.api_version.as_str(), head.kind.as_str()) {
+            ("kyverno.io/v1" | "kyverno.io/v2beta1", "ClusterPolicy" | "Policy") => {}
+            (_, "PolicyException") if ours => {
+                self.error(line, "kind `PolicyException` is not supported yet".to_owned());
+                return;
+            }
+            (version, "ClusterPolicy" | "Policy") if ours => {
+                self.error(
+                    line,
+                    format!("apiVersion `{version}` is not supported, only kyverno.io/v1 and v2beta1"),
+                );
+                return;
+            }
+            (version, kind)
+                if kind.is_empty()
+                    || (ours && !WITHOUT_IMAGES.contains(&kind))
+                    || version.starts_with("policies.kyverno.io/") =>
+            {
+                self.error(line, format!("kind `{kind}` of `{version}` is not supported; is it misspelt?"));
+                return;
+            }
+            (version, kind) => {
+                self.notice(
+                    line,
+                    format!("kind `{kind}` of `{version}` is skipped: it has no verifyImages rules"),
+                );
+                return;
+            }
+        }
+        match serde_saphyr::from_str::<yaml::Document>(text) {
+            Ok(document) => self.policy(line, &document),
+            Err(error) => self.yaml_error(&error),
+        }
+    }
+
+    fn policy(&mut self, line: u64, document: &yaml::Document) {
+        let text = |field: &str| {
+            let value = document.metadata.as_ref().and_then(|metadata| metadata.get(field));
+            value.and_then(serde_json::Value::as_str).unwrap_or("").to_owned()
+        };
+        let (name, namespace) = (text("name"), text("namespace"));
+        if name.is_empty() {
+            return self.error(line, "metadata.name is missing".to_owned());
+        }
+        let namespaced = document.kind == "Policy";
+        if namespaced && namespace.is_empty() {
+            return self.error(line, format!("policy `{name}`: kind Policy needs metadata.namespace"));
+        }
+        let name = if namespaced { format!("{namespace}/{name}") } else { name };
+        if !self.seen.insert(format!("{} {name}", document.kind)) {
+            return self.error(line, format!("{} `{name}` is defined twice", document.kind));
+        }
+        let Some(spec) = &document.spec else {
+            return self.error(line, format!("policy `{name}`: spec is missing"));
+        };
+        self.meaningless(
+            &name,
+            &[
+                ("background", &spec.background),
+                ("webhookTimeoutSeconds", &spec.webhook_timeout_seconds),
+                ("emitWarning", &spec.emit_warning),
+                ("schemaValidation", &spec.schema_validation),
+                ("mutateExistingOnPolicyUpdate", &spec.mutate_existing_on_policy_update),
+                ("generateExistingOnPolicyUpdate", &spec.generate_existing_on_policy_update),
+                ("generateExisting", &spec.generate_existing),
+                ("useServerSideApply", &spec.use_server_side_apply),
+                ("skipBackgroundRequests", &spec.skip_background_requests),
+            ],
+        );
+        if let Some(webhook) = &spec.webhook_configuration {
+            self.meaningless(&name, &[("webhookConfiguration.timeoutSeconds", &webhook.timeout_seconds)]);
+            self.refuse(
+                &name,
+                "webhookConfiguration.matchConditions",
+                &webhook.match_conditions,
+                "it is CEL over an admission request, which a node never sees; use match and exclude",
+            );
+        }
+        if let Some(apply) = spec.apply_rules.as_ref().filter(|apply| apply.value != "All") {
+            self.error(
+                apply.referenced.line(),
+                format!("policy `{name}`: applyRules `{}` is not supported yet, only All", apply.value),
+            );
+        }
+        let webhook_failure =
+            spec.webhook_configuration.as_ref().and_then(|webhook| webhook.failure_policy.as_deref());
+        let failure_policy = match (spec.failure_policy.as_deref(), webhook_failure) {
+            (Some(_), Some(_)) => return self.error(line, format!("policy `{name}`: failurePolicy and webhookConfiguration.failurePolicy are both set; keep one")),
+            (None | Some("Fail"), None) | (None, Some("Fail")) => FailurePolicy::Fail,
+            (Some("Ignore"), None) | (None, Some("Ignore")) => FailurePolicy::Ignore,
+            (Some(other), None) | (None, Some(other)) => return self.error(line, format!("policy `{name}`: failurePolicy `{other}` is not Fail or Ignore")),
+        };
+        let overrides = self.overrides(line, &name, namespaced, spec);
+        let default_action =
+            self.action(line, &name, "validationFailureAction", spec.validation_failure_action.as_deref());
+        let mut policy = Policy {
+            name: name.clone(),
+            namespace: namespaced.then_some(namespace),
+            default_action: default_action.unwrap_or(Action::Audit),
+            overrides,
+            rules: Vec::new(),
+        };
+        let mut names = BTreeSet::new();
+        for rule in &spec.rules {
+            if rule.name.is_empty() {
+                self.error(line, format!("policy `{name}`: a rule has no name"));
+            } else if !names.insert(rule.name.as_str()) {
+                self.error(line, format!("policy `{name}`: rule `{}` is defined twice", rule.name));
+            }
+            if rule.verify_images.is_none() {
+                self.notice(
+                    line,
+                    format!("policy `{name}`: rule `{}` is skipped: it has no verifyImages", rule.name),
+                );
+                continue;
+            }
+            if let Some(rule) = self.rule(line, &policy, failure_policy, rule) {
+                policy.rules.push(rule);
+            }
+        }
+        if spec.admission == Some(false) {
+            return self.notice(
+                line,
+                format!(
+                    "policy `{name}` has admission: false: it never refuses upstream, so it is not applied"
+                ),
+            );
+        }
+        self.policies.push(policy);
+    }
+
+    fn overrides(
+        &mut self,
+        line: u64,
+        name: &str,
+        namespaced: bool,
+        spec: &yaml::Spec,
+    ) -> Vec<(Action, Vec<String>)> {
+        let list = &spec.validation_failure_action_overrides;
+        if namespaced && !list.is_empty() {
+            self.error(
+                line,
+                format!("policy `{name}`: validationFailureActionOverrides is for ClusterPolicy only"),
+            );
+        }
+        let mut overrides = Vec::new();
+        for item in list {
+            self.refuse(
+                name,
+                "validationFailureActionOverrides.namespaceSelector",
+                &item.namespace_selector,
+                "a node does not know the labels of namespaces; name the namespaces",
+            );
+            match self.action(line, name, "validationFailureActionOverrides.action", item.action.as_deref()) {
+                Some(action) => {
+                    overrides.push((action, item.namespaces.clone().unwrap_or_else(|| vec!["*".to_owned()])))
+                }
+                None => self.error(line, format!("policy `{name}`: an override has no action")),
+            }
+        }
+        overrides
+    }
+
+    fn action(&mut self, line: u64, name: &str, field: &str, text: Option<&str>) -> Option<Action> {
+        match text? {
+            "Enforce" | "enforce" => Some(Action::Enforce),
+            "Audit" | "audit" => Some(Action::Audit),
+            other => {
+                self.error(line, format!("policy `{name}`: {field} `{other}` is not Audit or Enforce"));
+                None
+            }
+        }
+    }
+}
+
+/// The documents of a file, each with as many empty lines before it as it has in the file, so that
+/// line numbers stay true.
+fn documents(text: &str) -> Vec<String> {
+    let mut documents = Vec::new();
+    let mut current = String::new();
+    for (number, line) in text.lines().enumerate() {
+        let marker = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r']));
+        if marker {
+            documents.push(std::mem::replace(&mut current, "\n".repeat(number)));
+        }
+        current.push_str(line);
+        current.push('\n');
+    }
+    documents.push(current);
+    documents
+}
+
+/// Kinds of kyverno.io that verify no images.
+const WITHOUT_IMAGES: &[&str] = &[
+    "CleanupPolicy",
+    "ClusterCleanupPolicy",
+    "GlobalContextEntry",
+    "UpdateRequest",
+    "PolicyReport",
+    "ClusterPolicyReport",
+];
+/// Far more than the API server stores for one object.
+const TEXT_LIMIT: usize = 8 * 1024 * 1024;

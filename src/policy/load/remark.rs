@@ -1,0 +1,76 @@
+//! What there is to say about a policy file, and how the loader says it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::{Loader, yaml};
+
+/// Something about a policy file, with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, from 1; 0 where it is about the whole file.
+    pub line: u64,
+    /// What is the matter, with the field and the way out.
+    pub message: String,
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: {}", self.file.display(), self.message),
+            line => write!(f, "{}:{line}: {}", self.file.display(), self.message),
+        }
+    }
+}
+
+impl Loader<'_> {
+    pub(super) fn unsupported(&mut self, place: &str, fields: &[(&str, &Option<yaml::Unread>)]) {
+        for (field, value) in fields {
+            self.refuse(place, field, value, "it is not supported yet");
+        }
+    }
+
+    pub(super) fn meaningless(&mut self, place: &str, fields: &[(&str, &Option<yaml::Unread>)]) {
+        for (field, value) in fields {
+            if let Some(value) = value {
+                self.notice(value.referenced.line(), format!("{place}: {field} means nothing on a node"));
+            }
+        }
+    }
+
+    pub(super) fn refuse(&mut self, place: &str, field: &str, value: &Option<yaml::Unread>, why: &str) {
+        let Some(value) = value else { return };
+        // What is written as empty asks for nothing.
+        let empty = match &value.value {
+            serde_json::Value::Null => true,
+            serde_json::Value::Array(items) => items.is_empty(),
+            serde_json::Value::Object(members) => {
+                members.is_empty() && field != "keyless" && field != "certificates"
+            }
+            serde_json::Value::String(text) => text.is_empty(),
+            serde_json::Value::Bool(_) | serde_json::Value::Number(_) => false,
+        };
+        if empty {
+            self.notice(value.referenced.line(), format!("{place}: {field} is empty"));
+        } else {
+            self.error(value.referenced.line(), format!("{place}: {field} cannot be used: {why}"));
+        }
+    }
+
+    pub(super) fn yaml_error(&mut self, error: &serde_saphyr::Error) {
+        let error = error.without_snippet();
+        let line = error.location().map_or(0, |location| location.line());
+        let message = error.to_string().lines().next().unwrap_or("not YAML").chars().take(300).collect();
+        self.error(line, message);
+    }
+
+    pub(super) fn error(&mut self, line: u64, message: String) {
+        self.errors.push(Remark { file: self.file.clone(), line, message });
+    }
+
+    pub(super) fn notice(&mut self, line: u64, message: String) {
+        self.notices.push(Remark { file: self.file.clone(), line, message });
+    }
+}

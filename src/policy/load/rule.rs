@@ -1,0 +1,93 @@
+//! One rule: what kind it is, which pods it is about, its entries.
+
+use std::sync::Arc;
+
+use super::matching::Side;
+use super::{Loader, yaml};
+use crate::policy::entry::{Entry, FailurePolicy};
+use crate::policy::pods::PodFactsRead;
+use crate::policy::{Policy, Rule};
+
+impl Loader<'_> {
+    pub(super) fn rule(
+        &mut self,
+        line: u64,
+        policy: &Policy,
+        failure_policy: FailurePolicy,
+        rule: &yaml::Rule,
+    ) -> Option<Rule> {
+        let place = format!("{}/{}", policy.name, rule.name);
+        self.unsupported(
+            &place,
+            &[
+                ("context", &rule.context),
+                ("preconditions", &rule.preconditions),
+                ("celPreconditions", &rule.cel_preconditions),
+            ],
+        );
+        self.meaningless(
+            &place,
+            &[
+                ("imageExtractors", &rule.image_extractors),
+                ("skipBackgroundRequests", &rule.skip_background_requests),
+                ("reportProperties", &rule.report_properties),
+            ],
+        );
+        for (field, value) in
+            [("mutate", &rule.mutate), ("validate", &rule.validate), ("generate", &rule.generate)]
+        {
+            self.refuse(&place, field, value, "a rule is of one kind; put it into a rule of its own");
+        }
+        let Some(matches) = &rule.match_resources else {
+            self.error(line, format!("{place}: match is missing"));
+            return None;
+        };
+        let before = self.errors.len();
+        let includes = self.pod_match(line, &place, matches, Side::Match);
+        let excludes = rule
+            .exclude
+            .as_ref()
+            .map(|exclude| self.pod_match(line, &place, exclude, Side::Exclude))
+            .unwrap_or_default();
+        if !includes.is_about_pods() {
+            self.notice(
+                line,
+                format!("{place}: its match selects no pods, so it is never applied on a node"),
+            );
+        }
+        let namespace = PodFactsRead {
+            namespace: policy.namespace.is_some() || !policy.overrides.is_empty(),
+            ..Default::default()
+        };
+        let reads = includes.reads().and(excludes.reads()).and(namespace);
+        let mut entries = Vec::new();
+        let mut actions = Vec::new();
+        for (index, entry) in rule.verify_images.iter().flatten().enumerate() {
+            let place = format!("{place}: verifyImages[{index}]");
+            if let Some(action) = self.action(line, &place, "failureAction", entry.failure_action.as_deref())
+            {
+                actions.push(action);
+            }
+            if let Some(draft) = self.entry(line, &place, entry) {
+                let entry = Entry {
+                    policy: policy.name.clone(),
+                    rule: rule.name.clone(),
+                    index,
+                    failure_policy,
+                    reads,
+                    ..draft
+                };
+                entries.push(Arc::new(entry.sealed()));
+            }
+        }
+        if rule.verify_images.as_ref().is_some_and(Vec::is_empty) {
+            self.error(line, format!("{place}: verifyImages is empty"));
+        }
+        if self.errors.len() > before {
+            return None;
+        }
+        // Kyverno: Enforce in any entry wins for the rule, else the first entry that says anything.
+        let own_action = actions.iter().copied().max();
+        Some(Rule { name: rule.name.clone(), includes, excludes, entries, own_action, reads })
+    }
+}
