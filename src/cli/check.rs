@@ -4,6 +4,7 @@ use super::args::{Check, DEFAULT_CONFIG};
 use super::{Exit, complain, say};
 use crate::config::Config;
 use crate::daemon::{loading, registry_options, warnings};
+use crate::policy::Severity;
 
 /// `pullgate check`
 pub(super) fn run(arguments: &Check) -> Exit {
@@ -39,10 +40,13 @@ pub(super) fn run(arguments: &Check) -> Exit {
             return Exit::Usage;
         }
     };
-    for notice in &fresh.notices {
-        say(format_args!("notice: {notice}"));
+    let mut warnings = warnings(&fresh.snapshot);
+    for remark in &fresh.notices {
+        match remark.severity {
+            Severity::Error | Severity::Warning => warnings.push(remark.to_string()),
+            Severity::Notice => say(format_args!("notice: {remark}")),
+        }
     }
-    let warnings = warnings(&fresh.snapshot);
     for warning in &warnings {
         say(format_args!("warning: {warning}"));
     }

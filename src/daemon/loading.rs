@@ -11,7 +11,7 @@ use crate::admission::Snapshot;
 use crate::config::{self, Config};
 use crate::oci::Digest;
 use crate::policy::evaluate::{Approved, ApprovedError, Mode, Unmatched};
-use crate::policy::{Compatibility, LoadOptions, PolicySet, PolicySource, Remark};
+use crate::policy::{Compatibility, LoadOptions, OnlineRekor, PolicySet, PolicySource, Remark, RootSource};
 use crate::sigstore::{TrustRoot, TrustRootError};
 
 /// Why there is no snapshot.
@@ -101,7 +101,12 @@ pub fn build_with(
         config::Compatibility::Default => Compatibility::Default,
         config::Compatibility::Strict => Compatibility::Strict,
     };
-    let options = LoadOptions { compatibility, trust_root: Arc::new(trust_root) };
+    let options = LoadOptions {
+        compatibility,
+        trust_root: RootSource::Ready(Arc::new(trust_root)),
+        online_rekor: OnlineRekor::Never,
+        now: SystemTime::now(),
+    };
     let loaded = PolicySet::load(sources, &options).map_err(LoadError::Policy)?;
     let approved = approved(&config.policy.approved)?;
     Ok(Fresh { snapshot: snapshot(config, loaded.set, approved), notices: loaded.notices })
@@ -114,7 +119,9 @@ pub fn build_with(
 pub fn empty(config: &Config) -> Result<Snapshot, LoadError> {
     let options = LoadOptions {
         compatibility: Compatibility::Default,
-        trust_root: Arc::new(TrustRoot::public_good()?),
+        trust_root: RootSource::Ready(Arc::new(TrustRoot::public_good()?)),
+        online_rekor: OnlineRekor::Never,
+        now: SystemTime::now(),
     };
     let loaded = PolicySet::load(&[], &options).map_err(LoadError::Policy)?;
     Ok(snapshot(config, loaded.set, approved(&config.policy.approved).unwrap_or_default()))

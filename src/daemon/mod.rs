@@ -33,7 +33,7 @@ use crate::cache::{Clock, Options, Purge, Store};
 use crate::config::{self, Config};
 use crate::cri::{Proxy, ProxyOptions, socket};
 use crate::oci::{Digest, Reference, Repository};
-use crate::policy::Remark;
+use crate::policy::{Remark, Severity};
 use crate::registry::{self, CertificateAuthority, RegistryOptions};
 use crate::{containerd, cri};
 use control::{Answer, Request, Response};
@@ -251,7 +251,10 @@ fn announce(fresh: &Fresh, audit: &Audit) {
         tracing::warn!("{warning}");
     }
     for notice in &fresh.notices {
-        tracing::info!("{notice}");
+        match notice.severity {
+            Severity::Error | Severity::Warning => tracing::warn!("{notice}"),
+            Severity::Notice => tracing::info!("{notice}"),
+        }
     }
     let pull_only = snapshot.policies.pull_only_rules();
     audit.pull_only_rules.set(i64::try_from(pull_only.len()).unwrap_or(i64::MAX));

@@ -1,13 +1,14 @@
 //! A `verifyImages` entry after loading: everything resolved, nothing left to parse.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
 use super::PodFacts;
 use super::pods::PodFactsRead;
 use crate::oci::{Digest, Repository};
-use crate::sigstore;
+use crate::outcome::Fault;
+use crate::sigstore::{self, PublicKey};
 
 /// Whether a failing rule refuses or only reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -32,8 +33,10 @@ pub enum FailurePolicy {
 pub enum Forms {
     /// `.sig` tags first, bundles where those did not satisfy.
     LegacyThenBundles,
-    /// `.sig` tags only: `type: Cosign` under `compatibility: strict`.
+    /// `.sig` and `.att` tags only: `type: Cosign` under `compatibility: strict`.
     Legacy,
+    /// The same and the experimental OCI 1.1 form: `cosignOCI11` under `compatibility: strict`.
+    LegacyAndArtifacts,
     /// Bundles only: `type: SigstoreBundle`.
     Bundles,
 }
@@ -45,11 +48,69 @@ pub(super) struct AttestorSet {
     pub(super) attestors: Vec<Attestor>,
 }
 
-/// One attestor of a set. There is none without key material.
+/// One attestor of a set.
 #[derive(Debug, Clone)]
 pub(super) enum Attestor {
-    Signer { signer: Box<sigstore::Attestor>, repository: Option<Repository> },
+    Signer(Signer),
     Set(AttestorSet),
+}
+
+/// An attestor that is not a set of others.
+#[derive(Debug, Clone)]
+pub(super) struct Signer {
+    pub(super) kind: SignerKind,
+    /// What must hold of a signature; a fault where that needs the node's trust root and there is none.
+    pub(super) attestor: Result<Box<sigstore::Attestor>, Fault>,
+    /// Whether the node's trust root is part of it.
+    pub(super) root: RootUse,
+    pub(super) repository: Option<Repository>,
+    /// Where log entries may be looked up that do not come with a signature.
+    pub(super) lookup: Option<RekorLookup>,
+}
+
+/// Which field of a policy an attestor comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub(super) enum SignerKind {
+    Keys,
+    Certificates,
+    Keyless,
+    /// None: an attestation without attestors.
+    Unnamed,
+}
+
+impl SignerKind {
+    /// The end of its path in messages.
+    pub(super) const fn suffix(self) -> &'static str {
+        match self {
+            Self::Keys => ".keys",
+            Self::Certificates => ".certificates",
+            Self::Keyless => ".keyless",
+            Self::Unnamed => "",
+        }
+    }
+}
+
+/// Whether an attestor uses the node's trust root (rule O3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RootUse {
+    Needed,
+    Untouched,
+}
+
+/// One `attestations[]` element: all its sets must hold over statements of its type.
+#[derive(Debug, Clone)]
+pub(super) struct Attestation {
+    pub(super) predicate_type: String,
+    pub(super) sets: Vec<AttestorSet>,
+}
+
+/// A transparency log to ask for entries that do not come with a signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RekorLookup {
+    /// Its address (`rekor.url`), http or https.
+    pub url: String,
+    /// The key that entries are looked up for; none where it is the signature's own certificate's.
+    pub key: Option<PublicKey>,
 }
 
 /// One `verifyImages[]` element of a rule.
@@ -61,7 +122,9 @@ pub struct Entry {
     pub(super) references: Vec<String>,
     pub(super) skipped: Vec<String>,
     pub(super) forms: Forms,
+    pub(super) cosign_oci11: bool,
     pub(super) sets: Vec<AttestorSet>,
+    pub(super) attestations: Vec<Attestation>,
     pub(super) repository: Option<Repository>,
     pub(super) mutate_digest: bool,
     pub(super) verify_digest: bool,
@@ -103,10 +166,22 @@ impl Entry {
         self.forms
     }
 
+    /// Whether it asks for the experimental OCI 1.1 form too (`cosignOCI11`).
+    #[must_use]
+    pub const fn reads_oci11(&self) -> bool {
+        self.cosign_oci11
+    }
+
     /// Whether anything has to be fetched to judge it.
     #[must_use]
     pub const fn needs_evidence(&self) -> bool {
-        !self.sets.is_empty()
+        !self.sets.is_empty() || !self.attestations.is_empty()
+    }
+
+    /// Whether any attestor uses the node's trust root (rule O3).
+    #[must_use]
+    pub fn uses_trust_root(&self) -> bool {
+        self.signers().iter().any(|signer| signer.root == RootUse::Needed)
     }
 
     /// Whether it refuses `reference` for want of a digest, whatever is signed: `verifyDigest` with
@@ -134,25 +209,46 @@ impl Entry {
         self.reads.fingerprint(pod)
     }
 
-    /// The repositories in which evidence for an image of `image` is looked for.
+    /// The repositories in which signatures of an image of `image` are looked for; none where the
+    /// entry has no attestors.
     #[must_use]
     pub fn repositories(&self, image: &Repository) -> Vec<Repository> {
-        let mut found = BTreeSet::new();
-        for set in &self.sets {
-            self.collect(set, image, &mut found);
-        }
+        let found: BTreeSet<_> = signers_of(&self.sets)
+            .iter()
+            .map(|signer| self.evidence_repository(signer.repository.as_ref(), image).clone())
+            .collect();
         found.into_iter().collect()
     }
 
-    fn collect(&self, set: &AttestorSet, image: &Repository, found: &mut BTreeSet<Repository>) {
-        for attestor in &set.attestors {
-            match attestor {
-                Attestor::Set(nested) => self.collect(nested, image, found),
-                Attestor::Signer { repository, .. } => {
-                    found.insert(self.evidence_repository(repository.as_ref(), image).clone());
-                }
+    /// The repositories in which attestations of an image of `image` are looked for, each with the
+    /// predicate types that are wanted there.
+    #[must_use]
+    pub fn attestations(&self, image: &Repository) -> BTreeMap<Repository, BTreeSet<String>> {
+        let mut found: BTreeMap<Repository, BTreeSet<String>> = BTreeMap::new();
+        for attestation in &self.attestations {
+            for signer in signers_of(&attestation.sets) {
+                let repository = self.evidence_repository(signer.repository.as_ref(), image).clone();
+                found.entry(repository).or_default().insert(attestation.predicate_type.clone());
             }
         }
+        found
+    }
+
+    /// Where entries of transparency logs may be looked up: none unless looking up is allowed.
+    #[must_use]
+    pub fn rekor_lookups(&self) -> Vec<RekorLookup> {
+        let mut lookups: Vec<RekorLookup> = Vec::new();
+        for lookup in self.signers().into_iter().filter_map(|signer| signer.lookup.as_ref()) {
+            if !lookups.contains(lookup) {
+                lookups.push(lookup.clone());
+            }
+        }
+        lookups
+    }
+
+    fn signers(&self) -> Vec<&Signer> {
+        let of_attestations = self.attestations.iter().flat_map(|attestation| signers_of(&attestation.sets));
+        signers_of(&self.sets).into_iter().chain(of_attestations).collect()
     }
 
     /// Where an attestor's evidence is: its own repository, the entry's, or the image's.
@@ -167,11 +263,26 @@ impl Entry {
     /// Fills the fingerprints in, once everything else is there.
     pub(super) fn sealed(mut self) -> Self {
         let mut trust = BTreeSet::new();
-        let sets: Vec<_> = self.sets.iter().map(|set| describe(set, &mut trust)).collect();
+        for signer in self.signers() {
+            match &signer.attestor {
+                Ok(attestor) => trust.extend(attestor.trust().iter().map(ToString::to_string)),
+                Err(_) => drop(trust.insert(NO_TRUST_ROOT.to_owned())),
+            }
+        }
+        let sets: Vec<_> = self.sets.iter().map(describe).collect();
+        let attestations: Vec<_> = self
+            .attestations
+            .iter()
+            .map(|attestation| {
+                let sets: Vec<_> = attestation.sets.iter().map(describe).collect();
+                json!({ "type": attestation.predicate_type, "sets": sets })
+            })
+            .collect();
         // serde_json's maps are sorted, so this text is canonical.
         let text = json!({
             "schema": FINGERPRINT_SCHEMA, "policy": self.policy, "rule": self.rule, "index": self.index,
-            "references": self.references, "skipped": self.skipped, "forms": self.forms, "sets": sets,
+            "references": self.references, "skipped": self.skipped, "forms": self.forms, "oci11": self.cosign_oci11,
+            "sets": sets, "attestations": attestations,
             "repository": self.repository, "mutateDigest": self.mutate_digest, "verifyDigest": self.verify_digest,
             "required": self.required,
         });
@@ -179,27 +290,46 @@ impl Entry {
         self.trust_fingerprint = if trust.is_empty() {
             None
         } else {
-            let all: Vec<String> = trust.iter().map(Digest::to_string).collect();
+            let all: Vec<String> = trust.into_iter().collect();
             Some(Digest::of(all.join("\n").as_bytes()))
         };
         self
     }
 }
 
-fn describe(set: &AttestorSet, trust: &mut BTreeSet<Digest>) -> Value {
+fn describe(set: &AttestorSet) -> Value {
     let attestors: Vec<Value> = set
         .attestors
         .iter()
         .map(|attestor| match attestor {
-            Attestor::Set(nested) => describe(nested, trust),
-            Attestor::Signer { signer, repository } => {
-                trust.extend(signer.trust());
-                json!({ "attestor": signer.describe(), "repository": repository })
+            Attestor::Set(nested) => describe(nested),
+            Attestor::Signer(signer) => {
+                // What cannot be judged satisfies nothing, so it need not be told from others like it.
+                let attestor =
+                    signer.attestor.as_ref().map_or_else(|_| json!(NO_TRUST_ROOT), |found| found.describe());
+                json!({ "kind": signer.kind, "attestor": attestor, "repository": signer.repository,
+                        "rekor": signer.lookup.as_ref().map(|lookup| &lookup.url) })
             }
         })
         .collect();
     json!({ "required": set.required, "attestors": attestors })
 }
+
+/// The signers of `sets`, at any depth, in order.
+fn signers_of(sets: &[AttestorSet]) -> Vec<&Signer> {
+    let mut found = Vec::new();
+    for attestor in sets.iter().flat_map(|set| &set.attestors) {
+        match attestor {
+            Attestor::Signer(signer) => found.push(signer),
+            Attestor::Set(nested) => found.append(&mut signers_of(std::slice::from_ref(nested))),
+        }
+    }
+    found
+}
+
+/// Stands for the trust of attestors that need a trust root that is not there; no fingerprint of a
+/// real one looks like it.
+const NO_TRUST_ROOT: &str = "no trust root";
 
 /// Changes when the meaning of a stored verdict changes.
 const FINGERPRINT_SCHEMA: u32 = 3;

@@ -116,7 +116,7 @@ documents! {
         skip_image_references: Vec<String> = "skipImageReferences",
         kind: Option<Spanned<String>> = "type",
         attestors: Vec<AttestorSet> = "attestors",
-        attestations: Option<Unread> = "attestations",
+        attestations: Option<Spanned<Vec<Spanned<Attestation>>>> = "attestations",
         failure_action: Option<String> = "failureAction",
         repository: Option<Spanned<String>> = "repository",
         cosign_oci11: Option<Spanned<bool>> = "cosignOCI11",
@@ -128,11 +128,18 @@ documents! {
         validate: Option<Unread> = "validate",
         image: Option<String> = "image",
         key: Option<Spanned<String>> = "key",
-        issuer: Option<Unread> = "issuer",
-        subject: Option<Unread> = "subject",
-        roots: Option<Unread> = "roots",
+        issuer: Option<Spanned<String>> = "issuer",
+        subject: Option<Spanned<String>> = "subject",
+        roots: Option<Spanned<String>> = "roots",
         annotations: Map = "annotations",
-        additional_extensions: Option<Unread> = "additionalExtensions",
+        additional_extensions: Option<Spanned<Map>> = "additionalExtensions",
+    }
+    Attestation {
+        kind: Option<Spanned<String>> = "type",
+        predicate_type: Option<Spanned<String>> = "predicateType",
+        name: Option<Spanned<String>> = "name",
+        attestors: Vec<AttestorSet> = "attestors",
+        conditions: Option<Unread> = "conditions",
     }
     AttestorSet {
         count: Option<Spanned<i64>> = "count",
@@ -140,10 +147,10 @@ documents! {
     }
     Attestor {
         keys: Option<Spanned<Keys>> = "keys",
-        certificates: Option<Unread> = "certificates",
-        keyless: Option<Unread> = "keyless",
+        certificates: Option<Spanned<Certificates>> = "certificates",
+        keyless: Option<Spanned<Keyless>> = "keyless",
         attestor: Option<Box<AttestorSet>> = "attestor",
-        annotations: Map = "annotations",
+        annotations: Option<Spanned<Map>> = "annotations",
         repository: Option<Spanned<String>> = "repository",
         signature_algorithm: Option<Spanned<String>> = "signatureAlgorithm",
     }
@@ -152,19 +159,35 @@ documents! {
         signature_algorithm: Option<Spanned<String>> = "signatureAlgorithm",
         kms: Option<Unread> = "kms",
         secret: Option<Unread> = "secret",
-        rekor: Option<Rekor> = "rekor",
+        rekor: Option<Spanned<Rekor>> = "rekor",
+        ctlog: Option<CtLog> = "ctlog",
+    }
+    Certificates {
+        cert: Option<Spanned<String>> = "cert",
+        cert_chain: Option<Spanned<String>> = "certChain",
+        rekor: Option<Spanned<Rekor>> = "rekor",
+        ctlog: Option<CtLog> = "ctlog",
+    }
+    Keyless {
+        issuer: Option<Spanned<String>> = "issuer",
+        subject: Option<Spanned<String>> = "subject",
+        issuer_regexp: Option<Spanned<String>> = "issuerRegExp",
+        subject_regexp: Option<Spanned<String>> = "subjectRegExp",
+        roots: Option<Spanned<String>> = "roots",
+        additional_extensions: Option<Spanned<Map>> = "additionalExtensions",
+        rekor: Option<Spanned<Rekor>> = "rekor",
         ctlog: Option<CtLog> = "ctlog",
     }
     Rekor {
         url: Option<Spanned<String>> = "url",
         pubkey: Option<Spanned<String>> = "pubkey",
         pub_key: Option<Spanned<String>> = "pubKey",
-        ignore_tlog: bool = "ignoreTlog",
+        ignore_tlog: Option<Spanned<bool>> = "ignoreTlog",
     }
     CtLog {
-        ignore_sct: bool = "ignoreSCT",
-        pubkey: Option<Unread> = "pubkey",
-        pub_key: Option<Unread> = "pubKey",
-        tsa_cert_chain: Option<Unread> = "tsaCertChain",
+        ignore_sct: Option<Spanned<bool>> = "ignoreSCT",
+        pubkey: Option<Spanned<String>> = "pubkey",
+        pub_key: Option<Spanned<String>> = "pubKey",
+        tsa_cert_chain: Option<Spanned<String>> = "tsaCertChain",
     }
 }

@@ -16,9 +16,9 @@ mod pods;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-pub use entry::{Action, Entry, FailurePolicy, Forms};
+pub use entry::{Action, Entry, FailurePolicy, Forms, RekorLookup};
 pub use judge::{EntryVerdict, Evidence, Explanation, Leaf, Satisfied, judge};
-pub use load::{Compatibility, LoadOptions, PolicySource, Remark};
+pub use load::{Compatibility, LoadOptions, OnlineRekor, PolicySource, Remark, RootSource, Severity};
 pub use pods::PodFacts;
 
 use crate::oci::{Digest, Reference, wildcard};
@@ -37,7 +37,7 @@ pub struct PolicySet {
 pub struct Loaded {
     /// The policies.
     pub set: PolicySet,
-    /// What is worth knowing: skipped documents, fields without meaning.
+    /// What is worth knowing: warnings, skipped documents, fields without meaning.
     pub notices: Vec<Remark>,
 }
 
@@ -124,7 +124,8 @@ impl PolicySet {
         }
         policies.sort_by(|left: &Policy, right| left.name.cmp(&right.name));
         // Everything that decides, in one text: rules, actions, entries, trust.
-        let text = format!("{:?} {policies:?}", options.compatibility);
+        let described: Vec<String> = policies.iter().map(Policy::describe).collect();
+        let text = format!("{:?} {}", options.compatibility, described.join("\n"));
         let set =
             Self { policies, compatibility: options.compatibility, fingerprint: Digest::of(text.as_bytes()) };
         Ok(Loaded { set, notices })
@@ -134,6 +135,13 @@ impl PolicySet {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.policies.iter().all(|policy| policy.rules.is_empty())
+    }
+
+    /// Whether any attestor uses the node's trust root: without one it is not needed (rule O3).
+    #[must_use]
+    pub fn uses_trust_root(&self) -> bool {
+        let rules = self.policies.iter().flat_map(|policy| &policy.rules);
+        rules.flat_map(|rule| &rule.entries).any(|entry| entry.uses_trust_root())
     }
 
     /// Changes with anything in the policies.
@@ -248,6 +256,24 @@ impl Policy {
             // Rule M3: no namespace is every namespace.
             (Some(_), None) | (None, _) => true,
         }
+    }
+
+    /// Everything that decides. Entries by their fingerprints: trust roots are long.
+    fn describe(&self) -> String {
+        let mut text =
+            format!("{:?} {:?} {:?} {:?}", self.name, self.namespace, self.default_action, self.overrides);
+        for rule in &self.rules {
+            let entries: Vec<_> = rule
+                .entries
+                .iter()
+                .map(|entry| (entry.fingerprint(), entry.trust_fingerprint(), entry.failure_policy()))
+                .collect();
+            text.push_str(&format!(
+                "\n{:?} {:?} {:?} {:?} {entries:?}",
+                rule.name, rule.includes, rule.excludes, rule.own_action
+            ));
+        }
+        text
     }
 
     /// Kyverno's order: the entries' own action, the first override that fits, the policy's.

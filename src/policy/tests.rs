@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::evaluate::{
     Approved, Case, Decision, Forward, Judged, Mode, Resolution, Source, Unmatched, before_resolving,
@@ -21,7 +22,9 @@ MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE8nXRh950IZbRj8Ra/N9sbqOPZrfM
 fn options() -> LoadOptions {
     LoadOptions {
         compatibility: Compatibility::Default,
-        trust_root: Arc::new(TrustRoot::public_good().unwrap()),
+        trust_root: RootSource::Ready(Arc::new(TrustRoot::public_good().unwrap())),
+        online_rekor: OnlineRekor::Never,
+        now: SystemTime::UNIX_EPOCH,
     }
 }
 
@@ -101,7 +104,7 @@ fn an_unknown_field_is_an_error_with_file_and_line() {
 
 #[test]
 fn every_struct_refuses_a_bogus_key() {
-    assert_eq!(FIELDS.len(), 16, "a new type needs a line in the list below");
+    assert_eq!(FIELDS.len(), 19, "a new type needs a line in the list below");
     for (name, fields) in FIELDS {
         assert!(!fields.contains(&"bogus"), "{name}");
     }
@@ -110,7 +113,14 @@ fn every_struct_refuses_a_bogus_key() {
         let mut document: serde_json::Value = serde_json::from_str(&policy(
             serde_json::json!({ "webhookConfiguration": {}, "validationFailureActionOverrides": [{ "action": "Audit", "namespaces": ["a"] }] }),
             serde_json::json!({ "exclude": { "all": [{ "resources": { "names": ["a"], "selector": { "matchExpressions": [{ "key": "a", "operator": "Exists" }] } } }] } }),
-            serde_json::json!({ "attestors": [{ "entries": [{ "keys": { "publicKeys": KEY, "rekor": {}, "ctlog": {} } }] }] }),
+            serde_json::json!({
+                "attestors": [{ "entries": [
+                    { "keys": { "publicKeys": KEY, "rekor": {}, "ctlog": {} } },
+                    { "certificates": {} },
+                    { "keyless": {} },
+                ] }],
+                "attestations": [{}],
+            }),
         ))
         .unwrap();
         document
@@ -139,6 +149,9 @@ fn every_struct_refuses_a_bogus_key() {
         "/spec/rules/0/verifyImages/0/attestors/0/entries/0/keys",
         "/spec/rules/0/verifyImages/0/attestors/0/entries/0/keys/rekor",
         "/spec/rules/0/verifyImages/0/attestors/0/entries/0/keys/ctlog",
+        "/spec/rules/0/verifyImages/0/attestors/0/entries/1/certificates",
+        "/spec/rules/0/verifyImages/0/attestors/0/entries/2/keyless",
+        "/spec/rules/0/verifyImages/0/attestations/0",
     ] {
         let errors = load(&inside(path)).unwrap_err();
         assert!(
@@ -157,14 +170,22 @@ fn what_cannot_be_honoured_is_a_load_error_that_names_the_field() {
     let attestor = |text: &str| entry(&format!(r#"{{"attestors":[{{"entries":[{text}]}}]}}"#));
     let keys = |text: &str| attestor(&format!(r#"{{"keys":{text}}}"#));
     for (text, wanted) in [
-        (entry(r#"{"attestations":[{"type":"x"}]}"#), "attestations cannot be used: it is not supported yet"),
+        (entry(r#"{"attestations":[{"name":"x"}]}"#), "attestations[0]: missing type"),
+        (entry(r#"{"attestations":[{"type":"a","predicateType":"b"}]}"#), "type and predicateType differ"),
+        (entry(r#"{"attestations":[{"type":"{{ x }}"}]}"#), "type holds a variable"),
+        (
+            entry(r#"{"attestations":[{"type":"a","conditions":[{"all":[{"key":"a"}]}]}]}"#),
+            "attestations[0]: conditions cannot be used: it is not supported yet",
+        ),
         (entry(r#"{"type":"Notary"}"#), "type Notary is not supported"),
         (entry(r#"{"type":"Other"}"#), "type `Other`"),
-        (entry(r#"{"cosignOCI11":true}"#), "cosignOCI11"),
         (entry(r#"{"imageRegistryCredentials":{"allowInsecureRegistry":true}}"#), "imageRegistryCredentials"),
         (entry(r#"{"imageReferences":[]}"#), "An image reference is required"),
         (entry(r#"{"imageReferences":["{{ x }}"]}"#), "must not hold variables"),
-        (entry(r#"{"issuer":"https://x"}"#), "issuer"),
+        (entry(r#"{"key":"x","issuer":"https://x"}"#), "issuer has no effect beside key"),
+        (entry(r#"{"subject":"x"}"#), "subject has no effect without issuer"),
+        (entry(r#"{"roots":"x"}"#), "roots has no effect without issuer"),
+        (entry(r#"{"additionalExtensions":{"a":"b"}}"#), "additionalExtensions has no effect without issuer"),
         (entry(r#"{"repository":"UPPER//x"}"#), "repository"),
         (entry(r#"{"failureAction":"Maybe"}"#), "failureAction `Maybe`"),
         (entry(r#"{"attestors":[],"annotations":{"a":"b"}}"#), "annotations need a key"),
@@ -174,9 +195,12 @@ fn what_cannot_be_honoured_is_a_load_error_that_names_the_field() {
             "A public key, kms key or secret is required",
         ),
         (attestor("{}"), "keys, certificates, keyless, or a nested attestor is required"),
-        (attestor(r#"{"keyless":{"subject":"*"}}"#), "keyless cannot be used"),
-        (attestor(r#"{"keyless":{}}"#), "keyless cannot be used"),
-        (attestor(r#"{"certificates":{"cert":"x"}}"#), "certificates cannot be used"),
+        (attestor(r#"{"keyless":{"subject":"*"}}"#), "Either Rekor URL or roots are required"),
+        (attestor(r#"{"keyless":{}}"#), "Either Rekor URL or roots are required"),
+        (attestor(r#"{"keyless":{"rekor":{"ignoreTlog":true}}}"#), "rekor.url: An URL is required"),
+        (attestor(r#"{"certificates":{}}"#), "cert or certChain required"),
+        (attestor(r#"{"certificates":{"cert":"x"}}"#), "certificates.cert: "),
+        (attestor(r#"{"certificates":{"certChain":"x"}}"#), "certificates.certChain: "),
         (keys(r#"{"kms":"awskms://x"}"#), "keys.kms cannot be used"),
         (keys(r#"{"secret":{"name":"x"}}"#), "keys.secret cannot be used"),
         (keys(r#"{"publicKeys":"k8s://a/b"}"#), "key reference"),

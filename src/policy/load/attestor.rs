@@ -1,15 +1,42 @@
-//! Attestor sets: who must have signed, with which keys, known to which logs.
+//! Attestor sets: who must have signed. Keys, certificates and identities; sets in sets.
+//!
+//! Each attestor says by what it is known (its key, its certificate, or its authorities and identity);
+//! [`super::trust`] says which logs and timestamps go with it. Nothing here trusts "any certificate"
+//! unless the policy says so, and then it is a warning.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde_saphyr::{Location, Spanned};
 
+use super::trust::{Draft, Origin, Who};
 use super::{Loader, yaml};
-use crate::policy::entry::{Attestor, AttestorSet};
-use crate::sigstore::{
-    self, HashAlgorithm, KeySigner, LogTrust, Logs, PublicKey, Signer, TimestampAuthorities,
-};
+use crate::oci::Repository;
+use crate::policy::entry::{Attestor, AttestorSet, SignerKind};
+use crate::sigstore::{Certificate, HashAlgorithm, Identity, IdentityText, PublicKey};
+
+/// What the attestors of a set have in common.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    /// Annotations for attestors that have none of their own.
+    pub(super) annotations: &'a BTreeMap<String, String>,
+    pub(super) purpose: Purpose,
+}
+
+/// What is signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Image,
+    Attestation,
+}
+
+/// What an attestor says besides its keys, certificates or identity.
+struct Outer<'a> {
+    line: u64,
+    place: &'a str,
+    annotations: &'a BTreeMap<String, String>,
+    repository: Option<Repository>,
+    hash: Option<&'a Spanned<String>>,
+}
 
 impl Loader<'_> {
     pub(super) fn attestor_set(
@@ -17,7 +44,7 @@ impl Loader<'_> {
         line: u64,
         place: &str,
         set: &yaml::AttestorSet,
-        annotations: &BTreeMap<String, String>,
+        context: Context<'_>,
         depth: usize,
     ) -> Option<AttestorSet> {
         if depth > NESTING {
@@ -32,14 +59,8 @@ impl Loader<'_> {
         let mut attestors = Vec::new();
         let before = self.errors.len();
         for (index, attestor) in entries.value.iter().enumerate() {
-            self.attestor(
-                line,
-                &format!("{place}.entries[{index}]"),
-                attestor,
-                annotations,
-                depth,
-                &mut attestors,
-            );
+            let place = format!("{place}.entries[{index}]");
+            self.attestor(line, &place, attestor, context, depth, &mut attestors);
         }
         let required = match &set.count {
             None => attestors.len(),
@@ -63,11 +84,10 @@ impl Loader<'_> {
         line: u64,
         place: &str,
         attestor: &yaml::Attestor,
-        annotations: &BTreeMap<String, String>,
+        context: Context<'_>,
         depth: usize,
         out: &mut Vec<Attestor>,
     ) {
-        self.unsupported(place, &[("certificates", &attestor.certificates), ("keyless", &attestor.keyless)]);
         let kinds = [
             attestor.certificates.is_some(),
             attestor.keyless.is_some(),
@@ -78,31 +98,50 @@ impl Loader<'_> {
             return self.error(line, format!("{place}: keys, certificates, keyless, or a nested attestor is required, and only one of them"));
         }
         let repository = self.repository(place, attestor.repository.as_ref());
+        let own = attestor.annotations.as_ref().filter(|annotations| !annotations.value.is_empty());
         if let Some(nested) = &attestor.attestor {
-            if repository.is_some() || !attestor.annotations.is_empty() {
+            if repository.is_some() || own.is_some() {
                 self.error(line, format!("{place}: repository and annotations have no effect beside a nested attestor; put them inside"));
             }
-            out.extend(
-                self.attestor_set(line, &format!("{place}.attestor"), nested, annotations, depth + 1)
-                    .map(Attestor::Set),
-            );
+            let nested = self.attestor_set(line, &format!("{place}.attestor"), nested, context, depth + 1);
+            out.extend(nested.map(Attestor::Set));
             return;
         }
-        let Some(keys) = &attestor.keys else { return };
-        let annotations = if attestor.annotations.is_empty() { annotations } else { &attestor.annotations };
+        let annotations = own.map_or(context.annotations, |own| &own.value);
+        if context.purpose == Purpose::Attestation && !annotations.is_empty() {
+            let line = own.map_or(line, |own| own.referenced.line());
+            self.warning(line, format!("{place}: annotations on an attestor of an attestation: cosign's attestations carry none, so upstream nothing ever satisfies it; take them out"));
+        }
+        let outer =
+            Outer { line, place, annotations, repository, hash: attestor.signature_algorithm.as_ref() };
+        if let Some(keys) = &attestor.keys {
+            self.keys(&outer, keys, out);
+        } else if let Some(certificates) = &attestor.certificates {
+            self.certificates(&outer, certificates, out);
+        } else if let Some(keyless) = &attestor.keyless {
+            out.extend(self.keyless(&outer, keyless));
+        }
+    }
+
+    fn keys(&mut self, outer: &Outer<'_>, keys: &Spanned<yaml::Keys>, out: &mut Vec<Attestor>) {
+        let place = outer.place;
         // Kyverno: the algorithm beside the keys is the one that is read for keys.
-        let hash = self
-            .hash(place, keys.value.signature_algorithm.as_ref().or(attestor.signature_algorithm.as_ref()));
-        let log = self.log(place, &keys.value);
-        let (Some(hash), Some(log)) = (hash, log) else { return };
-        for key in self.public_keys(keys.referenced, place, &keys.value) {
-            let signer = sigstore::Attestor {
-                signer: Signer::Key(KeySigner { key, hash }),
-                annotations: annotations.clone(),
+        let hash = self.hash(place, keys.value.signature_algorithm.as_ref().or(outer.hash));
+        let log = self.log(place, keys.value.rekor.as_ref());
+        let timestamps = self.timestamps(place, keys.value.ctlog.as_ref());
+        self.without_certificate(place, keys.value.ctlog.as_ref());
+        let found = self.public_keys(keys.referenced, place, &keys.value);
+        let (Some(hash), Some(log), Some(timestamps)) = (hash, log, timestamps) else { return };
+        for key in found {
+            let draft = Draft {
+                kind: SignerKind::Keys,
+                who: Who::Key { key, hash },
                 log: log.clone(),
-                timestamps: Arc::new(TimestampAuthorities::none()),
+                timestamps: timestamps.clone(),
+                annotations: outer.annotations.clone(),
+                repository: outer.repository.clone(),
             };
-            out.push(Attestor::Signer { signer: Box::new(signer), repository: repository.clone() });
+            out.push(Attestor::Signer(self.signer(draft)));
         }
     }
 
@@ -114,22 +153,195 @@ impl Loader<'_> {
             }
             return Vec::new();
         };
-        let line = text.referenced.line();
         let trimmed = text.value.trim();
         if !trimmed.starts_with("-----BEGIN") {
             let reference: String = trimmed.chars().take(60).collect();
-            self.error(line, format!("{place}: keys.publicKeys `{reference}` is a key reference, which is not supported yet; write the PEM of the public key"));
+            self.error(text.referenced.line(), format!("{place}: keys.publicKeys `{reference}` is a key reference, which is not supported yet; write the PEM of the public key"));
             return Vec::new();
         }
-        // As upstream: cut behind each END line; one attestor a key.
-        let mut found = Vec::new();
-        for piece in trimmed.split_inclusive(END_OF_KEY).filter(|piece| !piece.trim().is_empty()) {
-            match PublicKey::from_pem(piece.trim()) {
-                Ok(key) => found.push(key),
-                Err(error) => self.error(line, format!("{place}: keys.publicKeys: {error}")),
-            }
+        self.pem_keys(place, "keys.publicKeys", text).unwrap_or_default()
+    }
+
+    fn certificates(
+        &mut self,
+        outer: &Outer<'_>,
+        certificates: &Spanned<yaml::Certificates>,
+        out: &mut Vec<Attestor>,
+    ) {
+        let (place, value) = (outer.place, &certificates.value);
+        let before = self.errors.len();
+        let cert = self.pem_certificates(place, "certificates.cert", value.cert.as_ref(), CHAIN_LIMIT);
+        let chain =
+            self.pem_certificates(place, "certificates.certChain", value.cert_chain.as_ref(), CHAIN_LIMIT);
+        let hash = self.hash(place, outer.hash);
+        let log = self.log(place, value.rekor.as_ref());
+        let timestamps = self.timestamps(place, value.ctlog.as_ref());
+        let (Some(hash), Some(log), Some(timestamps)) = (hash, log, timestamps) else { return };
+        if self.errors.len() > before {
+            return;
         }
-        found
+        // As upstream: the first certificate of `cert` counts.
+        let cert = cert.into_iter().next();
+        let cert_line = value.cert.as_ref().map_or(outer.line, |text| text.referenced.line());
+        let chain_line = value.cert_chain.as_ref().map_or(outer.line, |text| text.referenced.line());
+        let who = match (cert, chain.split_last()) {
+            (None, None) => {
+                let line = certificates.referenced.line();
+                return self.error(line, format!("{place}: cert or certChain required"));
+            }
+            // Nothing but its key is looked at, as upstream: no end, no chain, no SCT.
+            (Some(certificate), None) => {
+                self.without_certificate(place, value.ctlog.as_ref());
+                if certificate.not_after() < self.options.now {
+                    self.notice(cert_line, format!("{place}: certificates.cert has expired; without certChain only its key is looked at, so it goes on counting"));
+                }
+                Who::Key { key: certificate.key().clone(), hash }
+            }
+            (Some(certificate), Some((root, intermediates))) => {
+                let Some(sct) = self.certificate_logs(place, value.ctlog.as_ref()) else { return };
+                self.warn_of_expiry(cert_line, place, "certificates.cert", [&certificate]);
+                self.warn_of_expiry(chain_line, place, "certificates.certChain", &chain);
+                Who::Certificate {
+                    certificate,
+                    intermediates: intermediates.to_vec(),
+                    authorities: Origin::roots(vec![root.clone()]),
+                    hash,
+                    sct,
+                }
+            }
+            (None, Some(_)) => {
+                let Some(sct) = self.certificate_logs(place, value.ctlog.as_ref()) else { return };
+                self.warn_of_expiry(chain_line, place, "certificates.certChain", &chain);
+                self.warning(chain_line, format!("{place}: certificates.certChain without cert trusts everybody who has a certificate of it; add cert, or keyless with roots and a subject"));
+                Who::Identity { identity: Identity::Anyone, authorities: Origin::roots(chain.clone()), sct }
+            }
+        };
+        let draft = Draft {
+            kind: SignerKind::Certificates,
+            who,
+            log,
+            timestamps,
+            annotations: outer.annotations.clone(),
+            repository: outer.repository.clone(),
+        };
+        out.push(Attestor::Signer(self.signer(draft)));
+    }
+
+    fn keyless(&mut self, outer: &Outer<'_>, keyless: &Spanned<yaml::Keyless>) -> Option<Attestor> {
+        let (place, value, line) = (outer.place, &keyless.value, keyless.referenced.line());
+        let before = self.errors.len();
+        let roots_text = value.roots.as_ref().filter(|roots| !roots.value.trim().is_empty());
+        let roots = self.pem_certificates(place, "keyless.roots", roots_text, ROOTS_LIMIT);
+        match &value.rekor {
+            None if roots_text.is_none() => {
+                self.error(line, format!("{place}: Either Rekor URL or roots are required"));
+            }
+            Some(rekor) if text(rekor.value.url.as_ref()).is_empty() => {
+                self.error(rekor.referenced.line(), format!("{place}: rekor.url: An URL is required"));
+            }
+            Some(_) | None => {}
+        }
+        if let Some(hash) = outer.hash.filter(|hash| !hash.value.is_empty()) {
+            self.notice(
+                hash.referenced.line(),
+                format!(
+                    "{place}: signatureAlgorithm means nothing for keyless: the certificate's key says it"
+                ),
+            );
+        }
+        let log = self.log(place, value.rekor.as_ref());
+        let sct = self.certificate_logs(place, value.ctlog.as_ref());
+        let timestamps = self.timestamps(place, value.ctlog.as_ref());
+        let identity = self.identity(place, line, value, roots_text.is_some());
+        if let Some(roots_text) = roots_text {
+            self.warn_of_expiry(roots_text.referenced.line(), place, "keyless.roots", &roots);
+        }
+        let (Some(log), Some(sct), Some(timestamps), Some(identity)) = (log, sct, timestamps, identity)
+        else {
+            return None;
+        };
+        if self.errors.len() > before {
+            return None;
+        }
+        let authorities = if roots_text.is_some() { Origin::roots(roots) } else { Origin::Root };
+        let draft = Draft {
+            kind: SignerKind::Keyless,
+            who: Who::Identity { identity, authorities, sct },
+            log,
+            timestamps,
+            annotations: outer.annotations.clone(),
+            repository: outer.repository.clone(),
+        };
+        Some(Attestor::Signer(self.signer(draft)))
+    }
+
+    fn identity(
+        &mut self,
+        place: &str,
+        line: u64,
+        keyless: &yaml::Keyless,
+        own_roots: bool,
+    ) -> Option<Identity> {
+        let empty = BTreeMap::new();
+        let extensions = keyless.additional_extensions.as_ref();
+        let wanted = IdentityText {
+            subject: text(keyless.subject.as_ref()),
+            subject_regexp: text(keyless.subject_regexp.as_ref()),
+            issuer: text(keyless.issuer.as_ref()),
+            issuer_regexp: text(keyless.issuer_regexp.as_ref()),
+            extensions: extensions
+                .map_or(&empty, |extensions| &extensions.value)
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .collect(),
+        };
+        let identity = match Identity::new(&wanted) {
+            Ok(identity) => identity,
+            Err(error) => {
+                self.error(line, format!("{place}: keyless: {error}"));
+                return None;
+            }
+        };
+        for field in identity.unanchored() {
+            let line = match field {
+                "subjectRegExp" => keyless.subject_regexp.as_ref(),
+                _ => keyless.issuer_regexp.as_ref(),
+            }
+            .map_or(line, |text| text.referenced.line());
+            self.warning(line, format!("{place}: keyless.{field} is not anchored, so it fits wherever it occurs in a longer text; begin it with ^ and end it with $"));
+        }
+        self.warn_of_anyone(place, line, &wanted, own_roots);
+        Some(identity)
+    }
+
+    /// An identity that leaves open who it is, as upstream allows.
+    fn warn_of_anyone(&mut self, place: &str, line: u64, wanted: &IdentityText<'_>, own_roots: bool) {
+        let names = |pattern: &str, regexp: &str| {
+            let pattern = pattern.trim_matches('*');
+            !pattern.is_empty() || !matches!(regexp, "" | ".*" | "^.*$" | ".+" | "^.+$")
+        };
+        let subject = names(wanted.subject, wanted.subject_regexp);
+        let issuer = names(wanted.issuer, wanted.issuer_regexp);
+        let says = match (subject, issuer, wanted.extensions.is_empty(), own_roots) {
+            (true, true, _, _) | (_, true, false, _) | (true, false, _, true) => return,
+            (false, _, false, true) => return,
+            (true, false, _, false) => {
+                "names no issuer: whoever gets a certificate for that subject from any issuer counts; add issuer"
+            }
+            (false, true, true, _) => {
+                "names no subject: everybody with an account at the issuer counts; add subject"
+            }
+            (false, false, false, false) => {
+                "names neither subject nor issuer: any issuer's certificate with these extensions counts; add issuer and subject"
+            }
+            (false, false, true, true) => {
+                "names neither subject nor issuer: everybody who has a certificate of its roots counts; add subject"
+            }
+            (false, false, true, false) => {
+                "names neither subject nor issuer: anybody at all may have signed; add issuer and subject"
+            }
+        };
+        self.warning(line, format!("{place}: keyless {says}"));
     }
 
     fn hash(&mut self, place: &str, text: Option<&Spanned<String>>) -> Option<HashAlgorithm> {
@@ -145,57 +357,27 @@ impl Loader<'_> {
         }
     }
 
-    fn log(&mut self, place: &str, keys: &yaml::Keys) -> Option<LogTrust> {
-        if let Some(ctlog) = &keys.ctlog {
-            // A key has no certificate, so no SCT either: ignoreSCT says nothing about it.
-            self.unsupported(place, &[("ctlog.tsaCertChain", &ctlog.tsa_cert_chain)]);
-            self.meaningless(place, &[("ctlog.pubkey", &ctlog.pubkey), ("ctlog.pubKey", &ctlog.pub_key)]);
-            if ctlog.ignore_sct {
-                self.notice(
-                    0,
-                    format!("{place}: ctlog.ignoreSCT means nothing for keys: they have no certificate"),
-                );
-            }
+    fn warn_of_expiry<'c>(
+        &mut self,
+        line: u64,
+        place: &str,
+        field: &str,
+        certificates: impl IntoIterator<Item = &'c Certificate>,
+    ) {
+        if certificates.into_iter().any(|certificate| certificate.not_after() < self.options.now) {
+            self.warning(line, format!("{place}: a certificate of {field} has expired: only signatures that are proven to be older verify"));
         }
-        let Some(rekor) = &keys.rekor else {
-            return Some(LogTrust::Required(self.options.trust_root.logs()));
-        };
-        if let Some(url) = rekor.url.as_ref().filter(|url| !url.value.is_empty()) {
-            self.notice(url.referenced.line(), format!("{place}: rekor.url is not asked: log entries are verified as they come with the signature"));
-        }
-        if rekor.pubkey.is_some() && rekor.pub_key.is_some() {
-            self.error(0, format!("{place}: rekor.pubkey and rekor.pubKey are both set; keep pubkey"));
-            return None;
-        }
-        if let Some(spelling) = &rekor.pub_key {
-            self.notice(
-                spelling.referenced.line(),
-                format!("{place}: rekor.pubKey is read as pubkey; a cluster ignores this spelling"),
-            );
-        }
-        if rekor.ignore_tlog {
-            return Some(LogTrust::Ignored);
-        }
-        let Some(pem) =
-            rekor.pubkey.as_ref().or(rekor.pub_key.as_ref()).filter(|pem| !pem.value.trim().is_empty())
-        else {
-            return Some(LogTrust::Required(self.options.trust_root.logs()));
-        };
-        let line = pem.referenced.line();
-        let mut found = Vec::new();
-        for piece in pem.value.trim().split_inclusive(END_OF_KEY).filter(|piece| !piece.trim().is_empty()) {
-            match PublicKey::from_pem(piece.trim()) {
-                Ok(key) => found.push(key),
-                Err(error) => {
-                    self.error(line, format!("{place}: rekor.pubkey: {error}"));
-                    return None;
-                }
-            }
-        }
-        Some(LogTrust::Required(Arc::new(Logs::from_keys(&found))))
     }
 }
 
-const END_OF_KEY: &str = "-----END PUBLIC KEY-----";
+/// The text of a field, empty where it is not given.
+fn text(field: Option<&Spanned<String>>) -> &str {
+    field.map_or("", |text| text.value.trim())
+}
+
 /// Deeper nesting than anyone writes; bounds recursion.
 const NESTING: usize = 16;
+/// As upstream: a leaf and ten intermediates.
+const CHAIN_LIMIT: usize = 11;
+/// More roots than any one trust domain has.
+pub(super) const ROOTS_LIMIT: usize = 64;

@@ -1,44 +1,27 @@
-//! One `verifyImages[]` element: references, storage forms, attestors, the deprecated aliases.
+//! One `verifyImages[]` element: references, storage forms, attestors, attestations, the deprecated
+//! aliases.
+//!
+//! Where upstream would drop a deprecated field and so trust more than it says (`key` or `issuer` beside
+//! attestations, annotations without anybody to sign them), it is applied, or refused with the way out.
 
 use serde_saphyr::Spanned;
 
+use super::attestor::{Context, Purpose};
+use super::trust::Origin;
 use super::{Compatibility, Loader, yaml};
 use crate::oci::{Digest, Repository};
-use crate::policy::entry::{Entry, FailurePolicy, Forms};
+use crate::policy::entry::{AttestorSet, Entry, FailurePolicy, Forms};
 use crate::policy::pods::PodFactsRead;
+use crate::sigstore::Authorities;
 
 impl Loader<'_> {
     pub(super) fn entry(&mut self, line: u64, place: &str, entry: &yaml::VerifyImages) -> Option<Entry> {
         self.unsupported(
             place,
-            &[
-                ("attestations", &entry.attestations),
-                ("validate", &entry.validate),
-                ("imageRegistryCredentials", &entry.image_registry_credentials),
-                ("issuer", &entry.issuer),
-                ("subject", &entry.subject),
-                ("roots", &entry.roots),
-                ("additionalExtensions", &entry.additional_extensions),
-            ],
+            &[("validate", &entry.validate), ("imageRegistryCredentials", &entry.image_registry_credentials)],
         );
         self.meaningless(place, &[("useCache", &entry.use_cache)]);
-        if let Some(flag) = entry.cosign_oci11.as_ref().filter(|flag| flag.value) {
-            self.error(flag.referenced.line(), format!("{place}: cosignOCI11 is not supported yet"));
-        }
-        let strict = self.options.compatibility == Compatibility::Strict;
-        let forms = match entry.kind.as_ref().map(|kind| (kind.value.as_str(), kind.referenced)) {
-            None | Some(("Cosign", _)) if strict => Forms::Legacy,
-            None | Some(("Cosign", _)) => Forms::LegacyThenBundles,
-            Some(("SigstoreBundle", _)) => Forms::Bundles,
-            Some(("Notary", at)) => {
-                self.error(at.line(), format!("{place}: type Notary is not supported"));
-                return None;
-            }
-            Some((other, at)) => {
-                self.error(at.line(), format!("{place}: type `{other}` is not Cosign or SigstoreBundle"));
-                return None;
-            }
-        };
+        let forms = self.forms(place, entry)?;
         let mut references = entry.image_references.clone();
         references.extend(entry.image.clone());
         if references.is_empty() {
@@ -49,30 +32,25 @@ impl Loader<'_> {
                 self.error(line, format!("{place}: imageReferences must not hold variables: `{text}`"));
             }
         }
+        let context = Context { annotations: &entry.annotations, purpose: Purpose::Image };
         let mut sets = Vec::new();
         for (index, set) in entry.attestors.iter().enumerate() {
-            sets.extend(self.attestor_set(
-                line,
-                &format!("{place}.attestors[{index}]"),
-                set,
-                &entry.annotations,
-                0,
-            ));
+            sets.extend(self.attestor_set(line, &format!("{place}.attestors[{index}]"), set, context, 0));
         }
-        match &entry.key {
-            Some(key) => {
-                let keys = yaml::Keys { public_keys: Some(key.clone()), ..yaml::Keys::default() };
-                let keys = Spanned::new(keys, key.referenced, key.defined);
-                let attestor = yaml::Attestor { keys: Some(keys), ..yaml::Attestor::default() };
-                let entries = Some(Spanned::new(vec![attestor], key.referenced, key.defined));
-                let set = yaml::AttestorSet { count: None, entries };
-                sets.extend(self.attestor_set(line, &format!("{place}.key"), &set, &entry.annotations, 0));
-            }
-            // Upstream turns annotations without a key into "any certificate of the public Fulcio".
-            None if !entry.annotations.is_empty() && entry.attestors.is_empty() => {
-                self.error(line, format!("{place}: annotations need a key or attestors; without them nobody in particular must have signed"));
-            }
-            None => {}
+        let attestations = entry.attestations.as_ref().filter(|list| !list.value.is_empty());
+        let legacy = self.legacy(line, place, entry, attestations.is_some());
+        let roots = self.default_roots(place, entry);
+        let listed = attestations.map_or(&[][..], |list| &list.value);
+        let attestations = listed
+            .iter()
+            .enumerate()
+            .filter_map(|(index, attestation)| {
+                let place = format!("{place}.attestations[{index}]");
+                self.attestation(&place, attestation, &entry.annotations, legacy.as_ref(), &roots)
+            })
+            .collect();
+        if listed.is_empty() {
+            sets.extend(legacy);
         }
         let repository = self.repository(place, entry.repository.as_ref());
         if repository.is_some() && forms == Forms::Bundles {
@@ -89,7 +67,10 @@ impl Loader<'_> {
             references,
             skipped: entry.skip_image_references.clone(),
             forms,
+            cosign_oci11: entry.cosign_oci11.as_ref().is_some_and(|flag| flag.value)
+                && forms != Forms::Bundles,
             sets,
+            attestations,
             repository,
             mutate_digest: entry.mutate_digest.unwrap_or(true),
             verify_digest: entry.verify_digest.unwrap_or(true),
@@ -99,6 +80,128 @@ impl Loader<'_> {
             fingerprint: placeholder,
             trust_fingerprint: None,
         })
+    }
+
+    fn forms(&mut self, place: &str, entry: &yaml::VerifyImages) -> Option<Forms> {
+        let strict = self.options.compatibility == Compatibility::Strict;
+        let artifacts = entry.cosign_oci11.as_ref().filter(|flag| flag.value);
+        match entry.kind.as_ref().map(|kind| (kind.value.as_str(), kind.referenced)) {
+            None | Some(("Cosign", _)) if strict && artifacts.is_some() => Some(Forms::LegacyAndArtifacts),
+            None | Some(("Cosign", _)) if strict => Some(Forms::Legacy),
+            None | Some(("Cosign", _)) => Some(Forms::LegacyThenBundles),
+            Some(("SigstoreBundle", _)) => {
+                if let Some(flag) = artifacts {
+                    self.notice(
+                        flag.referenced.line(),
+                        format!("{place}: cosignOCI11 has no effect for type SigstoreBundle"),
+                    );
+                }
+                Some(Forms::Bundles)
+            }
+            Some(("Notary", at)) => {
+                self.error(at.line(), format!("{place}: type Notary is not supported"));
+                None
+            }
+            Some((other, at)) => {
+                self.error(at.line(), format!("{place}: type `{other}` is not Cosign or SigstoreBundle"));
+                None
+            }
+        }
+    }
+
+    /// The one attestor that `key`, or `issuer` with `subject`, `roots` and `additionalExtensions` stand for.
+    fn legacy(
+        &mut self,
+        line: u64,
+        place: &str,
+        entry: &yaml::VerifyImages,
+        attestations: bool,
+    ) -> Option<AttestorSet> {
+        let given = |text: &&Spanned<String>| !text.value.trim().is_empty();
+        let (key, issuer) = (entry.key.as_ref().filter(given), entry.issuer.as_ref().filter(given));
+        self.without_effect(place, entry);
+        let purpose = if attestations { Purpose::Attestation } else { Purpose::Image };
+        let context = Context { annotations: &entry.annotations, purpose };
+        let (field, at, attestor) = match (key, issuer) {
+            (None, None) => {
+                // Upstream turns this into "any certificate of the public Fulcio".
+                if !entry.annotations.is_empty() && entry.attestors.is_empty() {
+                    self.error(line, format!("{place}: annotations need a key or attestors; without them nobody in particular must have signed"));
+                }
+                return None;
+            }
+            (Some(key), _) => {
+                let keys = yaml::Keys { public_keys: Some(key.clone()), ..yaml::Keys::default() };
+                let keys = Some(Spanned::new(keys, key.referenced, key.defined));
+                ("key", key, yaml::Attestor { keys, ..yaml::Attestor::default() })
+            }
+            (None, Some(issuer)) => {
+                let url =
+                    Spanned::new(super::trust::PUBLIC_REKOR.to_owned(), issuer.referenced, issuer.defined);
+                let rekor = yaml::Rekor { url: Some(url), ..yaml::Rekor::default() };
+                let keyless = yaml::Keyless {
+                    issuer: Some(issuer.clone()),
+                    subject: entry.subject.clone(),
+                    roots: entry.roots.clone(),
+                    additional_extensions: entry.additional_extensions.clone(),
+                    rekor: Some(Spanned::new(rekor, issuer.referenced, issuer.defined)),
+                    ..yaml::Keyless::default()
+                };
+                let keyless = Some(Spanned::new(keyless, issuer.referenced, issuer.defined));
+                ("issuer", issuer, yaml::Attestor { keyless, ..yaml::Attestor::default() })
+            }
+        };
+        if attestations {
+            let line = at.referenced.line();
+            self.notice(line, format!("{place}: {field} is asked of every attestation; a cluster drops it beside attestations and trusts anybody's certificate"));
+        }
+        let entries = Some(Spanned::new(vec![attestor], at.referenced, at.defined));
+        let set = yaml::AttestorSet { count: None, entries };
+        self.attestor_set(at.referenced.line(), &format!("{place}.{field}"), &set, context, 0)
+    }
+
+    /// What upstream drops silently is refused: the policy means less trust than it would give.
+    fn without_effect(&mut self, place: &str, entry: &yaml::VerifyImages) {
+        let given = |text: &&Spanned<String>| !text.value.trim().is_empty();
+        let key = entry.key.as_ref().filter(given).is_some();
+        let issuer = entry.issuer.as_ref().filter(given);
+        let unsigned = entry
+            .attestations
+            .as_ref()
+            .is_some_and(|list| list.value.iter().any(|attestation| attestation.value.attestors.is_empty()));
+        let beside_key = "has no effect beside key; put it into attestors[].entries[].keyless";
+        let alone = "has no effect without issuer; put it into attestors[].entries[].keyless";
+        let extensions = entry.additional_extensions.as_ref().filter(|map| !map.value.is_empty());
+        for (field, at) in [
+            ("issuer", issuer.map(|text| text.referenced)),
+            ("subject", entry.subject.as_ref().filter(given).map(|text| text.referenced)),
+            ("roots", entry.roots.as_ref().filter(given).map(|text| text.referenced)),
+            ("additionalExtensions", extensions.map(|map| map.referenced)),
+        ] {
+            let Some(at) = at else { continue };
+            if key {
+                self.error(at.line(), format!("{place}: {field} {beside_key}"));
+            } else if issuer.is_none() && !(field == "roots" && unsigned) {
+                self.error(at.line(), format!("{place}: {field} {alone}"));
+            }
+        }
+    }
+
+    /// `roots` without `key` and `issuer`: the authorities for attestations without attestors.
+    fn default_roots(&mut self, place: &str, entry: &yaml::VerifyImages) -> Origin<Authorities> {
+        let given = |text: &&Spanned<String>| !text.value.trim().is_empty();
+        let alone =
+            entry.key.as_ref().filter(given).is_none() && entry.issuer.as_ref().filter(given).is_none();
+        match entry.roots.as_ref().filter(given).filter(|_| alone) {
+            None => Origin::Root,
+            // Without a certificate in it, it is an error, and nothing is loaded.
+            Some(roots) => Origin::roots(self.pem_certificates(
+                place,
+                "roots",
+                Some(roots),
+                super::attestor::ROOTS_LIMIT,
+            )),
+        }
     }
 
     pub(super) fn repository(&mut self, place: &str, text: Option<&Spanned<String>>) -> Option<Repository> {

@@ -4,19 +4,22 @@
 //! known on a node, is an error that names file, line, field and the way out; a field that means
 //! nothing on a node is a notice. All errors of all files are collected before giving up.
 
+mod attestation;
 mod attestor;
 mod entry;
 mod matching;
 mod remark;
 mod rule;
+mod trust;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::Deserialize;
 
-pub use remark::Remark;
+pub use remark::{Remark, Severity};
 
 use super::Policy;
 use super::entry::{Action, FailurePolicy};
@@ -47,8 +50,30 @@ pub enum Compatibility {
 pub struct LoadOptions {
     /// How close to upstream.
     pub compatibility: Compatibility,
-    /// The trust root for attestors that need a transparency log and name no key of their own.
-    pub trust_root: Arc<TrustRoot>,
+    /// The node's trust root, for attestors that bring no trust of their own.
+    pub trust_root: RootSource,
+    /// Whether transparency logs may be asked for entries that do not come with a signature.
+    pub online_rekor: OnlineRekor,
+    /// What the ends of certificates in policies are compared with, for warnings only.
+    pub now: SystemTime,
+}
+
+/// The node's trust root.
+#[derive(Debug, Clone)]
+pub enum RootSource {
+    /// At hand.
+    Ready(Arc<TrustRoot>),
+    /// It could not be loaded: whatever needs it is undecided, with this one-line cause.
+    Unavailable(String),
+}
+
+/// Whether transparency logs may be asked (`trust.onlineRekor`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnlineRekor {
+    /// What comes with a signature has to do.
+    Never,
+    /// At the addresses that policies name.
+    Allowed,
 }
 
 /// Everything that loading one file can say.

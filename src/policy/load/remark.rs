@@ -12,8 +12,21 @@ pub struct Remark {
     pub file: PathBuf,
     /// The line, from 1; 0 where it is about the whole file.
     pub line: u64,
+    /// How much it matters.
+    pub severity: Severity,
     /// What is the matter, with the field and the way out.
     pub message: String,
+}
+
+/// How much a remark matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// The policy cannot be used.
+    Error,
+    /// It can, but perhaps does not do what was meant.
+    Warning,
+    /// Good to know.
+    Notice,
 }
 
 impl fmt::Display for Remark {
@@ -46,9 +59,7 @@ impl Loader<'_> {
         let empty = match &value.value {
             serde_json::Value::Null => true,
             serde_json::Value::Array(items) => items.is_empty(),
-            serde_json::Value::Object(members) => {
-                members.is_empty() && field != "keyless" && field != "certificates"
-            }
+            serde_json::Value::Object(members) => members.is_empty(),
             serde_json::Value::String(text) => text.is_empty(),
             serde_json::Value::Bool(_) | serde_json::Value::Number(_) => false,
         };
@@ -66,11 +77,22 @@ impl Loader<'_> {
         self.error(line, message);
     }
 
+    /// Refuses a variable: taken literally it would fit nothing, or everything.
+    pub(super) fn without_variables(&mut self, line: u64, place: &str, field: &str, text: &str) {
+        if text.contains("{{") {
+            self.error(line, format!("{place}: {field} holds a variable, which is not supported yet"));
+        }
+    }
+
     pub(super) fn error(&mut self, line: u64, message: String) {
-        self.errors.push(Remark { file: self.file.clone(), line, message });
+        self.errors.push(Remark { file: self.file.clone(), line, severity: Severity::Error, message });
+    }
+
+    pub(super) fn warning(&mut self, line: u64, message: String) {
+        self.notices.push(Remark { file: self.file.clone(), line, severity: Severity::Warning, message });
     }
 
     pub(super) fn notice(&mut self, line: u64, message: String) {
-        self.notices.push(Remark { file: self.file.clone(), line, message });
+        self.notices.push(Remark { file: self.file.clone(), line, severity: Severity::Notice, message });
     }
 }

@@ -1,0 +1,82 @@
+//! `attestations[]`: which statements must have been signed about an image, and by whom.
+//!
+//! An attestation without attestors asks only that *somebody* with a certificate of the trust root
+//! signed it. That is what upstream does, so it loads, with a warning.
+
+use std::collections::BTreeMap;
+
+use serde_saphyr::Spanned;
+
+use super::attestor::{Context, Purpose};
+use super::trust::{Draft, LogChoice, Logged, Origin, Who};
+use super::{Loader, yaml};
+use crate::policy::entry::{Attestation, Attestor, AttestorSet, SignerKind};
+use crate::sigstore::{Authorities, Identity};
+
+impl Loader<'_> {
+    /// One element. `legacy` is the set that the entry's deprecated fields stand for.
+    pub(super) fn attestation(
+        &mut self,
+        place: &str,
+        attestation: &Spanned<yaml::Attestation>,
+        annotations: &BTreeMap<String, String>,
+        legacy: Option<&AttestorSet>,
+        roots: &Origin<Authorities>,
+    ) -> Option<Attestation> {
+        let (line, value) = (attestation.referenced.line(), &attestation.value);
+        let given = |text: &&Spanned<String>| !text.value.is_empty();
+        let kind = value.kind.as_ref().filter(given);
+        let alias = value.predicate_type.as_ref().filter(given);
+        if let (Some(kind), Some(alias)) = (kind, alias)
+            && kind.value != alias.value
+        {
+            let line = alias.referenced.line();
+            self.error(line, format!("{place}: type and predicateType differ; keep type"));
+            return None;
+        }
+        let Some(predicate_type) = kind.or(alias) else {
+            self.error(line, format!("{place}: missing type"));
+            return None;
+        };
+        self.without_variables(predicate_type.referenced.line(), place, "type", &predicate_type.value);
+        self.unsupported(place, &[("conditions", &value.conditions)]);
+        if let Some(name) = value.name.as_ref().filter(given) {
+            self.notice(
+                name.referenced.line(),
+                format!("{place}: name has no effect: there are no conditions that read it"),
+            );
+        }
+        let context = Context { annotations, purpose: Purpose::Attestation };
+        let mut sets = Vec::new();
+        for (index, set) in value.attestors.iter().enumerate() {
+            sets.extend(self.attestor_set(line, &format!("{place}.attestors[{index}]"), set, context, 0));
+        }
+        sets.extend(legacy.cloned());
+        if value.attestors.is_empty() && legacy.is_none() {
+            self.warning(line, format!("{place}: it has no attestors, so anybody's attestation with a certificate of the trust root and a log entry counts; add attestors"));
+            sets.push(self.anybody(annotations, roots));
+        }
+        Some(Attestation { predicate_type: predicate_type.value.clone(), sets })
+    }
+
+    /// Any certificate of the authorities, known to the trust root's log. Upstream asks for no SCT here.
+    fn anybody(
+        &self,
+        annotations: &BTreeMap<String, String>,
+        authorities: &Origin<Authorities>,
+    ) -> AttestorSet {
+        let draft = Draft {
+            kind: SignerKind::Unnamed,
+            who: Who::Identity {
+                identity: Identity::Anyone,
+                authorities: authorities.clone(),
+                sct: Logged::Ignored,
+            },
+            log: LogChoice::public(),
+            timestamps: None,
+            annotations: annotations.clone(),
+            repository: None,
+        };
+        AttestorSet { required: 1, attestors: vec![Attestor::Signer(self.signer(draft))] }
+    }
+}
