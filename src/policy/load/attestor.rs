@@ -108,6 +108,9 @@ impl Loader<'_> {
             return;
         }
         let annotations = own.map_or(context.annotations, |own| &own.value);
+        for value in annotations.values() {
+            self.without_variables(line, place, "annotations", value);
+        }
         if context.purpose == Purpose::Attestation && !annotations.is_empty() {
             let line = own.map_or(line, |own| own.referenced.line());
             self.warning(line, format!("{place}: annotations on an attestor of an attestation: cosign's attestations carry none, so upstream nothing ever satisfies it; take them out"));
@@ -295,6 +298,16 @@ impl Loader<'_> {
                 .map(|(name, value)| (name.as_str(), value.as_str()))
                 .collect(),
         };
+        let patterns = [
+            ("subject", wanted.subject),
+            ("subjectRegExp", wanted.subject_regexp),
+            ("issuer", wanted.issuer),
+            ("issuerRegExp", wanted.issuer_regexp),
+        ];
+        let values = wanted.extensions.values().map(|value| ("additionalExtensions", *value));
+        for (field, text) in patterns.into_iter().chain(values) {
+            self.without_variables(line, place, &format!("keyless.{field}"), text);
+        }
         let identity = match Identity::new(&wanted) {
             Ok(identity) => identity,
             Err(error) => {

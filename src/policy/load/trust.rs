@@ -302,6 +302,14 @@ impl Loader<'_> {
         let before = self.errors.len();
         let certificates =
             self.pem_certificates(place, "ctlog.tsaCertChain", Some(chain), TIMESTAMP_CHAIN_LIMIT);
+        let leaves = certificates.iter().filter(|certificate| !certificate.is_authority()).count();
+        let between = certificates
+            .iter()
+            .filter(|certificate| certificate.is_authority() && !certificate.self_issued())
+            .count();
+        if leaves > 1 || between > INTERMEDIATES_LIMIT {
+            self.error(chain.referenced.line(), format!("{place}: ctlog.tsaCertChain holds {leaves} leaves and {between} intermediates; at most 1 and {INTERMEDIATES_LIMIT} are read"));
+        }
         (self.errors.len() == before).then(|| Some(Arc::new(TimestampAuthorities::from_chain(certificates))))
     }
 
@@ -375,3 +383,4 @@ const END_OF_KEY: &str = "-----END PUBLIC KEY-----";
 pub(super) const PUBLIC_REKOR: &str = "https://rekor.sigstore.dev";
 /// Upstream's limits.
 const TIMESTAMP_CHAIN_LIMIT: usize = 12;
+const INTERMEDIATES_LIMIT: usize = 10;
