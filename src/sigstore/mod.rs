@@ -33,9 +33,9 @@ mod rejection;
 mod sct;
 mod statement;
 #[cfg(test)]
-mod test_pki;
+pub(crate) mod test_pki;
 #[cfg(test)]
-mod test_signer;
+pub(crate) mod test_signer;
 mod timestamp;
 mod trust_root;
 mod verify;

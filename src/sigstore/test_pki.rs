@@ -10,12 +10,12 @@ use aws_lc_rs::digest::{SHA256, SHA384, SHA512, digest};
 use crate::sigstore::Certificate;
 use crate::sigstore::test_signer::{Signer, TIME, sha256};
 
-pub(super) fn at(seconds: u64) -> SystemTime {
+pub(crate) fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
 /// One DER element.
-pub(super) fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
+pub(crate) fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut out = vec![tag];
     match content.len() {
         length @ 0..=0x7f => out.push(length as u8),
@@ -26,19 +26,19 @@ pub(super) fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
     out
 }
 
-pub(super) fn sequence(parts: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn sequence(parts: &[&[u8]]) -> Vec<u8> {
     tlv(0x30, &parts.concat())
 }
 
-pub(super) fn octets(content: &[u8]) -> Vec<u8> {
+pub(crate) fn octets(content: &[u8]) -> Vec<u8> {
     tlv(0x04, content)
 }
 
-pub(super) fn utf8(text: &str) -> Vec<u8> {
+pub(crate) fn utf8(text: &str) -> Vec<u8> {
     tlv(0x0c, text.as_bytes())
 }
 
-pub(super) fn oid(text: &str) -> Vec<u8> {
+pub(crate) fn oid(text: &str) -> Vec<u8> {
     let arcs: Vec<u64> = text.split('.').map(|arc| arc.parse().unwrap()).collect();
     let mut content = Vec::new();
     for arc in [&[arcs[0] * 40 + arcs[1]], &arcs[2..]].concat() {
@@ -55,7 +55,7 @@ pub(super) fn oid(text: &str) -> Vec<u8> {
 }
 
 /// `YYYYMMDDhhmmss` of seconds since 1970.
-pub(super) fn digits(seconds: u64) -> String {
+pub(crate) fn digits(seconds: u64) -> String {
     let (mut day, of_day) = (seconds / 86_400, seconds % 86_400);
     let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let mut year = 1970;
@@ -76,7 +76,7 @@ pub(super) fn digits(seconds: u64) -> String {
     format!("{year:04}{month:02}{:02}{hour:02}{minute:02}{second:02}", day + 1)
 }
 
-pub(super) fn generalized(seconds: u64) -> Vec<u8> {
+pub(crate) fn generalized(seconds: u64) -> Vec<u8> {
     tlv(0x18, format!("{}Z", digits(seconds)).as_bytes())
 }
 
@@ -86,16 +86,16 @@ fn name(common: &str) -> Vec<u8> {
 
 /// A certificate before it is signed: an end entity's, valid for an hour around [`TIME`].
 #[derive(Clone)]
-pub(super) struct Draft {
-    pub(super) subject: String,
-    pub(super) serial: u8,
-    pub(super) from: u64,
-    pub(super) to: u64,
-    pub(super) extensions: Vec<Vec<u8>>,
+pub(crate) struct Draft {
+    pub(crate) subject: String,
+    pub(crate) serial: u8,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) extensions: Vec<Vec<u8>>,
 }
 
 impl Draft {
-    pub(super) fn new(subject: &str) -> Self {
+    pub(crate) fn new(subject: &str) -> Self {
         Self {
             subject: subject.to_owned(),
             serial: 7,
@@ -106,22 +106,22 @@ impl Draft {
     }
 
     /// A certificate that may issue others.
-    pub(super) fn authority(subject: &str) -> Self {
+    pub(crate) fn authority(subject: &str) -> Self {
         Self::new(subject).with(basic_constraints(true)).with(key_usage(0b0000_0100))
     }
 
-    pub(super) fn with(mut self, extension: Vec<u8>) -> Self {
+    pub(crate) fn with(mut self, extension: Vec<u8>) -> Self {
         self.extensions.push(extension);
         self
     }
 
-    pub(super) fn valid(mut self, from: u64, to: u64) -> Self {
+    pub(crate) fn valid(mut self, from: u64, to: u64) -> Self {
         (self.from, self.to) = (from, to);
         self
     }
 
     /// The part that is signed.
-    pub(super) fn body(&self, key: &Signer, issuer: &str, algorithm: &[u8]) -> Vec<u8> {
+    pub(crate) fn body(&self, key: &Signer, issuer: &str, algorithm: &[u8]) -> Vec<u8> {
         let extensions = sequence(&self.extensions.iter().map(Vec::as_slice).collect::<Vec<_>>());
         let extensions = if self.extensions.is_empty() { vec![] } else { tlv(0xa3, &extensions) };
         sequence(&[
@@ -137,23 +137,23 @@ impl Draft {
     }
 
     /// The certificate of `key`, by `issuer` with this name.
-    pub(super) fn der(&self, key: &Signer, issuer: &str, by: &Signer) -> Vec<u8> {
+    pub(crate) fn der(&self, key: &Signer, issuer: &str, by: &Signer) -> Vec<u8> {
         let body = self.body(key, issuer, &algorithm(by));
         let signature = [vec![0], by.sign(&body)].concat();
         sequence(&[&body, &algorithm(by), &tlv(0x03, &signature)])
     }
 
-    pub(super) fn issued(&self, key: &Signer, issuer: &str, by: &Signer) -> Certificate {
+    pub(crate) fn issued(&self, key: &Signer, issuer: &str, by: &Signer) -> Certificate {
         Certificate::from_der(&self.der(key, issuer, by)).unwrap()
     }
 
-    pub(super) fn self_signed(&self, key: &Signer) -> Certificate {
+    pub(crate) fn self_signed(&self, key: &Signer) -> Certificate {
         self.issued(key, &self.subject, key)
     }
 }
 
 /// The signature algorithm of a signer, told from its key.
-pub(super) fn algorithm(by: &Signer) -> Vec<u8> {
+pub(crate) fn algorithm(by: &Signer) -> Vec<u8> {
     let null = tlv(0x05, &[]);
     match by.spki.len() {
         44 => sequence(&[&oid("1.3.101.112")]),
@@ -164,26 +164,26 @@ pub(super) fn algorithm(by: &Signer) -> Vec<u8> {
     }
 }
 
-pub(super) fn extension(id: &str, critical: bool, value: &[u8]) -> Vec<u8> {
+pub(crate) fn extension(id: &str, critical: bool, value: &[u8]) -> Vec<u8> {
     let flag = if critical { tlv(0x01, &[0xff]) } else { vec![] };
     sequence(&[&oid(id), &flag, &octets(value)])
 }
 
-pub(super) fn basic_constraints(authority: bool) -> Vec<u8> {
+pub(crate) fn basic_constraints(authority: bool) -> Vec<u8> {
     let flag = if authority { tlv(0x01, &[0xff]) } else { vec![] };
     extension("2.5.29.19", true, &sequence(&[&flag]))
 }
 
 /// Bits as in the DER: digitalSignature is `0b1000_0000`, keyCertSign `0b0000_0100`.
-pub(super) fn key_usage(bits: u8) -> Vec<u8> {
+pub(crate) fn key_usage(bits: u8) -> Vec<u8> {
     extension("2.5.29.15", true, &tlv(0x03, &[bits.trailing_zeros() as u8, bits]))
 }
 
-pub(super) const CODE_SIGNING: &str = "1.3.6.1.5.5.7.3.3";
-pub(super) const TIME_STAMPING: &str = "1.3.6.1.5.5.7.3.8";
-pub(super) const SERVER: &str = "1.3.6.1.5.5.7.3.1";
+pub(crate) const CODE_SIGNING: &str = "1.3.6.1.5.5.7.3.3";
+pub(crate) const TIME_STAMPING: &str = "1.3.6.1.5.5.7.3.8";
+pub(crate) const SERVER: &str = "1.3.6.1.5.5.7.3.1";
 
-pub(super) fn usages(critical: bool, list: &[&str]) -> Vec<u8> {
+pub(crate) fn usages(critical: bool, list: &[&str]) -> Vec<u8> {
     extension(
         "2.5.29.37",
         critical,
@@ -191,31 +191,31 @@ pub(super) fn usages(critical: bool, list: &[&str]) -> Vec<u8> {
     )
 }
 
-pub(super) fn names(critical: bool, list: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn names(critical: bool, list: &[Vec<u8>]) -> Vec<u8> {
     extension("2.5.29.17", critical, &tlv(0x30, &list.concat()))
 }
 
-pub(super) fn email(text: &str) -> Vec<u8> {
+pub(crate) fn email(text: &str) -> Vec<u8> {
     tlv(0x81, text.as_bytes())
 }
 
-pub(super) fn uri(text: &str) -> Vec<u8> {
+pub(crate) fn uri(text: &str) -> Vec<u8> {
     tlv(0x86, text.as_bytes())
 }
 
 /// Fulcio's otherName.
-pub(super) fn user(text: &str) -> Vec<u8> {
+pub(crate) fn user(text: &str) -> Vec<u8> {
     tlv(0xa0, &[oid("1.3.6.1.4.1.57264.1.7"), tlv(0xa0, &utf8(text))].concat())
 }
 
 /// A Fulcio extension in the encoding of its number.
-pub(super) fn fulcio(arc: u32, text: &str) -> Vec<u8> {
+pub(crate) fn fulcio(arc: u32, text: &str) -> Vec<u8> {
     let value = if arc < 7 { text.as_bytes().to_vec() } else { utf8(text) };
     extension(&format!("1.3.6.1.4.1.57264.1.{arc}"), false, &value)
 }
 
 /// One certificate transparency timestamp by `log` over this body.
-pub(super) fn sct(log: &Signer, milliseconds: u64, issuer_spki: &[u8], body: &[u8]) -> Vec<u8> {
+pub(crate) fn sct(log: &Signer, milliseconds: u64, issuer_spki: &[u8], body: &[u8]) -> Vec<u8> {
     let signed = [
         &[0, 0][..],
         &milliseconds.to_be_bytes(),
@@ -238,7 +238,7 @@ pub(super) fn sct(log: &Signer, milliseconds: u64, issuer_spki: &[u8], body: &[u
 }
 
 /// The extension with these timestamps.
-pub(super) fn sct_list(list: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn sct_list(list: &[Vec<u8>]) -> Vec<u8> {
     let with_length = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat();
     let list: Vec<u8> = list.iter().flat_map(|one| with_length(one)).collect();
     extension("1.3.6.1.4.1.11129.2.4.2", false, &octets(&with_length(&list)))
@@ -246,24 +246,24 @@ pub(super) fn sct_list(list: &[Vec<u8>]) -> Vec<u8> {
 
 /// A timestamp token before it is signed.
 #[derive(Clone)]
-pub(super) struct TokenDraft {
-    pub(super) time: String,
-    pub(super) over: Vec<u8>,
+pub(crate) struct TokenDraft {
+    pub(crate) time: String,
+    pub(crate) over: Vec<u8>,
     /// The name and serial number by which the signer is found.
-    pub(super) issuer: String,
-    pub(super) serial: u8,
-    pub(super) embedded: Vec<Vec<u8>>,
+    pub(crate) issuer: String,
+    pub(crate) serial: u8,
+    pub(crate) embedded: Vec<Vec<u8>>,
     /// `message-digest` instead of the right one.
-    pub(super) digest: Option<Vec<u8>>,
-    pub(super) content_type: &'static str,
-    pub(super) signers: usize,
-    pub(super) status: Option<u8>,
+    pub(crate) digest: Option<Vec<u8>>,
+    pub(crate) content_type: &'static str,
+    pub(crate) signers: usize,
+    pub(crate) status: Option<u8>,
 }
 
 const TIMESTAMP_INFO: &str = "1.2.840.113549.1.9.16.1.4";
 
 impl TokenDraft {
-    pub(super) fn new(over: &[u8], issuer: &str) -> Self {
+    pub(crate) fn new(over: &[u8], issuer: &str) -> Self {
         Self {
             time: format!("{}Z", digits(TIME)),
             over: over.to_vec(),
@@ -278,7 +278,7 @@ impl TokenDraft {
     }
 
     /// Signs it, with the hash that belongs to the key.
-    pub(super) fn signed(&self, by: &Signer) -> Vec<u8> {
+    pub(crate) fn signed(&self, by: &Signer) -> Vec<u8> {
         let (hash_id, hash) = match by.spki.len() {
             120 => ("2.16.840.1.101.3.4.2.2", &SHA384),
             44 => ("2.16.840.1.101.3.4.2.3", &SHA512),

@@ -17,12 +17,12 @@ use serde_json::{Value, json};
 use crate::oci::Digest;
 use crate::sigstore::{PublicKey, SignatureEvidence};
 
-pub(super) const TIME: u64 = 1_700_000_000;
+pub(crate) const TIME: u64 = 1_700_000_000;
 
 type Sign = dyn Fn(&[u8]) -> Vec<u8>;
 
-pub(super) struct Signer {
-    pub(super) spki: Vec<u8>,
+pub(crate) struct Signer {
+    pub(crate) spki: Vec<u8>,
     sign: Box<Sign>,
 }
 
@@ -49,54 +49,54 @@ impl Signer {
         Self { spki, sign: Box::new(sign) }
     }
 
-    pub(super) fn p256() -> Self {
+    pub(crate) fn p256() -> Self {
         Self::ecdsa(&ECDSA_P256_SHA256_ASN1_SIGNING)
     }
 
-    pub(super) fn p384() -> Self {
+    pub(crate) fn p384() -> Self {
         Self::ecdsa(&ECDSA_P384_SHA384_ASN1_SIGNING)
     }
 
-    pub(super) fn p521_sha256() -> Self {
+    pub(crate) fn p521_sha256() -> Self {
         Self::ecdsa(&ECDSA_P521_SHA256_ASN1_SIGNING)
     }
 
-    pub(super) fn p521_sha512() -> Self {
+    pub(crate) fn p521_sha512() -> Self {
         Self::ecdsa(&ECDSA_P521_SHA512_ASN1_SIGNING)
     }
 
-    pub(super) fn rsa() -> Self {
+    pub(crate) fn rsa() -> Self {
         Self::rsa_with(&RSA_PKCS1_SHA256)
     }
 
-    pub(super) fn rsa_sha512() -> Self {
+    pub(crate) fn rsa_sha512() -> Self {
         Self::rsa_with(&RSA_PKCS1_SHA512)
     }
 
-    pub(super) fn rsa_pss() -> Self {
+    pub(crate) fn rsa_pss() -> Self {
         Self::rsa_with(&RSA_PSS_SHA256)
     }
 
-    pub(super) fn ed25519() -> Self {
+    pub(crate) fn ed25519() -> Self {
         let pair = Ed25519KeyPair::generate().unwrap();
         let spki = der(pair.public_key());
         Self { spki, sign: Box::new(move |message: &[u8]| pair.sign(message).as_ref().to_vec()) }
     }
 
-    pub(super) fn sign(&self, message: &[u8]) -> Vec<u8> {
+    pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
         (self.sign)(message)
     }
 
-    pub(super) fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         pem("PUBLIC KEY", &self.spki)
     }
 
-    pub(super) fn key(&self) -> PublicKey {
+    pub(crate) fn key(&self) -> PublicKey {
         PublicKey::from_pem(&self.pem()).unwrap()
     }
 
     /// A `.sig` layer with this payload.
-    pub(super) fn layer(&self, payload: &str) -> SignatureEvidence {
+    pub(crate) fn layer(&self, payload: &str) -> SignatureEvidence {
         let signature = STANDARD.encode(self.sign(payload.as_bytes()));
         SignatureEvidence::CosignLayer {
             payload: payload.as_bytes().to_vec(),
@@ -105,7 +105,7 @@ impl Signer {
     }
 
     /// A bundle around this statement, without a log entry.
-    pub(super) fn bundle(&self, statement: &str) -> Value {
+    pub(crate) fn bundle(&self, statement: &str) -> Value {
         const TYPE: &str = "application/vnd.in-toto+json";
         let signed = format!("DSSEv1 28 {TYPE} {} {statement}", statement.len());
         json!({
@@ -123,25 +123,25 @@ impl Signer {
     }
 }
 
-pub(super) fn pem(label: &str, der: &[u8]) -> String {
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap()).collect();
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
-pub(super) fn sha256(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn sha256(bytes: &[u8]) -> Vec<u8> {
     digest(&SHA256, bytes).as_ref().to_vec()
 }
 
 /// The payload that cosign writes.
-pub(super) fn claim(image: &Digest, optional: &str) -> String {
+pub(crate) fn claim(image: &Digest, optional: &str) -> String {
     format!(
         r#"{{"critical":{{"identity":{{"docker-reference":"registry.test/app"}},"image":{{"docker-manifest-digest":"{image}"}},"type":"cosign container image signature"}},"optional":{optional}}}"#
     )
 }
 
 /// The statement that cosign 3 writes.
-pub(super) fn statement(image: &Digest, annotations: &str) -> String {
+pub(crate) fn statement(image: &Digest, annotations: &str) -> String {
     format!(
         r#"{{"_type":"https://in-toto.io/Statement/v1","subject":[{{"digest":{{"sha256":"{}"}},"annotations":{annotations}}}],"predicateType":"https://sigstore.dev/cosign/sign/v1","predicate":{{}}}}"#,
         image.hex()
@@ -149,12 +149,12 @@ pub(super) fn statement(image: &Digest, annotations: &str) -> String {
 }
 
 /// The body of a `hashedrekord` entry.
-pub(super) fn hashedrekord(payload: &[u8], signature: &[u8], key_pem: &str) -> String {
+pub(crate) fn hashedrekord(payload: &[u8], signature: &[u8], key_pem: &str) -> String {
     hashedrekord_with("sha256", payload, signature, key_pem)
 }
 
 /// The body of a `hashedrekord` entry with this hash.
-pub(super) fn hashedrekord_with(hash: &str, payload: &[u8], signature: &[u8], key_pem: &str) -> String {
+pub(crate) fn hashedrekord_with(hash: &str, payload: &[u8], signature: &[u8], key_pem: &str) -> String {
     let algorithm = match hash {
         "sha256" => &SHA256,
         "sha384" => &SHA384,
@@ -170,7 +170,7 @@ pub(super) fn hashedrekord_with(hash: &str, payload: &[u8], signature: &[u8], ke
 }
 
 /// The body of a `dsse` entry.
-pub(super) fn dsse_entry(payload: &[u8], signature: &str, key_pem: &str) -> String {
+pub(crate) fn dsse_entry(payload: &[u8], signature: &str, key_pem: &str) -> String {
     format!(
         r#"{{"apiVersion":"0.0.1","kind":"dsse","spec":{{"envelopeHash":{{"algorithm":"sha256","value":"{}"}},"payloadHash":{{"algorithm":"sha256","value":"{}"}},"signatures":[{{"signature":"{signature}","verifier":"{}"}}]}}}}"#,
         hex::encode(sha256(b"not looked at")),
@@ -180,10 +180,10 @@ pub(super) fn dsse_entry(payload: &[u8], signature: &str, key_pem: &str) -> Stri
 }
 
 /// A transparency log, Rekor v1.
-pub(super) struct Log(pub(super) Signer);
+pub(crate) struct Log(pub(crate) Signer);
 
 impl Log {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Signer::p256())
     }
 
@@ -202,7 +202,7 @@ impl Log {
     }
 
     /// The annotation that cosign 2 puts on a layer.
-    pub(super) fn annotation(&self, body: &str, time: u64) -> Value {
+    pub(crate) fn annotation(&self, body: &str, time: u64) -> Value {
         json!({
             "SignedEntryTimestamp": self.promise(body, time),
             "Payload": {
@@ -215,7 +215,7 @@ impl Log {
     }
 
     /// The entry in a bundle: the first of two leaves, with promise, proof and checkpoint.
-    pub(super) fn entry(&self, kind: &str, body: &str, time: u64) -> Value {
+    pub(crate) fn entry(&self, kind: &str, body: &str, time: u64) -> Value {
         let leaf = sha256(&[b"\0", body.as_bytes()].concat());
         let other = sha256(b"\0other leaf");
         let root = sha256(&[b"\x01".as_slice(), &leaf, &other].concat());
