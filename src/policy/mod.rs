@@ -312,4 +312,8 @@ fn without_tag(pattern: &str) -> &str {
 }
 
 #[cfg(test)]
+mod judge_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trust_tests;
