@@ -155,8 +155,11 @@ impl Job {
     /// Only what was verified now makes a verdict young again.
     fn keep_verdicts(&self, outcomes: &[Outcome], at: Stamp) {
         for (outcome, (entry, key)) in outcomes.iter().zip(&self.wanted) {
-            if is_satisfied(outcome) && outcome.judged.source != Source::Stale && entry.needs_evidence() {
-                self.store.put_verdict(key.clone(), at);
+            if let EntryVerdict::Satisfied(satisfied) = &outcome.judged.verdict
+                && outcome.judged.source != Source::Stale
+                && entry.needs_evidence()
+            {
+                self.store.put_verdict(key.clone(), at, satisfied.holds_until());
             }
         }
     }

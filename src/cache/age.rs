@@ -67,6 +67,20 @@ impl Stamp {
             Age::Expired
         }
     }
+
+    /// Whether what was recorded at this time and ends with the second `until` is over at `now`. By
+    /// the later of the two clocks; a record from the future is over, since nobody knows.
+    #[must_use]
+    pub const fn is_over(self, until: u64, now: Self) -> bool {
+        if now.wall < self.wall || now.wall >= until {
+            return true;
+        }
+        match now.uptime.checked_sub(self.uptime) {
+            Some(passed) if self.boot == now.boot => self.wall.saturating_add(passed) >= until,
+            None if self.boot == now.boot => true,
+            Some(_) | None => false,
+        }
+    }
 }
 
 impl Clock {
@@ -112,6 +126,24 @@ mod tests {
             (Stamp::new(1009, 2, 3), Age::Fresh),
         ] {
             assert_eq!(record.age(now, FRESH, STALE), age, "{now:?}");
+        }
+    }
+
+    #[test]
+    fn d8_what_ends_is_over_by_the_later_clock() {
+        let record = Stamp::new(1000, 1, 500);
+        for (now, over) in [
+            (Stamp::new(1000, 1, 500), false),
+            (Stamp::new(1059, 1, 559), false),
+            (Stamp::new(1060, 1, 559), true),
+            (Stamp::new(1001, 1, 559), false),
+            (Stamp::new(1001, 1, 560), true),
+            (Stamp::new(999, 1, 501), true),
+            (Stamp::new(1001, 1, 499), true),
+            (Stamp::new(1059, 2, 900), false),
+            (Stamp::new(1060, 2, 0), true),
+        ] {
+            assert_eq!(record.is_over(1060, now), over, "{now:?}");
         }
     }
 

@@ -24,13 +24,13 @@ fn try_take_in(shared: &Shared, key: &[u8], sealed: &[u8]) -> Option<()> {
     let lock = || shared.state.lock().unwrap_or_else(PoisonError::into_inner);
     match Kind::of(key) {
         Some(Kind::Verdict) => {
-            let VerdictRecord { key, at } = decode(key, sealed)?;
-            let hash = key.hash();
+            let record: VerdictRecord = decode(key, sealed)?;
+            let hash = record.key.hash();
             if rest != hash.as_bytes() {
                 return None;
             }
             let mut state = lock();
-            let verdict = state.verdict(&key, at, 0);
+            let verdict = state.verdict(&record, 0);
             state.verdicts.entry(hash).or_insert(verdict);
         }
         Some(Kind::Admission) => {

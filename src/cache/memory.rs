@@ -58,12 +58,14 @@ pub(super) struct Verdict {
     pub(super) used: u64,
 }
 
-/// What many verdicts have in common: a [`VerdictKey`] without its image.
+/// What many verdicts have in common: a [`VerdictKey`] without its image, and the second in which they
+/// end, if they do (rule D8).
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Question {
     entry: Digest,
     trust: Option<Digest>,
     pod: Digest,
+    until: Option<u64>,
 }
 
 /// An admission without its image.
@@ -157,10 +159,11 @@ impl State {
     }
 
     /// A verdict, ready to be kept.
-    pub(super) fn verdict(&mut self, key: &VerdictKey, at: Stamp, used: u64) -> Verdict {
+    pub(super) fn verdict(&mut self, record: &VerdictRecord, used: u64) -> Verdict {
+        let VerdictRecord { key, at, until } = record;
         let image = self.image(&key.repository, key.digest);
-        let question = Question { entry: key.entry, trust: key.trust, pod: key.pod };
-        Verdict { image, question: self.questions.one(&question), at, used }
+        let question = Question { entry: key.entry, trust: key.trust, pod: key.pod, until: *until };
+        Verdict { image, question: self.questions.one(&question), at: *at, used }
     }
 
     /// An admission, ready to be kept.
@@ -285,9 +288,14 @@ fn first<O: Ord, K>(all: impl Iterator<Item = (O, K)>, count: usize) -> Vec<K> {
 }
 
 impl Verdict {
+    /// The second in which it ends, if it does.
+    pub(super) fn until(&self) -> Option<u64> {
+        self.question.until
+    }
+
     /// The whole record.
     pub(super) fn record(&self) -> VerdictRecord {
-        let Question { entry, trust, pod } = *self.question;
+        let Question { entry, trust, pod, until } = *self.question;
         let key = VerdictKey {
             repository: Repository::clone(&self.image.repository),
             digest: self.image.digest,
@@ -295,7 +303,7 @@ impl Verdict {
             trust,
             pod,
         };
-        VerdictRecord { key, at: self.at }
+        VerdictRecord { key, at: self.at, until }
     }
 }
 

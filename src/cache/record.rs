@@ -33,6 +33,9 @@ pub struct VerdictKey {
 pub(super) struct VerdictRecord {
     pub(super) key: VerdictKey,
     pub(super) at: Stamp,
+    /// The second in which it ends, where it rests on a certificate that nobody dated (rule D8).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) until: Option<u64>,
 }
 
 /// That a permit was given for an image (rule C3).

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::oci::{Digest, Repository};
@@ -51,7 +52,7 @@ async fn c6_everything_survives_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(options(folder.path())).unwrap();
     let first = admission(&store, 1);
-    store.put_verdict(key(1), store.now());
+    store.put_verdict(key(1), store.now(), None);
     store.admit(first.clone(), Durability::Durable);
     store.admit(
         Admission { image_id: Some("sha256:abc".into()), pulled_by: Vec::new(), ..first.clone() },
@@ -82,7 +83,7 @@ async fn purge_forgets_what_it_names() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(options(folder.path())).unwrap();
     for number in [1, 2] {
-        store.put_verdict(key(number), store.now());
+        store.put_verdict(key(number), store.now(), None);
         store.admit(admission(&store, number), Durability::Durable);
         store.put_evidence(&repository(), &key(number).digest, vec![vec![0; number]]);
     }
@@ -102,10 +103,10 @@ fn c5_oldest_use_goes_first_and_present_images_last() {
     let store = Store::open(Options { max_entries: 10, ..options(folder.path()) }).unwrap();
     store.mark_present(BTreeSet::from([key(0).digest]));
     for number in 0..10 {
-        store.put_verdict(key(number), store.now());
+        store.put_verdict(key(number), store.now(), None);
     }
     assert_eq!(store.verdict(&key(1)), Some(Age::Fresh), "used again");
-    store.put_verdict(key(10), store.now());
+    store.put_verdict(key(10), store.now(), None);
     let kept: Vec<_> = (0..11).filter(|number| store.verdict(&key(*number)).is_some()).collect();
     assert_eq!(kept, [0, 1, 4, 5, 6, 7, 8, 9, 10]);
     store.close();
@@ -160,7 +161,7 @@ async fn whoever_waits_hears_at_once_that_it_is_open() {
 fn c4_a_held_lock_is_not_damage() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(options(folder.path())).unwrap();
-    store.put_verdict(key(1), store.now());
+    store.put_verdict(key(1), store.now(), None);
     assert!(matches!(Store::open(options(folder.path())), Err(StoreError::Held { .. })));
     assert_eq!(store.verdict(&key(1)), Some(Age::Fresh));
     store.close();
@@ -171,7 +172,7 @@ fn c4_a_held_lock_is_not_damage() {
 fn c4_a_foreign_file_is_moved_aside_and_the_export_used() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(options(folder.path())).unwrap();
-    store.put_verdict(key(1), store.now());
+    store.put_verdict(key(1), store.now(), None);
     store.close();
     std::fs::remove_dir_all(folder.path().join("cache")).unwrap();
     std::fs::write(folder.path().join("cache"), "not a database").unwrap();
@@ -196,7 +197,7 @@ fn c4_damaged_files_never_give_a_verdict_that_was_not_earned() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(options(folder.path())).unwrap();
         for number in 0..20 {
-            store.put_verdict(key(number), store.now());
+            store.put_verdict(key(number), store.now(), None);
         }
         store.close();
         let mut files: Vec<_> = std::fs::read_dir(folder.path().join("cache"))
@@ -223,7 +224,7 @@ fn c4_damaged_files_never_give_a_verdict_that_was_not_earned() {
         for number in 20..60 {
             assert_eq!(store.verdict(&key(number)), None);
         }
-        store.put_verdict(key(100), store.now());
+        store.put_verdict(key(100), store.now(), None);
         assert_eq!(store.verdict(&key(100)), Some(Age::Fresh));
         store.close();
     }
@@ -233,9 +234,72 @@ fn c4_damaged_files_never_give_a_verdict_that_was_not_earned() {
 async fn c3_a_folder_that_cannot_be_written_costs_only_durability() {
     let store =
         Store::start(Options { path: "/proc/nonexistent/cache".into(), ..options(Path::new("/proc")) });
-    store.put_verdict(key(1), store.now());
+    store.put_verdict(key(1), store.now(), None);
     assert_eq!(store.verdict(&key(1)), Some(Age::Fresh));
     assert!(!store.flush().await);
     store.close();
     assert_eq!(store.phase(), Phase::MemoryOnly);
+}
+
+/// Seconds since the test began, by both clocks.
+static PASSED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
+fn passing() -> Stamp {
+    let passed = PASSED.load(Ordering::SeqCst);
+    Stamp::new(1_700_000_000 + passed, 1, 1000 + passed)
+}
+
+#[test]
+fn d8_a_verdict_past_its_end_is_none_neither_fresh_nor_stale() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = || Options { clock: Clock { now: passing }, ..options(folder.path()) };
+    let ends = |seconds: u64| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds));
+    let store = Store::open(options()).unwrap();
+    // Fresh is an hour, stale two.
+    store.put_verdict(key(1), store.now(), ends(60));
+    store.put_verdict(key(2), store.now(), ends(5000));
+    store.put_verdict(key(3), store.now(), None);
+    let ages = |store: &Store| [1, 2, 3].map(|number| store.verdict(&key(number)));
+    let (fresh, stale) = (Some(Age::Fresh), Some(Age::Stale));
+    assert_eq!(ages(&store), [fresh, fresh, fresh]);
+    PASSED.store(59, Ordering::SeqCst);
+    assert_eq!(ages(&store), [fresh, fresh, fresh]);
+    PASSED.store(60, Ordering::SeqCst);
+    assert_eq!(ages(&store), [None, fresh, fresh]);
+    store.close();
+    let store = Store::open(options()).unwrap();
+    assert_eq!(ages(&store), [None, fresh, fresh], "over a restart");
+    PASSED.store(4000, Ordering::SeqCst);
+    assert_eq!(ages(&store), [None, stale, stale]);
+    PASSED.store(5000, Ordering::SeqCst);
+    assert_eq!(ages(&store), [None, None, stale]);
+    // Verified once more, it ends with what it rests on now.
+    store.put_verdict(key(1), store.now(), ends(5001));
+    store.put_verdict(key(2), store.now(), None);
+    assert_eq!(ages(&store), [fresh, fresh, stale]);
+    PASSED.store(0, Ordering::SeqCst);
+    assert_eq!(ages(&store), [None, stale, fresh], "set back");
+    store.close();
+}
+
+#[test]
+fn c1_a_verdict_is_of_one_repository_policy_trust_and_pod() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(folder.path())).unwrap();
+    let good = VerdictKey { trust: Some(Digest::of(b"trust")), ..key(1) };
+    store.put_verdict(good.clone(), store.now(), None);
+    assert_eq!(store.verdict(&good), Some(Age::Fresh));
+    let other = Digest::of(b"other");
+    let changed = [
+        VerdictKey { repository: Repository::parse("ghcr.io/org/other").unwrap(), ..good.clone() },
+        VerdictKey { digest: other, ..good.clone() },
+        VerdictKey { entry: other, ..good.clone() },
+        VerdictKey { trust: Some(other), ..good.clone() },
+        VerdictKey { trust: None, ..good.clone() },
+        VerdictKey { pod: other, ..good.clone() },
+    ];
+    for key in changed {
+        assert_eq!(store.verdict(&key), None, "{key:?}");
+    }
+    store.close();
 }

@@ -1,5 +1,7 @@
 //! Verdicts, and the digests that tags were last verified as.
 
+use std::time::SystemTime;
+
 use super::Store;
 use super::age::{Age, Stamp};
 use super::record::{Kind, TagRecord, VerdictKey, VerdictRecord};
@@ -14,21 +16,29 @@ impl Store {
         let used = state.tick();
         let verdict = state.verdicts.get_mut(&hash)?;
         verdict.used = used;
-        let at = verdict.at;
+        let (at, until) = (verdict.at, verdict.until());
         drop(state);
+        // Neither fresh nor stale after its end: what it rests on would not verify any more.
+        if until.is_some_and(|until| at.is_over(until, self.now())) {
+            return None;
+        }
         self.current(at)
     }
 
-    /// Keeps an allowing verdict that rests on evidence of the time `at`.
-    pub fn put_verdict(&self, key: VerdictKey, at: Stamp) {
+    /// Keeps an allowing verdict that rests on evidence of the time `at` and holds no longer than
+    /// `until` (rule D8).
+    pub fn put_verdict(&self, key: VerdictKey, at: Stamp, until: Option<SystemTime>) {
         let hash = key.hash();
+        let until = until
+            .map(|until| until.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()));
+        let record = VerdictRecord { key, at, until };
         let mut state = self.state();
         let used = state.tick();
-        let verdict = state.verdict(&key, at, used);
+        let verdict = state.verdict(&record, used);
         state.verdicts.insert(hash, verdict);
         let removed = state.evict_verdicts(self.shared.options.max_entries);
         drop(state);
-        self.write(Kind::Verdict, hash.as_bytes(), &VerdictRecord { key, at });
+        self.write(Kind::Verdict, hash.as_bytes(), &record);
         self.remove_all(Kind::Verdict, removed.iter().map(|hash| hash.as_bytes().to_vec()));
     }
 

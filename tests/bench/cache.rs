@@ -45,7 +45,7 @@ pub(crate) fn look_up(entries: usize) {
     let folder = kit::folder();
     let store = Store::open(options(&folder.join("cache"), entries)).expect("a cache");
     for number in 0..entries {
-        store.put_verdict(verdict(number), store.now());
+        store.put_verdict(verdict(number), store.now(), None);
         if number % BATCH == BATCH - 1 {
             assert!(block_on(store.flush()), "on disk");
         }
@@ -85,7 +85,7 @@ pub(crate) fn seed(path: &Path, images: usize) {
             },
             Durability::Durable,
         );
-        store.put_verdict(key, store.now());
+        store.put_verdict(key, store.now(), None);
         // The size of a signature with its annotations.
         store.put_evidence(&repository, &digest, vec![number.to_le_bytes().repeat(256)]);
         if number % BATCH == BATCH - 1 {
