@@ -58,9 +58,8 @@ impl Refusal {
             | FaultReason::RegistryError
             | FaultReason::Timeout
             | FaultReason::KeyUnavailable
-            | FaultReason::TrustRootUnavailable => {
-                Self::unknown(format!("RegistryUnavailable: {image}: {cause}"))
-            }
+            | FaultReason::TrustRootUnavailable
+            | FaultReason::LogUnavailable => Self::unknown(format!("RegistryUnavailable: {image}: {cause}")),
             FaultReason::RegistryDenied | FaultReason::ImageNotFound => {
                 Self::unknown(format!("{image}: {cause}"))
             }
@@ -144,6 +143,7 @@ mod tests {
             (FaultReason::Timeout, RefusalCode::Unknown, "RegistryUnavailable: a: m"),
             (FaultReason::KeyUnavailable, RefusalCode::Unknown, "RegistryUnavailable: a: m"),
             (FaultReason::TrustRootUnavailable, RefusalCode::Unknown, "RegistryUnavailable: a: m"),
+            (FaultReason::LogUnavailable, RefusalCode::Unknown, "RegistryUnavailable: a: m"),
             (FaultReason::RegistryDenied, RefusalCode::Unknown, "a: m"),
             (FaultReason::ImageNotFound, RefusalCode::Unknown, "a: m"),
             (FaultReason::ReferenceInvalid, RefusalCode::InvalidArgument, "m"),

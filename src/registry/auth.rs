@@ -22,7 +22,7 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use super::credentials::{Credentials, basic_value};
-use super::http::{Answer, Call, Host, Step, Transport, authority, is_loopback};
+use super::http::{Answer, Call, Host, Post, Step, Transport, authority, is_loopback};
 use super::{RegistryError, RequestClass};
 use crate::oci::{Digest, Repository};
 use crate::outcome::{Contact, Fault, FaultReason};
@@ -257,7 +257,7 @@ fn token_request<'a>(
         url: url.clone(),
         accept: "application/json",
         authorization: None,
-        form: None,
+        post: None,
         limit: TOKEN_BODY_LIMIT,
     };
     let mut fields = vec![("scope", scope.as_str())];
@@ -274,7 +274,8 @@ fn token_request<'a>(
             let mut form = url;
             form.set_query(None);
             form.query_pairs_mut().extend_pairs(fields);
-            request.form = Some(form.query().unwrap_or_default().to_owned());
+            let body = form.query().unwrap_or_default().to_owned();
+            request.post = Some(Post { media_type: "application/x-www-form-urlencoded", body });
         }
         Credentials::Basic { user, password } => {
             request.url.query_pairs_mut().extend_pairs(fields);

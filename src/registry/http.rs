@@ -72,10 +72,17 @@ pub(super) struct Call {
     pub(super) url: Url,
     pub(super) accept: &'static str,
     pub(super) authorization: Option<HeaderValue>,
-    /// A form to post; a redirect of it is refused, since it carries a secret.
-    pub(super) form: Option<String>,
+    /// What to post; a redirect of it is refused, since it may carry a secret.
+    pub(super) post: Option<Post>,
     /// The largest body that is read.
     pub(super) limit: usize,
+}
+
+/// The body of a request.
+#[derive(Clone)]
+pub(super) struct Post {
+    pub(super) media_type: &'static str,
+    pub(super) body: String,
 }
 
 /// One answer, read whole.
@@ -176,7 +183,7 @@ impl Transport {
 
     /// One request with its redirects, in a slot of the host. Waiting for the slot does not count
     /// against the request's time.
-    async fn send_once(&self, step: &Step, call: &Call) -> Result<Answer, Fault> {
+    pub(super) async fn send_once(&self, step: &Step, call: &Call) -> Result<Answer, Fault> {
         let host = self.host(&authority(&call.url));
         let closed = |_| step.fault(FaultReason::Internal, "registry client is closed");
         let _slot = host.slots.acquire().await.map_err(closed)?;
@@ -199,7 +206,7 @@ impl Transport {
                 }
                 return Ok(answer);
             }
-            let next = redirect_target(&url, response.headers()).filter(|_| call.form.is_none()).ok_or_else(
+            let next = redirect_target(&url, response.headers()).filter(|_| call.post.is_none()).ok_or_else(
                 || step.fault(FaultReason::RegistryError, "registry redirects to where nobody should follow"),
             )?;
             if next.origin() != url.origin() {
@@ -238,8 +245,8 @@ impl Transport {
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
-        if let Some(form) = &call.form {
-            request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.clone());
+        if let Some(post) = &call.post {
+            request = request.header(CONTENT_TYPE, post.media_type).body(post.body.clone());
         }
         self.counts.add(call.class);
         let response = request.send().await.map_err(|error| step.transport_fault(&error))?;

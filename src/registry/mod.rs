@@ -17,6 +17,7 @@ mod auth;
 mod credentials;
 mod http;
 mod referrers;
+mod rekor;
 mod signatures;
 
 use std::num::NonZeroUsize;
@@ -27,9 +28,11 @@ use ::http::{Method, StatusCode};
 use reqwest::Url;
 
 pub use self::credentials::{AuthConfig, Credentials, DockerConfig};
+pub use self::rekor::{LOG_BUNDLE, LogQuestion};
 
 use self::auth::{Asker, Tokens};
 use self::http::{Answer, Call, Scheme, Step, Transport};
+use self::rekor::LogMemory;
 use crate::oci::{Digest, MANIFEST_LIMIT, Manifest, Reference, Repository};
 use crate::outcome::{Fault, FaultReason};
 
@@ -37,6 +40,7 @@ use crate::outcome::{Fault, FaultReason};
 pub struct Client {
     transport: Transport,
     tokens: Tokens,
+    log: LogMemory,
 }
 
 /// How registries are reached.
@@ -123,6 +127,8 @@ pub enum RequestClass {
     Referrers,
     /// A token from a realm.
     Token,
+    /// A question to a transparency log.
+    Log,
 }
 
 /// How many requests were sent, redirects and retries included.
@@ -138,6 +144,8 @@ pub struct RequestCounts {
     pub referrers: u64,
     /// [`RequestClass::Token`].
     pub token: u64,
+    /// [`RequestClass::Log`].
+    pub log: u64,
 }
 
 /// Why the client cannot be set up, or credentials cannot be read.
@@ -171,7 +179,7 @@ impl Client {
     /// # Errors
     /// [`RegistryError`] if a certificate authority cannot be read.
     pub fn new(options: &RegistryOptions) -> Result<Self, RegistryError> {
-        Ok(Self { transport: Transport::new(options)?, tokens: Tokens::new()? })
+        Ok(Self { transport: Transport::new(options)?, tokens: Tokens::new()?, log: LogMemory::default() })
     }
 
     /// The digest that `reference` stands for. With a digest in it: that, without a request. Else
@@ -360,7 +368,7 @@ impl Budget {
 impl RequestClass {
     /// Every class.
     pub const ALL: &'static [Self] =
-        &[Self::Resolve, Self::Manifest, Self::Blob, Self::Referrers, Self::Token];
+        &[Self::Resolve, Self::Manifest, Self::Blob, Self::Referrers, Self::Token, Self::Log];
 
     /// Its name in metrics.
     #[must_use]
@@ -371,6 +379,7 @@ impl RequestClass {
             Self::Blob => "blob",
             Self::Referrers => "referrers",
             Self::Token => "token",
+            Self::Log => "log",
         }
     }
 }
@@ -385,6 +394,7 @@ impl RequestCounts {
             RequestClass::Blob => self.blob,
             RequestClass::Referrers => self.referrers,
             RequestClass::Token => self.token,
+            RequestClass::Log => self.log,
         }
     }
 
@@ -401,6 +411,7 @@ impl RequestCounts {
             RequestClass::Blob => self.blob = count,
             RequestClass::Referrers => self.referrers = count,
             RequestClass::Token => self.token = count,
+            RequestClass::Log => self.log = count,
         }
     }
 }
@@ -436,7 +447,7 @@ impl Ask {
             url,
             accept: self.accept,
             authorization: None,
-            form: None,
+            post: None,
             limit: self.limit,
         })
     }

@@ -2,6 +2,7 @@
 
 mod authorization;
 mod evidence;
+pub(crate) mod rekor;
 pub(crate) mod server;
 mod tls;
 
@@ -303,5 +304,7 @@ fn futures_can_be_sent_between_threads() {
     };
     send(client.resolve(&reference, &Credentials::Anonymous));
     send(client.signatures(request));
-    send(client.bundles(request));
+    send(client.attestations(request, &std::collections::BTreeSet::new()));
+    send(client.referrers(request, &evidence::wanted(ReferrerForms::All, &[])));
+    send(client.rest(request, Rest(None)));
 }
