@@ -1,17 +1,33 @@
-//! Fetching what verdicts rest on: signatures by tag and bundles by referrer, three-valued.
+//! Fetching what verdicts rest on, three-valued: found, absent and unreachable stay apart all the way
+//! into the verdict.
 //!
-//! What is asked of the registry is the union over the entries, each repository once. Bundles are
-//! asked for only where the legacy form did not satisfy. Found, absent and unreachable stay apart
-//! all the way into the verdict.
+//! What is asked of the registry is the union over the entries, each repository once and nothing that
+//! no entry asks for. In this order, each step only for entries that the ones before did not satisfy:
+//!
+//! 1. tags: `.sig` where an entry has attestors, `.att` where it has attestations, in parallel
+//! 2. the list of referrers: bundles, and cosign's experimental form
+//! 3. what hints (predicate types in annotations) said is something else
+//! 4. the transparency log, for layers that do not carry their entry: from stored evidence of the same
+//!    layer, else from the log that the policy names
+//!
+//! Steps 3 and 4 add to what is there. Where they meet a fault, what was denied becomes undecided.
+//!
+//! The form of a piece in the cache: one line of JSON (`form`, `repository`, `kind`, `annotations`),
+//! then the exact bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
+use serde::{Deserialize, Serialize};
 
 use crate::oci::Repository;
-use crate::outcome::Lookup;
-use crate::policy::{Entry, Evidence};
-use crate::registry::{self, Budget, Credentials, EvidenceRequest, ManifestAccess, ResolvedImage};
+use crate::outcome::{Fault, Lookup};
+use crate::policy::{Entry, Evidence, Forms, RekorLookup};
+use crate::registry::{
+    self, Budget, Credentials, EvidenceRequest, Fetched, LOG_BUNDLE, LogQuestion, ManifestAccess,
+    ReferrerForms, ResolvedImage, Rest, SIGNATURE_PREDICATE, Wanted,
+};
 use crate::sigstore::SignatureEvidence;
 
 /// Fetches the evidence of one image.
@@ -22,112 +38,467 @@ pub(super) struct Fetcher<'a> {
     /// Whether the image's own repository served its manifest in this request.
     pub(super) manifest: ManifestAccess,
     pub(super) budget: &'a Budget,
+    /// What was left for later, and where it belongs.
+    pub(super) rests: Vec<(Form, Repository, Rest)>,
 }
 
-/// Which storage form is fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where evidence is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Form {
+    /// `.sig` tags.
     Legacy,
+    /// `.att` tags.
+    Attestations,
+    /// The list of referrers.
     Bundles,
 }
 
+/// What a step added to the evidence.
+#[derive(Debug, Default)]
+pub(super) struct More {
+    /// The repositories of which more is known.
+    pub(super) added: BTreeSet<Repository>,
+    /// Where it could not be found out.
+    pub(super) faults: BTreeMap<Repository, Fault>,
+}
+
+/// One look-up.
+struct Ask {
+    form: Form,
+    repository: Repository,
+    wanted: Wanted,
+}
+
 impl Fetcher<'_> {
-    /// Asks every repository that `entries` name for `form`, in parallel, and adds the answers.
-    pub(super) async fn add(&self, form: Form, entries: &[&Entry], evidence: &mut Evidence) {
-        let repositories: BTreeSet<Repository> =
+    /// Step 1: asks every repository that `entries` name for its tags.
+    pub(super) async fn add_tags(&mut self, entries: &[&Entry], evidence: &mut Evidence) {
+        let none = || Wanted { forms: ReferrerForms::All, predicates: BTreeSet::new() };
+        let mut asks: Vec<Ask> = Vec::new();
+        let signatures: BTreeSet<Repository> =
             entries.iter().flat_map(|entry| entry.repositories(&self.image.repository)).collect();
-        let known = match form {
-            Form::Legacy => &mut evidence.legacy,
-            Form::Bundles => &mut evidence.bundles,
-        };
-        let wanted: Vec<_> = repositories.into_iter().filter(|wanted| !known.contains_key(wanted)).collect();
-        let answers = join_all(wanted.iter().map(|repository| self.ask(form, repository))).await;
-        known.extend(wanted.into_iter().zip(answers));
+        asks.extend(signatures.into_iter().map(|repository| Ask {
+            form: Form::Legacy,
+            repository,
+            wanted: none(),
+        }));
+        let mut attestations: BTreeMap<Repository, BTreeSet<String>> = BTreeMap::new();
+        for (repository, predicates) in
+            entries.iter().flat_map(|entry| entry.attestations(&self.image.repository))
+        {
+            attestations.entry(repository).or_default().extend(predicates);
+        }
+        asks.extend(attestations.into_iter().map(|(repository, predicates)| Ask {
+            form: Form::Attestations,
+            repository,
+            wanted: Wanted { predicates, ..none() },
+        }));
+        self.add(asks, evidence).await;
     }
 
-    async fn ask(&self, form: Form, repository: &Repository) -> Lookup<Vec<SignatureEvidence>> {
+    /// Step 2: asks every repository that `entries` name for its referrers.
+    pub(super) async fn add_referrers(&mut self, entries: &[&Entry], evidence: &mut Evidence) {
+        let mut asks: BTreeMap<Repository, Wanted> = BTreeMap::new();
+        for entry in entries {
+            let forms = match entry.forms() {
+                Forms::Legacy => continue,
+                Forms::LegacyThenBundles => ReferrerForms::All,
+                Forms::LegacyAndArtifacts => ReferrerForms::Artifacts,
+                Forms::Bundles => ReferrerForms::Bundles,
+            };
+            let signature = || BTreeSet::from([SIGNATURE_PREDICATE.to_owned()]);
+            let signatures = entry.repositories(&self.image.repository).into_iter();
+            let places = signatures.map(|repository| (repository, signature()));
+            for (repository, predicates) in places.chain(entry.attestations(&self.image.repository)) {
+                let wanted = asks.entry(repository).or_insert(Wanted { forms, predicates: BTreeSet::new() });
+                wanted.predicates.extend(predicates);
+                if wanted.forms != forms {
+                    wanted.forms = ReferrerForms::All;
+                }
+            }
+        }
+        let asks =
+            asks.into_iter().map(|(repository, wanted)| Ask { form: Form::Bundles, repository, wanted });
+        self.add(asks.collect(), evidence).await;
+    }
+
+    /// Step 3: reads what was left for later in the repositories that `entries` name.
+    pub(super) async fn add_rest(&mut self, entries: &[&Entry], evidence: &mut Evidence) -> More {
+        let named: BTreeSet<Repository> = entries.iter().flat_map(|entry| self.places(entry)).collect();
+        let (wanted, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.rests)
+            .into_iter()
+            .partition(|(_, repository, _)| named.contains(repository));
+        self.rests = others;
+        let this = &*self;
+        let answers = join_all(wanted.into_iter().map(|(form, repository, rest)| async move {
+            let answer = this.registry.rest(this.request(&repository), rest).await;
+            (form, repository, answer)
+        }))
+        .await;
+        let mut more = More::default();
+        for (form, repository, answer) in answers {
+            match answer {
+                Ok(pieces) if pieces.is_empty() => {}
+                Ok(pieces) => {
+                    extend(form.map(evidence), &repository, pieces);
+                    more.added.insert(repository);
+                }
+                Err(fault) => {
+                    more.faults.insert(repository, fault);
+                }
+            }
+        }
+        more
+    }
+
+    /// Step 4: attaches log entries to the layers that have none.
+    pub(super) async fn add_log_entries(
+        &self,
+        entries: &[&Entry],
+        stored: &Evidence,
+        evidence: &mut Evidence,
+    ) -> More {
+        let mut more = More::default();
+        let known = &*evidence;
+        let answers: Vec<_> = stream::iter(self.questions(entries, known))
+            .map(|question| async move {
+                let layer = question.layer(known)?;
+                let answer = match stored_log_entries(stored, &question.repository, layer) {
+                    found if found.is_empty() => {
+                        let (url, key) = (question.lookup.url.as_str(), question.lookup.key.as_ref());
+                        self.registry.log_entries(LogQuestion { url, evidence: layer, key }).await
+                    }
+                    found => Lookup::Found(found),
+                };
+                Some((question, answer))
+            })
+            .buffered(QUESTIONS_AT_ONCE)
+            .collect()
+            .await;
+        for (question, answer) in answers.into_iter().flatten() {
+            match answer {
+                Lookup::Found(bundles) => {
+                    let size = question.layer(evidence).map_or(0, |layer| bytes(layer).len());
+                    let pieces: Vec<_> = bundles
+                        .into_iter()
+                        .take_while(|_| self.budget.take(size).is_some())
+                        .filter_map(|entry| with_log_entry(question.layer(evidence)?, entry))
+                        .collect();
+                    extend(question.form.map(evidence), &question.repository, pieces);
+                    more.added.insert(question.repository);
+                }
+                Lookup::Absent => {}
+                Lookup::Unreachable(fault) => {
+                    more.faults.insert(question.repository, fault);
+                }
+            }
+        }
+        more
+    }
+
+    /// The layers to be looked up, each once a log and key.
+    fn questions(&self, entries: &[&Entry], evidence: &Evidence) -> Vec<Question> {
+        let mut questions: Vec<Question> = Vec::new();
+        for entry in entries {
+            for lookup in entry.rekor_lookups() {
+                for form in [Form::Legacy, Form::Attestations, Form::Bundles] {
+                    for repository in self.places(entry) {
+                        let Some(Lookup::Found(pieces)) = form.of(evidence).get(&repository) else {
+                            continue;
+                        };
+                        let bare = pieces.iter().enumerate().filter(|(_, piece)| lacks_log_entry(piece));
+                        questions.extend(bare.map(|(index, _)| Question {
+                            form,
+                            repository: repository.clone(),
+                            index,
+                            lookup: lookup.clone(),
+                        }));
+                        // A bound refuses only what was not satisfied before it.
+                        questions.truncate(QUESTIONS);
+                    }
+                }
+            }
+        }
+        questions
+    }
+
+    async fn add(&mut self, asks: Vec<Ask>, evidence: &mut Evidence) {
+        let mut asks = asks;
+        asks.retain(|ask| !ask.form.map(evidence).contains_key(&ask.repository));
+        let answers = join_all(asks.iter().map(|ask| self.ask(ask))).await;
+        for (ask, answer) in asks.into_iter().zip(answers) {
+            let lookup = match answer {
+                Lookup::Found(Fetched { pieces, rest }) => {
+                    if !rest.is_empty() {
+                        self.rests.push((ask.form, ask.repository.clone(), rest));
+                    }
+                    Lookup::Found(pieces)
+                }
+                Lookup::Absent => Lookup::Absent,
+                Lookup::Unreachable(fault) => Lookup::Unreachable(fault),
+            };
+            ask.form.map(evidence).insert(ask.repository, lookup);
+        }
+    }
+
+    async fn ask(&self, ask: &Ask) -> Lookup<Fetched> {
+        let request = self.request(&ask.repository);
+        match ask.form {
+            Form::Legacy => self.registry.signatures(request).await,
+            Form::Attestations => self.registry.attestations(request, &ask.wanted.predicates).await,
+            Form::Bundles => self.registry.referrers(request, &ask.wanted).await,
+        }
+    }
+
+    fn request<'b>(&'b self, repository: &'b Repository) -> EvidenceRequest<'b> {
         // Another repository has shown nothing yet about these credentials.
         let own = *repository == self.image.repository;
-        let request = EvidenceRequest {
+        EvidenceRequest {
             repository,
             digest: &self.image.digest,
             credentials: self.credentials,
             manifest: if own { self.manifest } else { ManifestAccess::Unknown },
             budget: self.budget,
-        };
-        match form {
-            Form::Legacy => self.registry.signatures(request).await,
-            Form::Bundles => self.registry.bundles(request).await,
+        }
+    }
+
+    /// Every repository that an entry looks in.
+    pub(super) fn places(&self, entry: &Entry) -> BTreeSet<Repository> {
+        let mut places: BTreeSet<Repository> =
+            entry.repositories(&self.image.repository).into_iter().collect();
+        places.extend(entry.attestations(&self.image.repository).into_keys());
+        places
+    }
+}
+
+impl Form {
+    const fn of(self, evidence: &Evidence) -> &BTreeMap<Repository, Lookup<Vec<SignatureEvidence>>> {
+        match self {
+            Self::Legacy => &evidence.legacy,
+            Self::Attestations => &evidence.attestations,
+            Self::Bundles => &evidence.bundles,
+        }
+    }
+
+    const fn map(self, evidence: &mut Evidence) -> &mut BTreeMap<Repository, Lookup<Vec<SignatureEvidence>>> {
+        match self {
+            Self::Legacy => &mut evidence.legacy,
+            Self::Attestations => &mut evidence.attestations,
+            Self::Bundles => &mut evidence.bundles,
         }
     }
 }
 
-/// The evidence in one list, with the repository and form each piece was found in: what the cache keeps.
-pub(super) fn found(evidence: &Evidence) -> Vec<Stored> {
-    let pieces = |form: StoredForm, map: &BTreeMap<Repository, Lookup<Vec<SignatureEvidence>>>| {
-        let mut pieces = Vec::new();
+/// A layer to be looked up in a log, by its place: attestations are too large to be copied for it.
+struct Question {
+    form: Form,
+    repository: Repository,
+    index: usize,
+    lookup: RekorLookup,
+}
+
+impl Question {
+    fn layer<'a>(&self, evidence: &'a Evidence) -> Option<&'a SignatureEvidence> {
+        match self.form.of(evidence).get(&self.repository)? {
+            Lookup::Found(pieces) => pieces.get(self.index),
+            Lookup::Absent | Lookup::Unreachable(_) => None,
+        }
+    }
+}
+
+/// The log entries that stored evidence has for the same layer: whoever gave them, they prove what
+/// they prove.
+fn stored_log_entries(stored: &Evidence, repository: &Repository, layer: &SignatureEvidence) -> Vec<String> {
+    let mut found = Vec::new();
+    for form in [Form::Legacy, Form::Attestations, Form::Bundles] {
+        let Some(Lookup::Found(pieces)) = form.of(stored).get(repository) else {
+            continue;
+        };
+        let same = pieces.iter().filter(|piece| is_same_layer(piece, layer));
+        found.extend(same.filter_map(|piece| annotations(piece)?.get(LOG_BUNDLE).cloned()));
+    }
+    found
+}
+
+/// Whether two layers differ in their log entry at most.
+fn is_same_layer(one: &SignatureEvidence, other: &SignatureEvidence) -> bool {
+    let rest = |piece| {
+        annotations(piece)
+            .map(|annotations| annotations.iter().filter(|(name, _)| *name != LOG_BUNDLE).collect::<Vec<_>>())
+    };
+    std::mem::discriminant(one) == std::mem::discriminant(other)
+        && bytes(one) == bytes(other)
+        && rest(one) == rest(other)
+}
+
+fn lacks_log_entry(piece: &SignatureEvidence) -> bool {
+    annotations(piece).is_some_and(|annotations| !annotations.contains_key(LOG_BUNDLE))
+}
+
+fn with_log_entry(layer: &SignatureEvidence, entry: String) -> Option<SignatureEvidence> {
+    let mut piece = layer.clone();
+    match &mut piece {
+        SignatureEvidence::CosignLayer { annotations, .. }
+        | SignatureEvidence::AttestationLayer { annotations, .. } => {
+            annotations.insert(LOG_BUNDLE.to_owned(), entry);
+            Some(piece)
+        }
+        SignatureEvidence::Bundle { .. } => None,
+    }
+}
+
+const fn annotations(piece: &SignatureEvidence) -> Option<&BTreeMap<String, String>> {
+    match piece {
+        SignatureEvidence::CosignLayer { annotations, .. }
+        | SignatureEvidence::AttestationLayer { annotations, .. } => Some(annotations),
+        SignatureEvidence::Bundle { .. } => None,
+    }
+}
+
+fn bytes(piece: &SignatureEvidence) -> &[u8] {
+    match piece {
+        SignatureEvidence::CosignLayer { payload, .. } => payload,
+        SignatureEvidence::AttestationLayer { envelope, .. } => envelope,
+        SignatureEvidence::Bundle { json } => json,
+    }
+}
+
+/// Adds pieces to what a repository has.
+fn extend(
+    map: &mut BTreeMap<Repository, Lookup<Vec<SignatureEvidence>>>,
+    repository: &Repository,
+    more: Vec<SignatureEvidence>,
+) {
+    match map.entry(repository.clone()).or_insert_with(|| Lookup::Found(Vec::new())) {
+        Lookup::Found(pieces) => pieces.extend(more),
+        // Nothing is left for later, and no layer is there, unless something was found.
+        Lookup::Absent | Lookup::Unreachable(_) => {}
+    }
+}
+
+/// The evidence in one list: what the cache keeps (rule C6).
+pub(super) fn encoded(evidence: &Evidence) -> Vec<Vec<u8>> {
+    let forms = [
+        (Form::Legacy, &evidence.legacy),
+        (Form::Attestations, &evidence.attestations),
+        (Form::Bundles, &evidence.bundles),
+    ];
+    let mut all = Vec::new();
+    for (form, map) in forms {
         for (repository, lookup) in map {
-            if let Lookup::Found(signatures) = lookup {
-                pieces.extend(signatures.iter().map(|signature| Stored {
-                    form,
-                    repository: repository.clone(),
-                    signature: signature.clone(),
-                }));
+            if let Lookup::Found(pieces) = lookup {
+                all.extend(pieces.iter().filter_map(|piece| encode(form, repository, piece)));
             }
         }
-        pieces
-    };
-    let mut all = pieces(StoredForm::Legacy, &evidence.legacy);
-    all.extend(pieces(StoredForm::Bundles, &evidence.bundles));
+    }
     all
 }
 
-/// Stored pieces as evidence again. Repositories without a piece count as not asked yet.
-pub(super) fn restored(pieces: Vec<Stored>) -> Evidence {
+/// Stored pieces as evidence again. Repositories without a piece count as not asked yet. A piece that
+/// does not decode is left out: evidence that is missing never satisfies anything.
+pub(super) fn decoded(pieces: &[Vec<u8>]) -> Evidence {
     let mut evidence = Evidence::default();
-    for piece in pieces {
-        let map = match piece.form {
-            StoredForm::Legacy => &mut evidence.legacy,
-            StoredForm::Bundles => &mut evidence.bundles,
-        };
-        match map.entry(piece.repository).or_insert_with(|| Lookup::Found(Vec::new())) {
-            Lookup::Found(signatures) => signatures.push(piece.signature),
-            Lookup::Absent | Lookup::Unreachable(_) => {}
-        }
+    for (form, repository, piece) in pieces.iter().filter_map(|piece| decode(piece)) {
+        extend(form.map(&mut evidence), &repository, vec![piece]);
     }
     evidence
 }
 
-/// One piece of evidence as the cache keeps it (rule C6).
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Stored {
-    form: StoredForm,
-    repository: Repository,
-    signature: SignatureEvidence,
+fn encode(form: Form, repository: &Repository, piece: &SignatureEvidence) -> Option<Vec<u8>> {
+    let kind = match piece {
+        SignatureEvidence::CosignLayer { .. } => PieceKind::Signature,
+        SignatureEvidence::AttestationLayer { .. } => PieceKind::Attestation,
+        SignatureEvidence::Bundle { .. } => PieceKind::Bundle,
+    };
+    let annotations = annotations(piece).cloned().unwrap_or_default();
+    let head = PieceHead { form, repository: repository.clone(), kind, annotations };
+    let mut encoded = serde_json::to_vec(&head).ok()?;
+    encoded.push(b'\n');
+    encoded.extend_from_slice(bytes(piece));
+    Some(encoded)
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum StoredForm {
-    Legacy,
-    Bundles,
+fn decode(encoded: &[u8]) -> Option<(Form, Repository, SignatureEvidence)> {
+    // JSON on one line has no line feed in it.
+    let end = encoded.iter().position(|byte| *byte == b'\n')?;
+    let (head, bytes) = encoded.split_at_checked(end)?;
+    let bytes = bytes.get(1..)?.to_vec();
+    let PieceHead { form, repository, kind, annotations } = serde_json::from_slice(head).ok()?;
+    let piece = match kind {
+        PieceKind::Signature => SignatureEvidence::CosignLayer { payload: bytes, annotations },
+        PieceKind::Attestation => SignatureEvidence::AttestationLayer { envelope: bytes, annotations },
+        PieceKind::Bundle => SignatureEvidence::Bundle { json: bytes },
+    };
+    Some((form, repository, piece))
 }
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PieceHead {
+    form: Form,
+    repository: Repository,
+    kind: PieceKind,
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum PieceKind {
+    Signature,
+    Attestation,
+    Bundle,
+}
+
+/// Log look-ups for one verdict.
+const QUESTIONS: usize = 32;
+const QUESTIONS_AT_ONCE: usize = 4;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::{Fault, FaultReason};
+    use crate::outcome::FaultReason;
 
     #[test]
     fn c6_what_is_stored_is_what_was_found() {
-        let repository = Repository::parse("a.io/b").unwrap();
+        let [one, two] = ["a.io/b", "a.io/signatures"].map(|name| Repository::parse(name).unwrap());
+        let annotations = BTreeMap::from([("k\n".to_owned(), "line\nbreak \u{e9}".to_owned())]);
+        let layer = |payload: &[u8]| SignatureEvidence::CosignLayer {
+            payload: payload.to_vec(),
+            annotations: annotations.clone(),
+        };
+        let attestation = SignatureEvidence::AttestationLayer {
+            envelope: b"\n\xff\x00{}\n".to_vec(),
+            annotations: BTreeMap::new(),
+        };
         let bundle = |json: &[u8]| SignatureEvidence::Bundle { json: json.to_vec() };
         let mut evidence = Evidence::default();
-        evidence.bundles.insert(repository.clone(), Lookup::Found(vec![bundle(b"1"), bundle(b"2")]));
-        evidence.legacy.insert(repository, Lookup::Unreachable(Fault::new(FaultReason::Timeout, "m")));
-        let back = restored(found(&evidence));
-        assert_eq!(back.bundles, evidence.bundles);
-        assert!(back.legacy.is_empty());
+        evidence.legacy.insert(one.clone(), Lookup::Found(vec![layer(b""), layer(b"payload")]));
+        evidence.attestations.insert(two.clone(), Lookup::Found(vec![attestation.clone()]));
+        let mixed = vec![bundle(b"1"), bundle(b"2"), layer(b"artifact"), attestation];
+        evidence.bundles.insert(one.clone(), Lookup::Found(mixed));
+        assert_eq!(decoded(&encoded(&evidence)), evidence);
+
+        evidence.legacy.insert(two, Lookup::Unreachable(Fault::new(FaultReason::Timeout, "m")));
+        evidence.attestations.insert(one.clone(), Lookup::Absent);
+        let back = decoded(&encoded(&evidence));
+        assert_eq!(back.legacy.keys().collect::<Vec<_>>(), [&one]);
+        assert_eq!(back.attestations.len(), 1);
+    }
+
+    #[test]
+    fn c6_a_piece_that_does_not_decode_is_left_out() {
+        let repository = Repository::parse("a.io/b").unwrap();
+        let piece = SignatureEvidence::Bundle { json: b"{}".to_vec() };
+        let good = encode(Form::Bundles, &repository, &piece).unwrap();
+        let line = String::from_utf8(good.clone()).unwrap();
+        let odd = [
+            Vec::new(),
+            b"{}".to_vec(),
+            b"{}\n{}".to_vec(),
+            line.replace("bundles", "elsewhere").into_bytes(),
+            line.replace("\"kind\"", "\"more\":1,\"kind\"").into_bytes(),
+        ];
+        assert_eq!(decoded(&odd), Evidence::default());
+        assert!(!decoded(&[good]).bundles.is_empty());
     }
 }

@@ -15,8 +15,18 @@ use crate::oci::{Digest, Index, Manifest};
 use crate::policy::evaluate::{self, Case, Permit, Resolution};
 
 impl Gate {
-    /// Rule D7: a child manifest passes by an index of the same repository that was admitted, lists
-    /// it, and satisfies every entry itself.
+    /// Rule D7: a child manifest passes by its own signature, or by an index of the same repository that
+    /// was admitted, lists it, and satisfies every entry itself.
+    ///
+    /// | signed | index | its children, by digest |
+    /// |---|---|---|
+    /// | index only | passes | pass once the index was admitted in this repository |
+    /// | one child only | refused | that child passes, the others do not |
+    /// | both | passes | pass |
+    ///
+    /// An index says something of its children because it is signed, never the other way round: one that
+    /// lists a good child admits neither itself nor another child. The same index in another repository, and
+    /// one that only a rule let pass, admit nothing. What a tag stands for is judged as what it is.
     pub(super) async fn by_index(
         &self,
         snapshot: &Arc<Snapshot>,

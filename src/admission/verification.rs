@@ -11,11 +11,11 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
 
 use super::audit::Audit;
-use super::evidence::{Fetcher, Form, Stored, found, restored};
+use super::evidence::{Fetcher, More, decoded, encoded};
 use super::{Outcome, PullRequest, judged};
 use crate::cache::{Age, Stamp, Store, VerdictKey};
 use crate::oci::Digest;
-use crate::outcome::{Contact, Fault, FaultReason};
+use crate::outcome::{Contact, DenialReason, Fault, FaultReason};
 use crate::policy::evaluate::{Resolution, Source};
 use crate::policy::{Entry, EntryVerdict, Evidence, Explanation, Forms, judge};
 use crate::registry::{self, Budget, ManifestAccess, ResolvedImage};
@@ -53,7 +53,7 @@ impl Job {
     async fn verify(&self) -> Vec<Outcome> {
         let repository = self.request.reference.repository();
         let kept = self.store.evidence(repository, &self.digest).await;
-        let stored = kept.as_ref().map_or_else(Evidence::default, |kept| decode(&kept.pieces));
+        let stored = kept.as_ref().map_or_else(Evidence::default, |kept| decoded(&kept.pieces));
         if let Some(kept) = kept.as_ref().filter(|kept| kept.age == Age::Fresh) {
             let outcomes = self.judge_all(&stored, Source::Fresh);
             if outcomes.iter().all(is_satisfied) {
@@ -63,7 +63,7 @@ impl Job {
             }
         }
         let mut evidence = Evidence::default();
-        let (mut outcomes, contact) = self.ask_registry(&mut evidence).await;
+        let (mut outcomes, contact) = self.ask_registry(&stored, &mut evidence).await;
         if contact == Contact::Answered {
             outcomes.iter_mut().for_each(answered);
         }
@@ -71,7 +71,7 @@ impl Job {
             Some(Age::Fresh | Age::Stale) => self.with_stored(outcomes, &stored),
             Some(Age::Expired) | None => outcomes,
         };
-        let pieces = encode(&found(&evidence));
+        let pieces = encoded(&evidence);
         if !pieces.is_empty() && outcomes.iter().any(is_satisfied) {
             self.store.put_evidence(repository, &self.digest, pieces);
         }
@@ -79,9 +79,10 @@ impl Job {
         outcomes
     }
 
-    /// The legacy form first; bundles where an entry asks for them. Also whether the image's own
-    /// registry answered anything in this request: then no fault passes (rule D4).
-    async fn ask_registry(&self, evidence: &mut Evidence) -> (Vec<Outcome>, Contact) {
+    /// Step by step, each only for the entries that the ones before did not satisfy (`evidence` says
+    /// which steps). Also whether the image's own registry answered anything in this request: then no
+    /// fault passes (rule D4).
+    async fn ask_registry(&self, stored: &Evidence, evidence: &mut Evidence) -> (Vec<Outcome>, Contact) {
         let image =
             ResolvedImage { repository: self.request.reference.repository().clone(), digest: self.digest };
         let budget = Budget::verdict();
@@ -89,29 +90,61 @@ impl Job {
             Resolution::Answered => (ManifestAccess::Served, Contact::Answered),
             Resolution::NotAsked => self.probe(&image).await,
         };
-        let fetcher = Fetcher {
+        let mut fetcher = Fetcher {
             registry: &self.registry,
             image: &image,
             credentials: &self.request.credentials,
             manifest,
             budget: &budget,
+            rests: Vec::new(),
         };
         let entries: Vec<&Entry> = self.wanted.iter().map(|(entry, _)| &**entry).collect();
         let legacy: Vec<&Entry> =
             entries.iter().copied().filter(|entry| entry.forms() != Forms::Bundles).collect();
-        fetcher.add(Form::Legacy, &legacy, evidence).await;
-        let outcomes = self.judge_all(evidence, Source::Verified);
-        let wants_bundles: Vec<&Entry> = entries
-            .iter()
-            .zip(&outcomes)
-            .filter(|(_, outcome)| outcome.judged.verdict == EntryVerdict::NeedsBundles)
-            .map(|(entry, _)| *entry)
-            .collect();
-        if wants_bundles.is_empty() {
-            return (outcomes, contact);
+        fetcher.add_tags(&legacy, evidence).await;
+        let mut outcomes = self.judge_all(evidence, Source::Verified);
+        let wants_referrers =
+            self.entries_where(&outcomes, |outcome| outcome.judged.verdict == EntryVerdict::NeedsBundles);
+        if !wants_referrers.is_empty() {
+            fetcher.add_referrers(&wants_referrers, evidence).await;
+            let places = wants_referrers.iter().flat_map(|entry| fetcher.places(entry)).collect();
+            self.judge_again(&mut outcomes, &fetcher, evidence, More { added: places, ..More::default() });
         }
-        fetcher.add(Form::Bundles, &wants_bundles, evidence).await;
-        (self.judge_all(evidence, Source::Verified), contact)
+        let unsatisfied = self.entries_where(&outcomes, may_gain);
+        if !unsatisfied.is_empty() {
+            let more = fetcher.add_rest(&unsatisfied, evidence).await;
+            self.judge_again(&mut outcomes, &fetcher, evidence, more);
+        }
+        let unlogged = self.entries_where(&outcomes, may_gain);
+        let unlogged: Vec<&Entry> =
+            unlogged.into_iter().filter(|entry| !entry.rekor_lookups().is_empty()).collect();
+        if !unlogged.is_empty() {
+            let more = fetcher.add_log_entries(&unlogged, stored, evidence).await;
+            self.judge_again(&mut outcomes, &fetcher, evidence, more);
+        }
+        (outcomes, contact)
+    }
+
+    fn entries_where(&self, outcomes: &[Outcome], test: impl Fn(&Outcome) -> bool) -> Vec<&Entry> {
+        let all = self.wanted.iter().zip(outcomes);
+        all.filter(|(_, outcome)| test(outcome)).map(|((entry, _), _)| &**entry).collect()
+    }
+
+    /// Judges what was not satisfied by more evidence. What is denied although something about it could
+    /// not be found out is undecided.
+    fn judge_again(&self, outcomes: &mut [Outcome], fetcher: &Fetcher<'_>, evidence: &Evidence, more: More) {
+        for (outcome, (entry, _)) in outcomes.iter_mut().zip(&self.wanted) {
+            let places = fetcher.places(entry);
+            if !is_satisfied(outcome) && !places.is_disjoint(&more.added) {
+                *outcome = self.judge_one(entry, evidence, Source::Verified);
+            }
+            let fault = more.faults.iter().find(|(repository, _)| places.contains(repository));
+            if let (true, Some((_, fault))) = (may_gain(outcome), fault)
+                && matches!(outcome.judged.verdict, EntryVerdict::Denied(_))
+            {
+                outcome.judged.verdict = EntryVerdict::Undecided(fault.clone());
+            }
+        }
     }
 
     /// A digest reference was not resolved, so whether the registry lets these credentials in is not
@@ -192,15 +225,15 @@ fn answered(outcome: &mut Outcome) {
     }
 }
 
+/// Whether more evidence can make a difference.
+fn may_gain(outcome: &Outcome) -> bool {
+    match &outcome.judged.verdict {
+        EntryVerdict::Satisfied(_) | EntryVerdict::NeedsBundles => false,
+        EntryVerdict::Denied(denial) => denial.reason != DenialReason::DigestMissing,
+        EntryVerdict::Undecided(_) => true,
+    }
+}
+
 const fn is_satisfied(outcome: &Outcome) -> bool {
     matches!(outcome.judged.verdict, EntryVerdict::Satisfied(_))
-}
-
-fn encode(pieces: &[Stored]) -> Vec<Vec<u8>> {
-    pieces.iter().filter_map(|piece| serde_json::to_vec(piece).ok()).collect()
-}
-
-/// A piece that does not decode is left out: evidence that is missing never satisfies anything.
-fn decode(pieces: &[Vec<u8>]) -> Evidence {
-    restored(pieces.iter().filter_map(|piece| serde_json::from_slice(piece).ok()).collect())
 }

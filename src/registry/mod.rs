@@ -28,13 +28,17 @@ use ::http::{Method, StatusCode};
 use reqwest::Url;
 
 pub use self::credentials::{AuthConfig, Credentials, DockerConfig};
+pub use self::referrers::{ReferrerForms, SIGNATURE_PREDICATE, Wanted};
 pub use self::rekor::{LOG_BUNDLE, LogQuestion};
 
 use self::auth::{Asker, Tokens};
 use self::http::{Answer, Call, Scheme, Step, Transport};
+use self::referrers::UnreadReferrers;
 use self::rekor::LogMemory;
+use self::signatures::Layer;
 use crate::oci::{Digest, MANIFEST_LIMIT, Manifest, Reference, Repository};
-use crate::outcome::{Fault, FaultReason};
+use crate::outcome::{Fault, FaultReason, Lookup};
+use crate::sigstore::SignatureEvidence;
 
 /// Looks things up in registries. One for the whole process; shared behind an `Arc`.
 pub struct Client {
@@ -108,6 +112,27 @@ pub enum ManifestAccess {
     Served,
     /// Not known: a 401 or 403 is a fault.
     Unknown,
+}
+
+/// What a look-up found.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The evidence, in a fixed order.
+    pub pieces: Vec<SignatureEvidence>,
+    /// What was left for later.
+    pub rest: Rest,
+}
+
+/// What a look-up left for later, since hints say that it is not what is looked for. Hints are not
+/// signed: it is to be read ([`Client::rest`]) before anything is refused.
+#[derive(Debug)]
+#[must_use]
+pub struct Rest(Option<Unread>);
+
+#[derive(Debug)]
+enum Unread {
+    Layers(Vec<Layer>),
+    Referrers(Box<UnreadReferrers>),
 }
 
 /// The bytes of evidence that one verdict may read, over all look-ups.
@@ -247,6 +272,25 @@ impl Client {
         Ok(read_manifest(&step, &answer)?.0)
     }
 
+    /// Reads what a look-up of the same request left for later.
+    ///
+    /// # Errors
+    /// A [`Fault`] as in [`Lookup::Unreachable`].
+    pub async fn rest(
+        &self,
+        request: EvidenceRequest<'_>,
+        rest: Rest,
+    ) -> Result<Vec<SignatureEvidence>, Fault> {
+        let step = Step::new(format!("evidence for {}@{}", request.repository, request.digest));
+        match rest.0 {
+            Some(Unread::Layers(layers)) => {
+                self.read_layers(&step, &request, layers, ATTESTATION_LIMIT).await
+            }
+            Some(Unread::Referrers(unread)) => self.later_referrers(&step, &request, *unread).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// Requests sent since the client was made.
     #[must_use]
     pub fn requests(&self) -> RequestCounts {
@@ -337,6 +381,28 @@ impl Default for Timeouts {
     }
 }
 
+impl Rest {
+    /// Whether nothing was left.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn of_layers(layers: Vec<Layer>) -> Self {
+        Self(Some(layers).filter(|layers| !layers.is_empty()).map(Unread::Layers))
+    }
+}
+
+impl From<Result<Option<Fetched>, Fault>> for Lookup<Fetched> {
+    fn from(result: Result<Option<Fetched>, Fault>) -> Self {
+        match result {
+            Ok(Some(found)) => Self::Found(found),
+            Ok(None) => Self::Absent,
+            Err(fault) => Self::Unreachable(fault),
+        }
+    }
+}
+
 impl Budget {
     /// The budget of one verdict: 32 MiB.
     #[must_use]
@@ -357,7 +423,7 @@ impl Budget {
     }
 
     /// Takes `bytes`, or nothing if there are not so many.
-    fn take(&self, bytes: usize) -> Option<()> {
+    pub fn take(&self, bytes: usize) -> Option<()> {
         self.0
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes))
             .ok()
@@ -505,6 +571,8 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json";
 /// design.md, Bounds: payloads and bundles.
 const EVIDENCE_LIMIT: usize = 1024 * 1024;
+/// design.md, Bounds: attestations, in whatever form.
+const ATTESTATION_LIMIT: usize = 10 * 1024 * 1024;
 /// Requests of one look-up at once; the host's slots bound all look-ups together.
 const PARALLEL: usize = 4;
 

@@ -1,19 +1,32 @@
-//! Sigstore bundles: manifests that refer to an image (OCI distribution 1.1, referrers).
+//! Evidence among an image's referrers (OCI distribution 1.1): bundles, and cosign's experimental form.
 //!
 //! The referrers API is asked first; where a registry has none, the index at the tag
 //! `sha256-<hex>`. That a host has none is remembered for an hour, but only from an answer that
 //! cannot mean "no such repository" or "no such manifest".
 //!
-//! The type of a referrer is a hint. Some producers list a bundle under the type of the empty
+//! | form | listed as | layers |
+//! |---|---|---|
+//! | bundle | `application/vnd.dev.sigstore.bundle…` | exactly one, of that type |
+//! | signatures, `--registry-referrers-mode=oci-1-1` | `application/vnd.dev.cosign.artifact.sig.v1+json` | as at a `.sig` tag |
+//! | attestations of newer cosign 3, legacy format | `application/vnd.in-toto+json` | as at an `.att` tag |
+//!
+//! The last two are the *artifacts*. They are read where [`ReferrerForms`] asks for them: for an entry of type
+//! `Cosign` whenever this list is read at all, under `compatibility: strict` only with `cosignOCI11: true`.
+//! Every listed artifact counts, not only the last one.
+//!
+//! Types and annotations of a list are hints. Some producers list a bundle under the type of the empty
 //! configuration, or under none (cosign 3 on registries without the API), so these are opened and
 //! judged by their own type. A filter of the registry would hide them: if the filtered list has no
-//! bundle, the whole list is asked for.
+//! bundle, the whole list is asked for. What is annotated with another predicate type than those looked
+//! for, and what the filter left out, is left for later ([`Rest`]), and is read when what was read
+//! first did not satisfy: a lying annotation hides nothing.
 //!
-//! A bundle manifest has exactly one layer, of the bundle type, uncompressed, of at most 1 MiB.
+//! A layer is uncompressed; a bundle has at most 1 MiB, 10 MiB where attestations are looked for.
 //! What is otherwise is passed over, and so is a listed manifest that is gone: stale entries are
-//! the rule at fallback tags. Bounds: 1000 descriptors read, 50 opened, the verdict's budget; what
-//! was found before a bound counts. To find nothing before a bound is no answer.
+//! the rule at fallback tags. Bounds: 1000 descriptors read, 50 opened, 1000 layers of artifacts, the
+//! verdict's budget; what was found before a bound counts. To find nothing before a bound is no answer.
 
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -23,98 +36,179 @@ use http::{Method, StatusCode};
 use reqwest::Url;
 
 use super::http::{Answer, Host, Scheme, Step};
+use super::signatures::{LAYERS_LIMIT, Layer, LayerKind};
 use super::{
-    Ask, Client, EVIDENCE_LIMIT, EvidenceRequest, ManifestAccess, PARALLEL, RequestClass, check_digest,
-    network_host, read_manifest, stored_fault,
+    ATTESTATION_LIMIT, Ask, Client, EVIDENCE_LIMIT, EvidenceRequest, Fetched, ManifestAccess, PARALLEL,
+    RequestClass, Rest, Unread, check_digest, network_host, read_manifest, stored_fault,
 };
-use crate::oci::{Descriptor, Index, IndexEntry, MANIFEST_LIMIT, Manifest, media_type};
+use crate::oci::{
+    Descriptor, Digest, ImageManifest, Index, IndexEntry, MANIFEST_LIMIT, Manifest, media_type,
+};
 use crate::outcome::{Fault, FaultReason, Lookup};
 use crate::sigstore::SignatureEvidence;
 
+/// What is looked for among the referrers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// In which forms.
+    pub forms: ReferrerForms,
+    /// Of which predicate types; [`SIGNATURE_PREDICATE`] stands for signatures, in every form.
+    pub predicates: BTreeSet<String>,
+}
+
+/// Which forms of referrers are opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReferrerForms {
+    /// Bundles only.
+    Bundles,
+    /// Only cosign's experimental form.
+    Artifacts,
+    /// Both.
+    All,
+}
+
+/// The predicate type of a signature that is stored as a bundle, as cosign 3 writes it.
+pub const SIGNATURE_PREDICATE: &str = "https://sigstore.dev/cosign/sign/v1";
+
+/// Referrers that were left for later.
+#[derive(Debug)]
+pub(super) struct UnreadReferrers {
+    wanted: Wanted,
+    candidates: Vec<Candidate>,
+    opened: BTreeSet<Digest>,
+    /// The list was filtered, so there may be more.
+    filtered: bool,
+    found: Found,
+    end: End,
+}
+
 impl Client {
-    /// The bundles that refer to the image, in the order of the list (untyped entries last). `Found` with an empty list
-    /// means that bundles are listed but none can be read.
-    pub async fn bundles(&self, request: EvidenceRequest<'_>) -> Lookup<Vec<SignatureEvidence>> {
+    /// The evidence that refers to the image, in the order of the list (untyped entries last), without what is
+    /// annotated as another type than those looked for. `Found` with an empty list means that some is
+    /// listed but none can be read.
+    pub async fn referrers(&self, request: EvidenceRequest<'_>, wanted: &Wanted) -> Lookup<Fetched> {
         let step = Step::new(format!("bundles of {}@{}", request.repository, request.digest));
-        match self.all_bundles(&step, &request).await {
-            Ok(Some(found)) => Lookup::Found(found),
-            Ok(None) => Lookup::Absent,
-            Err(fault) => Lookup::Unreachable(fault),
-        }
+        self.first_referrers(&step, &request, wanted).await.into()
     }
 
-    async fn all_bundles(
+    async fn first_referrers(
         &self,
         step: &Step,
         request: &EvidenceRequest<'_>,
-    ) -> Result<Option<Vec<SignatureEvidence>>, Fault> {
-        let Some(List { mut candidates, mut end, .. }) = self.referrers(step, request).await? else {
+        wanted: &Wanted,
+    ) -> Result<Option<Fetched>, Fault> {
+        let Some(Listing { list, filter }) = self.list(step, request, wanted).await? else {
             return Ok(None);
         };
-        // What is listed as a bundle first, so that nothing else uses up the bounds.
+        let (first, later): (Vec<_>, Vec<_>) =
+            list.candidates.into_iter().partition(|candidate| candidate.listed != Listed::OtherPredicate);
+        let unread = UnreadReferrers {
+            wanted: wanted.clone(),
+            candidates: later,
+            opened: BTreeSet::new(),
+            filtered: filter == Filter::Bundles,
+            found: Found::Nothing,
+            end: list.end,
+        };
+        let (pieces, unread) = self.open(step, request, first, unread).await?;
+        if unread.is_exhausted() {
+            return unread.answer(step, pieces);
+        }
+        Ok(Some(Fetched { pieces, rest: Rest(Some(Unread::Referrers(Box::new(unread)))) }))
+    }
+
+    /// What was left for later. As at first, to find nothing before a bound is no answer.
+    pub(super) async fn later_referrers(
+        &self,
+        step: &Step,
+        request: &EvidenceRequest<'_>,
+        mut unread: UnreadReferrers,
+    ) -> Result<Vec<SignatureEvidence>, Fault> {
+        let mut candidates = std::mem::take(&mut unread.candidates);
+        if unread.filtered {
+            let name = network_host(request.repository.host());
+            let host = self.transport.host(name);
+            let whole = self.pages(step, request, &host, &unread.wanted, Filter::Nothing).await?;
+            if let Some(Listing { list, .. }) = whole {
+                // A filter may have left any of them out; what it showed is not opened twice.
+                candidates = list.candidates;
+                if list.end == End::Cut {
+                    unread.end = End::Cut;
+                }
+            }
+        }
+        candidates.retain(|candidate| !unread.opened.contains(&candidate.entry.digest));
+        let (pieces, unread) = self.open(step, request, candidates, unread).await?;
+        Ok(unread.answer(step, pieces)?.map(|fetched| fetched.pieces).unwrap_or_default())
+    }
+
+    /// Opens candidates within the bounds and reads what they hold.
+    async fn open(
+        &self,
+        step: &Step,
+        request: &EvidenceRequest<'_>,
+        mut candidates: Vec<Candidate>,
+        mut unread: UnreadReferrers,
+    ) -> Result<(Vec<SignatureEvidence>, UnreadReferrers), Fault> {
+        // What is listed as such first, so that nothing else uses up the bounds.
         candidates.sort_by_key(|candidate| candidate.listed);
-        let listed = candidates.first().is_some_and(|candidate| candidate.listed == Listed::Bundle);
+        if candidates.iter().any(|candidate| candidate.listed != Listed::Untyped) {
+            unread.found = Found::Something;
+        }
         let all = candidates.len();
         // Taken by the listed sizes and in order, so that the same ones are read each time.
         let affordable: Vec<Candidate> = candidates
             .into_iter()
-            .take(OPENED_LIMIT)
+            .take(OPENED_LIMIT.saturating_sub(unread.opened.len()))
             .map_while(|candidate| request.budget.take(candidate.size).map(|()| candidate))
             .collect();
         if affordable.len() < all {
-            end = End::Cut;
+            unread.end = End::Cut;
         }
-        let layers: Vec<Option<Descriptor>> = stream::iter(affordable)
-            .map(|candidate| async move { self.bundle_layer(step, request, candidate).await })
+        unread.opened.extend(affordable.iter().map(|candidate| candidate.entry.digest));
+        let wanted = &unread.wanted;
+        let layers: Vec<Vec<Layer>> = stream::iter(affordable)
+            .map(|candidate| async move { self.referrer_layers(step, request, wanted, candidate).await })
             .buffered(PARALLEL)
             .try_collect()
             .await?;
-        let opened = layers.iter().flatten().count();
-        let readable: Vec<(Descriptor, usize)> = layers
-            .into_iter()
-            .flatten()
-            .filter_map(|layer| {
-                let size = usize::try_from(layer.size).ok().filter(|size| *size <= EVIDENCE_LIMIT)?;
-                Some((layer, size))
-            })
-            .map_while(|(layer, size)| request.budget.take(size).map(|()| (layer, size)))
-            .collect();
-        let bundles: Vec<SignatureEvidence> = stream::iter(readable)
-            .map(|(layer, size)| async move {
-                let json = self.blob(step, request, &layer.digest, size).await?;
-                Ok::<_, Fault>(SignatureEvidence::Bundle { json })
-            })
-            .buffered(PARALLEL)
-            .try_collect()
-            .await?;
-        match (listed || opened > 0, end) {
-            (true, _) => Ok(Some(bundles)),
-            (false, End::Reached) => Ok(None),
-            (false, End::Cut) => Err(step.fault(FaultReason::RegistryError, "more referrers than are read")),
+        let layers: Vec<Layer> = layers.into_iter().flatten().take(LAYERS_LIMIT).collect();
+        if !layers.is_empty() {
+            unread.found = Found::Something;
         }
+        let pieces = self.read_layers(step, request, layers, unread.wanted.largest_bundle()).await?;
+        Ok((pieces, unread))
     }
 
     /// The list, by API or fallback tag; none if there is neither.
-    async fn referrers(&self, step: &Step, request: &EvidenceRequest<'_>) -> Result<Option<List>, Fault> {
+    async fn list(
+        &self,
+        step: &Step,
+        request: &EvidenceRequest<'_>,
+        wanted: &Wanted,
+    ) -> Result<Option<Listing>, Fault> {
         let name = network_host(request.repository.host());
         let host = self.transport.host(name);
         if !lacks_referrers(&host) {
-            let filtered = self.pages(step, request, &host, Filter::Bundles).await?;
-            let list = match filtered {
-                Some(Pages { list, filter: Filter::Bundles }) if list.candidates.is_empty() => {
-                    self.pages(step, request, &host, Filter::Nothing).await?
+            let first = match wanted.forms {
+                ReferrerForms::Bundles | ReferrerForms::All => Filter::Bundles,
+                ReferrerForms::Artifacts => Filter::Nothing,
+            };
+            let listing = match self.pages(step, request, &host, wanted, first).await? {
+                Some(Listing { list, filter: Filter::Bundles }) if list.candidates.is_empty() => {
+                    self.pages(step, request, &host, wanted, Filter::Nothing).await?
                 }
                 other => other,
             };
-            if let Some(pages) = list {
-                return Ok(Some(pages.list));
+            if listing.is_some() {
+                return Ok(listing);
             }
         }
         match self.tagged_manifest(step, request, &request.digest.cosign_tag("")).await? {
             Some(Manifest::Index(index)) => {
                 let mut list = List::default();
-                list.extend(index);
-                Ok(Some(list))
+                list.extend(index, wanted);
+                Ok(Some(Listing { list, filter: Filter::Nothing }))
             }
             Some(Manifest::Image(_)) => {
                 Err(step.fault(FaultReason::RegistryError, "a manifest where an index is due"))
@@ -129,8 +223,9 @@ impl Client {
         step: &Step,
         request: &EvidenceRequest<'_>,
         host: &Host,
+        wanted: &Wanted,
         filter: Filter,
-    ) -> Result<Option<Pages>, Fault> {
+    ) -> Result<Option<Listing>, Fault> {
         let query = match filter {
             Filter::Bundles => BUNDLE_QUERY,
             Filter::Nothing => "",
@@ -158,13 +253,13 @@ impl Client {
                 .take(answer.body.len())
                 .ok_or_else(|| step.fault(FaultReason::RegistryError, "more evidence than is read"))?;
             match read_manifest(step, &answer)?.0 {
-                Manifest::Index(index) => list.extend(index),
+                Manifest::Index(index) => list.extend(index, wanted),
                 Manifest::Image(_) => {
                     return Err(step.fault(FaultReason::RegistryError, "a manifest where an index is due"));
                 }
             }
             let Some(link) = next_link(&answer) else {
-                return Ok(Some(Pages { list, filter }));
+                return Ok(Some(Listing { list, filter }));
             };
             if list.end == End::Cut {
                 break;
@@ -172,7 +267,7 @@ impl Client {
             answer = self.page(step, request, host, &ask, &link).await?;
         }
         list.end = End::Cut;
-        Ok(Some(Pages { list, filter }))
+        Ok(Some(Listing { list, filter }))
     }
 
     /// The page at `link`, which must lie on the same registry.
@@ -194,36 +289,109 @@ impl Client {
         self.ask_at(step, request, &call).await
     }
 
-    /// The one layer of a bundle manifest; none if it is not one.
-    async fn bundle_layer(
+    /// The layers of a referrer that count; none if it is of no form that is wanted.
+    async fn referrer_layers(
         &self,
         step: &Step,
         request: &EvidenceRequest<'_>,
+        wanted: &Wanted,
         candidate: Candidate,
-    ) -> Result<Option<Descriptor>, Fault> {
+    ) -> Result<Vec<Layer>, Fault> {
         let digest = candidate.entry.digest;
         let ask = Ask::manifest(&digest.to_string(), candidate.size);
         let answer = self.ask(step, request.repository, request.credentials, ask).await?;
         if answer.status == StatusCode::NOT_FOUND {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         if !answer.status.is_success() {
             return Err(step.status_fault(&answer));
         }
         check_digest(step, &answer.body, &digest)?;
         // The bytes are what was listed, so what they are is final.
-        let Ok(Manifest::Image(mut image)) = Manifest::parse(answer.header("content-type"), &answer.body)
-        else {
-            return Ok(None);
-        };
-        if image.layers.len() != 1 || image.subject.is_some_and(|subject| subject.digest != *request.digest) {
-            return Ok(None);
+        match Manifest::parse(answer.header("content-type"), &answer.body) {
+            Ok(Manifest::Image(image))
+                if image.subject.as_ref().is_none_or(|subject| subject.digest == *request.digest) =>
+            {
+                Ok(wanted.layers(image))
+            }
+            Ok(Manifest::Image(_) | Manifest::Index(_)) | Err(_) => Ok(Vec::new()),
         }
-        Ok(image.layers.pop().filter(|layer| is_bundle(&layer.media_type)))
     }
 }
 
-/// The referrers that may be bundles.
+impl Wanted {
+    /// The layers of a referrer that count.
+    fn layers(&self, image: ImageManifest) -> Vec<Layer> {
+        let kind = |layer: &Descriptor| match layer.media_type.as_str() {
+            media_type::SIMPLE_SIGNING if self.artifacts() && self.signatures() => Some(LayerKind::Signature),
+            media_type::DSSE if self.artifacts() && self.attestations() => Some(LayerKind::Attestation),
+            kind if self.bundles() && is_bundle(kind) => Some(LayerKind::Bundle),
+            _ => None,
+        };
+        let single = image.layers.len() == 1;
+        let layers = image
+            .layers
+            .into_iter()
+            .filter_map(|descriptor| kind(&descriptor).map(|kind| Layer { kind, descriptor }));
+        layers.filter(|layer| single || layer.kind != LayerKind::Bundle).collect()
+    }
+
+    /// What a list says of one of its entries; none if it is of no form that is wanted.
+    fn listed(&self, entry: &IndexEntry) -> Option<Listed> {
+        let hint = entry.annotations.as_ref().and_then(|annotations| annotations.get(PREDICATE_TYPE));
+        let other = hint.is_some_and(|hint| !self.predicates.contains(hint));
+        match entry.artifact_type.as_deref() {
+            Some(kind) if is_bundle(kind) => {
+                self.bundles().then_some(if other { Listed::OtherPredicate } else { Listed::Typed })
+            }
+            Some(SIGNATURE_ARTIFACT) => (self.artifacts() && self.signatures()).then_some(Listed::Typed),
+            Some(ATTESTATION_ARTIFACT) => (self.artifacts() && self.attestations()).then_some(Listed::Typed),
+            None | Some("" | media_type::OCI_EMPTY) => {
+                Some(if other { Listed::OtherPredicate } else { Listed::Untyped })
+            }
+            Some(_) => None,
+        }
+    }
+
+    fn bundles(&self) -> bool {
+        matches!(self.forms, ReferrerForms::Bundles | ReferrerForms::All)
+    }
+
+    fn artifacts(&self) -> bool {
+        matches!(self.forms, ReferrerForms::Artifacts | ReferrerForms::All)
+    }
+
+    fn signatures(&self) -> bool {
+        self.predicates.contains(SIGNATURE_PREDICATE)
+    }
+
+    fn attestations(&self) -> bool {
+        self.predicates.iter().any(|predicate| predicate != SIGNATURE_PREDICATE)
+    }
+
+    fn largest_bundle(&self) -> usize {
+        if self.attestations() { ATTESTATION_LIMIT } else { EVIDENCE_LIMIT }
+    }
+}
+
+impl UnreadReferrers {
+    fn is_exhausted(&self) -> bool {
+        self.candidates.is_empty() && !self.filtered
+    }
+
+    /// To find nothing before a bound is no answer.
+    fn answer(&self, step: &Step, pieces: Vec<SignatureEvidence>) -> Result<Option<Fetched>, Fault> {
+        match (self.found, self.end) {
+            (Found::Something, _) => Ok(Some(Fetched { pieces, rest: Rest(None) })),
+            (Found::Nothing, End::Reached) => Ok(None),
+            (Found::Nothing, End::Cut) => {
+                Err(step.fault(FaultReason::RegistryError, "more referrers than are read"))
+            }
+        }
+    }
+}
+
+/// The referrers that may hold what is looked for.
 #[derive(Default)]
 struct List {
     candidates: Vec<Candidate>,
@@ -231,12 +399,13 @@ struct List {
     end: End,
 }
 
-struct Pages {
+struct Listing {
     list: List,
     /// What the registry says that it applied.
     filter: Filter,
 }
 
+#[derive(Debug)]
 struct Candidate {
     entry: IndexEntry,
     size: usize,
@@ -249,14 +418,24 @@ enum Filter {
     Nothing,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What a list says of an entry, in the order in which entries are opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Listed {
-    Bundle,
+    Typed,
     Untyped,
+    /// By its annotation of a type that nobody looks for.
+    OtherPredicate,
+}
+
+/// Whether anything was there that could be evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    Something,
 }
 
 /// Whether the list was read to its end.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum End {
     #[default]
     Reached,
@@ -264,17 +443,15 @@ enum End {
 }
 
 impl List {
-    fn extend(&mut self, index: Index) {
+    fn extend(&mut self, index: Index, wanted: &Wanted) {
         for entry in index.manifests {
             if self.read == DESCRIPTORS_LIMIT {
                 self.end = End::Cut;
                 return;
             }
             self.read += 1;
-            let listed = match entry.artifact_type.as_deref() {
-                Some(kind) if is_bundle(kind) => Listed::Bundle,
-                None | Some("" | media_type::OCI_EMPTY) => Listed::Untyped,
-                Some(_) => continue,
+            let Some(listed) = wanted.listed(&entry) else {
+                continue;
             };
             let Some(size) = usize::try_from(entry.size).ok().filter(|size| *size <= MANIFEST_LIMIT) else {
                 continue;
@@ -330,6 +507,10 @@ fn next_link(answer: &Answer) -> Option<String> {
 /// The type that cosign 3 writes.
 const BUNDLE_QUERY: &str = "?artifactType=application%2Fvnd.dev.sigstore.bundle.v0.3%2Bjson";
 const FILTERS_APPLIED: &str = "oci-filters-applied";
+/// What cosign copies from the statement to the manifest, and registries from there to the list.
+const PREDICATE_TYPE: &str = "dev.sigstore.bundle.predicateType";
+const SIGNATURE_ARTIFACT: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
+const ATTESTATION_ARTIFACT: &str = "application/vnd.in-toto+json";
 /// design.md, Bounds.
 const DESCRIPTORS_LIMIT: usize = 1000;
 /// design.md, Bounds.

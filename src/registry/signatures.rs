@@ -1,41 +1,74 @@
-//! Legacy cosign signatures: the layers of the manifest at the tag `sha256-<hex>.sig`.
+//! Layers at tags: signatures at `sha256-<hex>.sig`, attestations at `sha256-<hex>.att`.
 //!
-//! Each layer of type simple signing is one signature: its bytes are the payload, its annotations
-//! carry the rest. Other layers are passed over, compressed ones too (nothing is decompressed).
+//! Each layer of type simple signing is one signature, each of type DSSE envelope one attestation:
+//! its bytes are what is signed, its annotations carry the rest. Other layers are passed over,
+//! compressed ones too (nothing is decompressed).
 //!
-//! Bounds: the first 1000 signature layers, 1 MiB a payload, the verdict's budget. What lies beyond
-//! a bound is not read and does not count; what was read before it does. A payload that is listed
-//! but broken (missing, longer than listed, cut, other bytes) makes the look-up unreachable: the
-//! registry's state is not one that an answer can rest on.
+//! An attestation's annotation `predicateType` is a hint and no more, since nobody signs it: layers
+//! that name another type than those looked for are left for later ([`Rest`]), and are read when
+//! what was read first did not satisfy.
+//!
+//! Bounds: the first 1000 layers, 1 MiB a signature's payload, 10 MiB an attestation, the verdict's
+//! budget. What lies beyond a bound is not read and does not count; what was read before it does. A
+//! layer that is listed but broken (missing, longer than listed, cut, other bytes) makes the look-up
+//! unreachable: the registry's state is not one that an answer can rest on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::http::Step;
-use super::{Ask, Client, EVIDENCE_LIMIT, EvidenceRequest, ManifestAccess, PARALLEL, read_manifest};
+use super::{
+    ATTESTATION_LIMIT, Ask, Client, EVIDENCE_LIMIT, EvidenceRequest, Fetched, ManifestAccess, PARALLEL, Rest,
+    read_manifest,
+};
 use crate::oci::{Descriptor, Digest, MANIFEST_LIMIT, Manifest, media_type};
 use crate::outcome::{Fault, FaultReason, Lookup};
 use crate::sigstore::SignatureEvidence;
 
+/// What a layer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LayerKind {
+    Signature,
+    Attestation,
+    Bundle,
+}
+
+/// A layer that may be read, and what it is read as.
+#[derive(Debug, Clone)]
+pub(super) struct Layer {
+    pub(super) kind: LayerKind,
+    pub(super) descriptor: Descriptor,
+}
+
 impl Client {
     /// The signatures at the `.sig` tag, in the order of the manifest. `Found` with an empty list
     /// means that the tag is there but nothing in it can be a signature.
-    pub async fn signatures(&self, request: EvidenceRequest<'_>) -> Lookup<Vec<SignatureEvidence>> {
-        match self.cosign_layers(request).await {
-            Ok(Some(found)) => Lookup::Found(found),
-            Ok(None) => Lookup::Absent,
-            Err(fault) => Lookup::Unreachable(fault),
-        }
+    pub async fn signatures(&self, request: EvidenceRequest<'_>) -> Lookup<Fetched> {
+        let step = Step::new(format!("signatures of {}@{}", request.repository, request.digest));
+        self.tagged_layers(&step, &request, LayerKind::Signature, &BTreeSet::new()).await.into()
     }
 
-    async fn cosign_layers(
+    /// The attestations at the `.att` tag, in the order of the manifest, those first that may be of
+    /// one of the `predicates`.
+    pub async fn attestations(
         &self,
         request: EvidenceRequest<'_>,
-    ) -> Result<Option<Vec<SignatureEvidence>>, Fault> {
-        let step = Step::new(format!("signatures of {}@{}", request.repository, request.digest));
-        let tag = request.digest.cosign_tag(".sig");
-        let Some(manifest) = self.tagged_manifest(&step, &request, &tag).await? else {
+        predicates: &BTreeSet<String>,
+    ) -> Lookup<Fetched> {
+        let step = Step::new(format!("attestations of {}@{}", request.repository, request.digest));
+        self.tagged_layers(&step, &request, LayerKind::Attestation, predicates).await.into()
+    }
+
+    async fn tagged_layers(
+        &self,
+        step: &Step,
+        request: &EvidenceRequest<'_>,
+        kind: LayerKind,
+        predicates: &BTreeSet<String>,
+    ) -> Result<Option<Fetched>, Fault> {
+        let tag = request.digest.cosign_tag(kind.suffix());
+        let Some(manifest) = self.tagged_manifest(step, request, &tag).await? else {
             return Ok(None);
         };
         let image = match manifest {
@@ -44,30 +77,54 @@ impl Client {
                 return Err(step.fault(FaultReason::RegistryError, "an index where a manifest is due"));
             }
         };
-        let layers = readable(image.layers, &request);
+        let layers = image.layers.into_iter().filter(|layer| layer.media_type == kind.media_type());
+        let layers = layers.take(LAYERS_LIMIT).map(|descriptor| Layer { kind, descriptor });
+        let (first, later): (Vec<_>, Vec<_>) = layers.partition(|layer| {
+            let hint = layer.annotation(PREDICATE_TYPE);
+            kind == LayerKind::Signature || hint.is_none_or(|hint| predicates.contains(hint))
+        });
+        let pieces = self.read_layers(step, request, first, ATTESTATION_LIMIT).await?;
+        Ok(Some(Fetched { pieces, rest: Rest::of_layers(later) }))
+    }
+
+    /// Reads the layers that the bounds allow, in order. The budget is taken by the listed sizes and
+    /// in order, so that the same layers are read whatever arrives first.
+    pub(super) async fn read_layers(
+        &self,
+        step: &Step,
+        request: &EvidenceRequest<'_>,
+        layers: Vec<Layer>,
+        largest_bundle: usize,
+    ) -> Result<Vec<SignatureEvidence>, Fault> {
+        let layers: Vec<(Layer, usize)> = layers
+            .into_iter()
+            .filter_map(|layer| {
+                let limit = layer.kind.limit(largest_bundle);
+                let size = usize::try_from(layer.descriptor.size).ok().filter(|size| *size <= limit)?;
+                Some((layer, size))
+            })
+            .map_while(|(layer, size)| request.budget.take(size).map(|()| (layer, size)))
+            .collect();
         let mut wanted: Vec<(Digest, usize)> = Vec::new();
+        let mut seen = BTreeSet::new();
         for (layer, size) in &layers {
             // Several signatures over one payload are the rule.
-            if !wanted.iter().any(|(digest, _)| *digest == layer.digest) {
-                wanted.push((layer.digest, *size));
+            if seen.insert(layer.descriptor.digest) {
+                wanted.push((layer.descriptor.digest, *size));
             }
         }
-        let payloads: BTreeMap<Digest, Vec<u8>> = stream::iter(wanted)
-            .map(|(digest, size)| {
-                let (step, request) = (&step, &request);
-                async move { Ok::<_, Fault>((digest, self.blob(step, request, &digest, size).await?)) }
+        let bytes: BTreeMap<Digest, Vec<u8>> = stream::iter(wanted)
+            .map(|(digest, size)| async move {
+                Ok::<_, Fault>((digest, self.blob(step, request, &digest, size).await?))
             })
             .buffered(PARALLEL)
             .try_collect()
             .await?;
         let evidence = layers.into_iter().filter_map(|(layer, _)| {
-            let payload = payloads.get(&layer.digest)?.clone();
-            Some(SignatureEvidence::CosignLayer {
-                payload,
-                annotations: layer.annotations.unwrap_or_default(),
-            })
+            let bytes = bytes.get(&layer.descriptor.digest)?.clone();
+            Some(layer.evidence(bytes))
         });
-        Ok(Some(evidence.collect()))
+        Ok(evidence.collect())
     }
 
     /// The manifest at a tag that is derived from a digest; none if the tag is not there (rule D4
@@ -94,20 +151,48 @@ impl Client {
     }
 }
 
-/// The signature layers that the bounds allow, with their sizes. The budget is taken by the listed
-/// sizes and in order, so that the same layers are read whatever arrives first.
-fn readable(layers: Vec<Descriptor>, request: &EvidenceRequest<'_>) -> Vec<(Descriptor, usize)> {
-    layers
-        .into_iter()
-        .filter(|layer| layer.media_type == media_type::SIMPLE_SIGNING)
-        .take(LAYERS_LIMIT)
-        .filter_map(|layer| {
-            let size = usize::try_from(layer.size).ok().filter(|size| *size <= EVIDENCE_LIMIT)?;
-            Some((layer, size))
-        })
-        .map_while(|(layer, size)| request.budget.take(size).map(|()| (layer, size)))
-        .collect()
+impl LayerKind {
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Signature => ".sig",
+            Self::Attestation => ".att",
+            Self::Bundle => "",
+        }
+    }
+
+    const fn media_type(self) -> &'static str {
+        match self {
+            Self::Signature => media_type::SIMPLE_SIGNING,
+            Self::Attestation => media_type::DSSE,
+            Self::Bundle => media_type::BUNDLE_PREFIX,
+        }
+    }
+
+    const fn limit(self, largest_bundle: usize) -> usize {
+        match self {
+            Self::Signature => EVIDENCE_LIMIT,
+            Self::Attestation => ATTESTATION_LIMIT,
+            Self::Bundle => largest_bundle,
+        }
+    }
+}
+
+impl Layer {
+    fn annotation(&self, name: &str) -> Option<&str> {
+        self.descriptor.annotations.as_ref()?.get(name).map(String::as_str)
+    }
+
+    fn evidence(self, bytes: Vec<u8>) -> SignatureEvidence {
+        let annotations = self.descriptor.annotations.unwrap_or_default();
+        match self.kind {
+            LayerKind::Signature => SignatureEvidence::CosignLayer { payload: bytes, annotations },
+            LayerKind::Attestation => SignatureEvidence::AttestationLayer { envelope: bytes, annotations },
+            LayerKind::Bundle => SignatureEvidence::Bundle { json: bytes },
+        }
+    }
 }
 
 /// design.md, Bounds.
-const LAYERS_LIMIT: usize = 1000;
+pub(super) const LAYERS_LIMIT: usize = 1000;
+/// What cosign writes beside an attestation.
+const PREDICATE_TYPE: &str = "predicateType";

@@ -7,47 +7,60 @@ use crate::outcome::Lookup;
 use crate::sigstore::SignatureEvidence;
 
 const SUBJECT: &[u8] = b"the image";
-const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
-const QUERY: &str = "?artifactType=application%2Fvnd.dev.sigstore.bundle.v0.3%2Bjson";
+pub(super) const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+pub(super) const QUERY: &str = "?artifactType=application%2Fvnd.dev.sigstore.bundle.v0.3%2Bjson";
+
+pub(super) const SBOM: &str = "https://spdx.dev/Document";
 
 type Make = Box<dyn Fn() -> Reply + Send + Sync>;
 
 /// Answers by path below `/v2/app/`; everything else is a 404.
 #[derive(Default)]
-struct Content(HashMap<String, Make>);
+pub(super) struct Content(HashMap<String, Make>);
 
 impl Content {
-    fn with(mut self, tail: impl Into<String>, make: impl Fn() -> Reply + Send + Sync + 'static) -> Self {
+    pub(super) fn with(
+        mut self,
+        tail: impl Into<String>,
+        make: impl Fn() -> Reply + Send + Sync + 'static,
+    ) -> Self {
         self.0.insert(tail.into(), Box::new(make));
         self
     }
 
-    fn blob(self, bytes: impl Into<Vec<u8>>) -> Self {
+    pub(super) fn blob(self, bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
         self.with(format!("blobs/{}", Digest::of(&bytes)), move || Reply::new(200, bytes.clone()))
     }
 
-    fn sig(self, layers: &[serde_json::Value]) -> Self {
+    pub(super) fn sig(self, layers: &[serde_json::Value]) -> Self {
         let manifest = manifest(layers);
         self.with(format!("manifests/{}", subject().cosign_tag(".sig")), move || {
             Reply::manifest(media_type::OCI_MANIFEST, manifest.clone())
         })
     }
 
-    fn by_digest(self, manifest: Vec<u8>) -> Self {
+    pub(super) fn att(self, layers: &[serde_json::Value]) -> Self {
+        let manifest = manifest(layers);
+        self.with(format!("manifests/{}", subject().cosign_tag(".att")), move || {
+            Reply::manifest(media_type::OCI_MANIFEST, manifest.clone())
+        })
+    }
+
+    pub(super) fn by_digest(self, manifest: Vec<u8>) -> Self {
         self.with(format!("manifests/{}", Digest::of(&manifest)), move || {
             Reply::manifest(media_type::OCI_MANIFEST, manifest.clone())
         })
     }
 
-    fn tag_index(self, entries: &[serde_json::Value]) -> Self {
+    pub(super) fn tag_index(self, entries: &[serde_json::Value]) -> Self {
         let index = index(entries);
         self.with(format!("manifests/{}", subject().cosign_tag("")), move || {
             Reply::manifest(media_type::OCI_INDEX, index.clone())
         })
     }
 
-    fn api(self, query: &str, entries: &[serde_json::Value], filtered: bool) -> Self {
+    pub(super) fn api(self, query: &str, entries: &[serde_json::Value], filtered: bool) -> Self {
         let index = index(entries);
         self.with(format!("referrers/{}{query}", subject()), move || {
             let reply = Reply::manifest(media_type::OCI_INDEX, index.clone());
@@ -55,7 +68,7 @@ impl Content {
         })
     }
 
-    async fn serve(self) -> Server {
+    pub(super) async fn serve(self) -> Server {
         Server::start(move |seen| {
             let tail = seen.line.split_once("/v2/app/").map_or("", |(_, tail)| tail);
             self.0.get(tail).map_or_else(gone, |make| make())
@@ -64,49 +77,50 @@ impl Content {
     }
 }
 
-fn subject() -> Digest {
+pub(super) fn subject() -> Digest {
     Digest::of(SUBJECT)
 }
 
-fn layer(kind: &str, bytes: &[u8], signature: usize) -> serde_json::Value {
+pub(super) fn layer(kind: &str, bytes: &[u8], signature: usize) -> serde_json::Value {
     serde_json::json!({"mediaType": kind, "digest": Digest::of(bytes), "size": bytes.len(),
         "annotations": {"dev.cosignproject.cosign/signature": signature.to_string()}})
 }
 
-fn signature_layer(bytes: &[u8], signature: usize) -> serde_json::Value {
+pub(super) fn signature_layer(bytes: &[u8], signature: usize) -> serde_json::Value {
     layer(media_type::SIMPLE_SIGNING, bytes, signature)
 }
 
-fn manifest(layers: &[serde_json::Value]) -> Vec<u8> {
+pub(super) fn manifest(layers: &[serde_json::Value]) -> Vec<u8> {
     let config =
         serde_json::json!({"mediaType": media_type::OCI_EMPTY, "digest": Digest::of(b"{}"), "size": 2});
     serde_json::json!({"schemaVersion": 2, "config": config, "layers": layers}).to_string().into_bytes()
 }
 
-fn index(entries: &[serde_json::Value]) -> Vec<u8> {
+pub(super) fn index(entries: &[serde_json::Value]) -> Vec<u8> {
     serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries})
         .to_string()
         .into_bytes()
 }
 
-fn entry(manifest: &[u8], kind: &str) -> serde_json::Value {
+pub(super) fn entry(manifest: &[u8], kind: &str) -> serde_json::Value {
     serde_json::json!({"mediaType": media_type::OCI_MANIFEST, "digest": Digest::of(manifest),
         "size": manifest.len(), "artifactType": kind})
 }
 
-fn cosign(payload: &[u8], signature: usize) -> SignatureEvidence {
+pub(super) fn cosign(payload: &[u8], signature: usize) -> SignatureEvidence {
     let annotations =
         BTreeMap::from([("dev.cosignproject.cosign/signature".to_owned(), signature.to_string())]);
     SignatureEvidence::CosignLayer { payload: payload.to_vec(), annotations }
 }
 
-fn bundle(json: &str) -> SignatureEvidence {
+pub(super) fn bundle(json: &str) -> SignatureEvidence {
     SignatureEvidence::Bundle { json: json.as_bytes().to_vec() }
 }
 
 #[derive(Clone, Copy)]
 enum Kind {
     Signatures,
+    Attestations,
     Bundles,
 }
 
@@ -124,9 +138,25 @@ async fn look_up(
         manifest,
         budget,
     };
-    match kind {
+    let found = match kind {
         Kind::Signatures => client.signatures(request).await,
-        Kind::Bundles => client.bundles(request).await,
+        Kind::Attestations => client.attestations(request, &[SBOM.to_owned()].into()).await,
+        Kind::Bundles => client.referrers(request, &wanted(ReferrerForms::Bundles, &[])).await,
+    };
+    pieces(found)
+}
+
+/// Signatures, and attestations of these types.
+pub(super) fn wanted(forms: ReferrerForms, predicates: &[&str]) -> Wanted {
+    let predicates = predicates.iter().copied().chain([SIGNATURE_PREDICATE]).map(str::to_owned).collect();
+    Wanted { forms, predicates }
+}
+
+pub(super) fn pieces(found: Lookup<Fetched>) -> Lookup<Vec<SignatureEvidence>> {
+    match found {
+        Lookup::Found(fetched) => Lookup::Found(fetched.pieces),
+        Lookup::Absent => Lookup::Absent,
+        Lookup::Unreachable(fault) => Lookup::Unreachable(fault),
     }
 }
 
@@ -138,7 +168,7 @@ async fn bundles(client: &Client, server: &Server) -> Lookup<Vec<SignatureEviden
     look_up(client, server, Kind::Bundles, ManifestAccess::Unknown, &Budget::verdict()).await
 }
 
-fn unreachable(lookup: Lookup<Vec<SignatureEvidence>>) -> Fault {
+pub(super) fn unreachable(lookup: Lookup<Vec<SignatureEvidence>>) -> Fault {
     match lookup {
         Lookup::Unreachable(fault) => fault,
         other @ (Lookup::Found(_) | Lookup::Absent) => panic!("{other:?}"),
@@ -188,7 +218,7 @@ async fn only_a_definite_no_is_absent() {
         (204, Served, Some(FaultReason::RegistryError)),
     ];
     for (status, access, reason) in table {
-        for kind in [Kind::Signatures, Kind::Bundles] {
+        for kind in [Kind::Signatures, Kind::Attestations, Kind::Bundles] {
             let server = Server::start(move |_| Reply::new(status, "").header("retry-after", "0")).await;
             let lookup = look_up(&client(), &server, kind, access, &Budget::verdict()).await;
             match reason {

@@ -1,5 +1,7 @@
 //! The client against a registry over real sockets.
 
+mod artifacts;
+mod attestations;
 mod authorization;
 mod evidence;
 pub(crate) mod rekor;

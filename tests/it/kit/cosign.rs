@@ -53,6 +53,19 @@ impl Key {
         run(command.arg(image.by_digest()));
     }
 
+    /// The same with the bundle in another repository.
+    pub(crate) fn sign_bundle_in(&self, repository: &str, image: &Image) {
+        let mut command = self.command("cosign-3", &["--use-signing-config=false", "--tlog-upload=false"]);
+        run(command.env("COSIGN_REPOSITORY", repository).arg(image.by_digest()));
+    }
+
+    /// Signs an image in cosign's experimental form: an artifact among the referrers, without a tag.
+    pub(crate) fn sign_experimental(&self, image: &Image) {
+        let flags = ["--registry-referrers-mode=oci-1-1", "--tlog-upload=false"];
+        let mut command = self.command("cosign-2", &flags);
+        run(command.env("COSIGN_EXPERIMENTAL", "1").arg(image.by_digest()));
+    }
+
     fn command(&self, program: &str, flags: &[&str]) -> Command {
         let mut command = cosign(program, &self.folder, &["sign", "-y", "--key", "cosign.key"]);
         command.args(flags);

@@ -147,6 +147,19 @@ impl<'a> Builder<'a> {
             Builder { user: self.user.clone(), ..Builder::new(self.registry, &self.repository) }.push(tag)
         };
         let children = [push(&format!("{tag}-here")), push(&format!("{tag}-there"))];
+        let index = self.push_index_of(tag, [&children[0], &children[1]]);
+        (index, children)
+    }
+
+    /// Pushes an index of these two images, and the images, which may be known from elsewhere. The first
+    /// is listed as this machine's.
+    pub(crate) fn push_index_of(&self, tag: &str, children: [&Image; 2]) -> Image {
+        for child in children {
+            for blob in [layer(), &child.config] {
+                self.registry.push_blob(&self.repository, blob);
+            }
+            self.registry.push_manifest(&self.repository, &child.digest, &child.manifest);
+        }
         let foreign = if architecture() == "amd64" { "arm64" } else { "amd64" };
         let entry = |image: &Image, architecture: &str| {
             let mut entry = image.manifest.descriptor();
@@ -157,17 +170,17 @@ impl<'a> Builder<'a> {
             INDEX,
             &json!({
                 "schemaVersion": 2, "mediaType": INDEX,
-                "manifests": [entry(&children[0], architecture()), entry(&children[1], foreign)],
+                "manifests": [entry(children[0], architecture()), entry(children[1], foreign)],
             }),
         );
         self.registry.push_manifest(&self.repository, tag, &index);
-        let image = Image {
+        Image {
+            repository: format!("{}/{}", self.registry.host(), self.repository),
             tag: tag.to_owned(),
             digest: index.digest.clone(),
             manifest: index,
             ..children[0].clone()
-        };
-        (image, children)
+        }
     }
 
     fn config(&self) -> Blob {
