@@ -237,3 +237,7 @@ fn may_gain(outcome: &Outcome) -> bool {
 const fn is_satisfied(outcome: &Outcome) -> bool {
     matches!(outcome.judged.verdict, EntryVerdict::Satisfied(_))
 }
+
+#[cfg(test)]
+#[path = "verification_tests.rs"]
+mod tests;

@@ -23,28 +23,28 @@ use crate::sigstore::{
 
 const TIME: u64 = 1_700_000_000;
 
-struct Holder(EcdsaKeyPair);
+pub(crate) struct Holder(EcdsaKeyPair);
 
 impl Holder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap())
     }
 
-    fn spki(&self) -> Vec<u8> {
+    pub(crate) fn spki(&self) -> Vec<u8> {
         let der: PublicKeyX509Der<'_> = self.0.public_key().as_der().unwrap();
         der.as_ref().to_vec()
     }
 
-    fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         let text = STANDARD.encode(self.spki());
         format!("-----BEGIN PUBLIC KEY-----\n{}\n{}\n-----END PUBLIC KEY-----\n", &text[..64], &text[64..])
     }
 
-    fn key(&self) -> PublicKey {
+    pub(crate) fn key(&self) -> PublicKey {
         PublicKey::from_pem(&self.pem()).unwrap()
     }
 
-    fn sign(&self, message: &[u8]) -> String {
+    pub(crate) fn sign(&self, message: &[u8]) -> String {
         STANDARD.encode(self.0.sign(&SystemRandom::new(), message).unwrap())
     }
 }
@@ -53,18 +53,22 @@ fn image() -> Digest {
     Digest::of(b"the image")
 }
 
-/// A signature without its log entry, as `cosign sign` and a lost annotation leave it.
 fn layer(holder: &Holder) -> SignatureEvidence {
+    unlogged_layer(holder, &image())
+}
+
+/// A signature without its log entry, as `cosign sign` and a lost annotation leave it.
+pub(crate) fn unlogged_layer(holder: &Holder, image: &Digest) -> SignatureEvidence {
     let payload = format!(
         r#"{{"critical":{{"identity":{{"docker-reference":"a.io/b"}},"image":{{"docker-manifest-digest":"{}"}},"type":"cosign container image signature"}},"optional":null}}"#,
-        image()
+        image
     );
     let signature = holder.sign(payload.as_bytes());
     let annotations = [("dev.cosignproject.cosign/signature".to_owned(), signature)].into();
     SignatureEvidence::CosignLayer { payload: payload.into_bytes(), annotations }
 }
 
-fn attached(layer: &SignatureEvidence, bundle: &str) -> SignatureEvidence {
+pub(crate) fn attached(layer: &SignatureEvidence, bundle: &str) -> SignatureEvidence {
     let mut layer = layer.clone();
     if let SignatureEvidence::CosignLayer { annotations, .. } = &mut layer {
         annotations.insert(LOG_BUNDLE.to_owned(), bundle.to_owned());
@@ -72,8 +76,22 @@ fn attached(layer: &SignatureEvidence, bundle: &str) -> SignatureEvidence {
     layer
 }
 
+/// The same with the entry that this log gave.
+pub(crate) fn logged(layer: &SignatureEvidence, log: &FakeRekor) -> SignatureEvidence {
+    let answer = log.entry(&log.entries[0]);
+    let entry = answer.as_object().unwrap().values().next().unwrap();
+    let bundle = json!({
+        "SignedEntryTimestamp": entry["verification"]["signedEntryTimestamp"],
+        "Payload": {
+            "body": entry["body"], "integratedTime": entry["integratedTime"],
+            "logIndex": entry["logIndex"], "logID": entry["logID"],
+        },
+    });
+    attached(layer, &bundle.to_string())
+}
+
 /// The body that the log keeps for a signature.
-fn body(layer: &SignatureEvidence, holder: &Holder) -> Value {
+pub(crate) fn body(layer: &SignatureEvidence, holder: &Holder) -> Value {
     let SignatureEvidence::CosignLayer { payload, annotations } = layer else { panic!("a signature") };
     json!({"apiVersion": "0.0.1", "kind": "hashedrekord", "spec": {
         "data": {"hash": {"algorithm": "sha256", "value": Digest::of(payload).hex()}},
@@ -86,27 +104,27 @@ fn body(layer: &SignatureEvidence, holder: &Holder) -> Value {
 
 /// The log: the bodies that it holds, and by which hash its index finds them.
 #[derive(Clone)]
-struct FakeRekor {
-    holder: Arc<Holder>,
+pub(crate) struct FakeRekor {
+    pub(crate) holder: Arc<Holder>,
     entries: Vec<Value>,
     index: BTreeMap<String, Vec<usize>>,
 }
 
 impl FakeRekor {
-    fn new(entries: Vec<Value>) -> Self {
+    pub(crate) fn new(entries: Vec<Value>) -> Self {
         Self { holder: Arc::new(Holder::new()), entries, index: BTreeMap::new() }
     }
 
-    fn indexed(mut self, hash: &Digest, entries: &[usize]) -> Self {
+    pub(crate) fn indexed(mut self, hash: &Digest, entries: &[usize]) -> Self {
         self.index.insert(hash.to_string(), entries.to_vec());
         self
     }
 
-    async fn serve(self) -> Server {
+    pub(crate) async fn serve(self) -> Server {
         Server::start(move |seen| self.answer(&seen.line, &serde_json::from_str(&seen.body).unwrap())).await
     }
 
-    fn answer(&self, line: &str, question: &Value) -> Reply {
+    pub(crate) fn answer(&self, line: &str, question: &Value) -> Reply {
         let json =
             |value: Value| Reply::new(200, value.to_string()).header("content-type", "application/json");
         match line {
@@ -127,11 +145,11 @@ impl FakeRekor {
     }
 
     /// The hash of the leaf; the canonical form has sorted keys and no blanks.
-    fn uuid(body: &Value) -> String {
+    pub(crate) fn uuid(body: &Value) -> String {
         Digest::of(&[b"\0", body.to_string().as_bytes()].concat()).hex()
     }
 
-    fn entry(&self, body: &Value) -> Value {
+    pub(crate) fn entry(&self, body: &Value) -> Value {
         let (encoded, id) = (STANDARD.encode(body.to_string()), Digest::of(&self.holder.spki()).hex());
         let signed = format!(r#"{{"body":"{encoded}","integratedTime":{TIME},"logID":"{id}","logIndex":7}}"#);
         json!({ Self::uuid(body): {
@@ -329,4 +347,18 @@ async fn of_endless_entries_four_are_used() {
     let (server, client) = (Server::start(move |_| Reply::new(200, many.clone())).await, client());
     let found = ask(&client, &server, &layer, Some(&holder.key())).await;
     assert!(matches!(&found, Lookup::Found(found) if found.len() == 4), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_large_attestation_is_not_sent_to_the_log() {
+    let envelope = vec![b' '; 1024 * 1024 + 1];
+    let digest = Digest::of(&envelope);
+    let layer = SignatureEvidence::AttestationLayer { envelope, annotations: BTreeMap::new() };
+    let kept = json!({"apiVersion": "0.0.1", "kind": "dsse", "spec": {}});
+    let log = FakeRekor::new(vec![kept]).indexed(&digest, &[0]);
+    let (server, client) = (log.serve().await, client());
+    let found = ask(&client, &server, &layer, Some(&Holder::new().key())).await;
+    assert!(matches!(&found, Lookup::Found(found) if found.len() == 1), "{found:?}");
+    assert_eq!(server.lines(), ["POST /api/v1/index/retrieve", "POST /api/v1/log/entries/retrieve"]);
+    assert!(server.seen().iter().all(|seen| seen.body.len() < 200));
 }

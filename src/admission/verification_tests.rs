@@ -1,0 +1,363 @@
+//! What is fetched for a verdict, in which order, and what a fault on the way makes of it. The
+//! registry and the log are ours: what counts here are hostile and failing answers.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+
+use crate::admission::audit::{Audit, Phases};
+use crate::admission::{Gate, PullRequest, ServePresent, Settings, Snapshot};
+use crate::cache::{Clock, Options, Store};
+use crate::oci::{Digest, Reference, media_type};
+use crate::outcome::{DenialReason, FaultReason};
+use crate::policy::evaluate::{Approved, Decision, Mode, Source, Unmatched};
+use crate::policy::{Compatibility, LoadOptions, OnlineRekor, PodFacts, PolicySet, PolicySource, RootSource};
+use crate::registry::tests::rekor::{FakeRekor, Holder, body, logged, unlogged_layer};
+use crate::registry::tests::server::{Reply, Seen, Server};
+use crate::registry::{Client, Credentials, RegistryOptions, RequestCounts, SIGNATURE_PREDICATE};
+use crate::sigstore::{SignatureEvidence, TrustRoot};
+
+const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+const SBOM: &str = "https://spdx.dev/Document";
+
+/// The image: a manifest under the tag `1`.
+fn image() -> Vec<u8> {
+    manifest(&[])
+}
+
+fn manifest(layers: &[Value]) -> Vec<u8> {
+    let config = json!({"mediaType": media_type::OCI_EMPTY, "digest": Digest::of(b"{}"), "size": 2});
+    json!({"schemaVersion": 2, "config": config, "layers": layers}).to_string().into_bytes()
+}
+
+fn described(kind: &str, bytes: &[u8], annotations: &Value) -> Value {
+    json!({"mediaType": kind, "digest": Digest::of(bytes), "size": bytes.len(), "annotations": annotations})
+}
+
+/// What a repository holds, by its path below `/v2/app/`.
+#[derive(Clone, Default)]
+struct Content(Vec<(String, &'static str, Vec<u8>)>);
+
+impl Content {
+    fn image() -> Self {
+        let mut content = Self::default();
+        content.manifest("1", image());
+        content
+    }
+
+    fn manifest(&mut self, tag: &str, bytes: Vec<u8>) {
+        self.add(&format!("manifests/{}", Digest::of(&bytes)), media_type::OCI_MANIFEST, &bytes);
+        self.add(&format!("manifests/{tag}"), media_type::OCI_MANIFEST, &bytes);
+    }
+
+    fn blob(&mut self, bytes: &[u8]) {
+        self.add(&format!("blobs/{}", Digest::of(bytes)), "application/octet-stream", bytes);
+    }
+
+    fn add(&mut self, path: &str, kind: &'static str, bytes: &[u8]) {
+        self.0.push((path.to_owned(), kind, bytes.to_vec()));
+    }
+
+    /// The `.sig` tag with one layer.
+    fn signature(mut self, layer: &SignatureEvidence) -> Self {
+        let SignatureEvidence::CosignLayer { payload, annotations } = layer else { panic!("a signature") };
+        self.blob(payload);
+        let layer = described(media_type::SIMPLE_SIGNING, payload, &json!(annotations));
+        self.manifest(&Digest::of(&image()).cosign_tag(".sig"), manifest(&[layer]));
+        self
+    }
+
+    /// The fallback tag with these bundles, each under the annotation of a predicate type.
+    fn bundles(mut self, bundles: &[(&[u8], &str)]) -> Self {
+        let mut entries = Vec::new();
+        for (bundle, predicate) in bundles {
+            let referrer = manifest(&[described(BUNDLE, bundle, &json!({}))]);
+            let annotations = json!({"dev.sigstore.bundle.predicateType": predicate});
+            let mut entry = described(media_type::OCI_MANIFEST, &referrer, &annotations);
+            entry["artifactType"] = BUNDLE.into();
+            entries.push(entry);
+            self.blob(bundle);
+            self.manifest("unused", referrer);
+        }
+        let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries});
+        let tag = Digest::of(&image()).cosign_tag("");
+        self.add(&format!("manifests/{tag}"), media_type::OCI_INDEX, index.to_string().as_bytes());
+        self
+    }
+
+    /// Other bytes than its digest names.
+    fn broken(mut self, blob: &[u8]) -> Self {
+        let path = format!("blobs/{}", Digest::of(blob));
+        for (_, _, bytes) in self.0.iter_mut().filter(|(known, _, _)| *known == path) {
+            bytes.reverse();
+        }
+        self
+    }
+
+    async fn serve(self) -> Server {
+        Server::start(move |seen: &Seen| {
+            let (_, name) = seen.line.split_once("/v2/").unwrap();
+            let (repository, tail) = name.split_once('/').unwrap();
+            // The image is in every repository, what is signed in one.
+            let there = repository == "app" || tail == "manifests/1";
+            match self.0.iter().find(|(path, _, _)| there && path == tail) {
+                Some((_, kind, bytes)) => Reply::manifest(kind, bytes.clone())
+                    .header("docker-content-digest", Digest::of(bytes).to_string()),
+                None => Reply::error(404, "MANIFEST_UNKNOWN", "unknown"),
+            }
+        })
+        .await
+    }
+}
+
+/// A bundle as cosign 3 writes it with a key and without a log.
+fn bundle(holder: &Holder) -> Vec<u8> {
+    const TYPE: &str = "application/vnd.in-toto+json";
+    let statement = json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"digest": {"sha256": Digest::of(&image()).hex()}}],
+        "predicateType": SIGNATURE_PREDICATE, "predicate": {},
+    })
+    .to_string();
+    let signed = format!("DSSEv1 {} {TYPE} {} {statement}", TYPE.len(), statement.len());
+    let hint = STANDARD.encode(Digest::of(&holder.spki()).as_bytes());
+    json!({
+        "mediaType": BUNDLE,
+        "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},
+        "dsseEnvelope": {
+            "payload": STANDARD.encode(&statement), "payloadType": TYPE,
+            "signatures": [{"sig": holder.sign(signed.as_bytes())}],
+        },
+    })
+    .to_string()
+    .into_bytes()
+}
+
+fn key(holder: &Holder, rekor: &Value) -> Value {
+    json!({"publicKeys": holder.pem(), "rekor": rekor})
+}
+
+fn unlogged() -> Value {
+    json!({"ignoreTlog": true})
+}
+
+/// A gate with one policy, on a cache in `folder`.
+struct Rig {
+    gate: Gate,
+    client: Arc<Client>,
+}
+
+impl Rig {
+    /// With a cache whose records are old at once.
+    fn new(folder: &Path, keys: &Value, online_rekor: OnlineRekor) -> Self {
+        Self::fresh_for(Duration::ZERO, folder, keys, online_rekor)
+    }
+
+    fn fresh_for(fresh: Duration, folder: &Path, keys: &Value, online_rekor: OnlineRekor) -> Self {
+        let rule = json!({
+            "name": "signed", "match": {"any": [{"resources": {"kinds": ["Pod"]}}]},
+            "verifyImages": [{"imageReferences": ["*"], "attestors": [{"entries": [{"keys": keys}]}]}],
+        });
+        let policy = json!({
+            "apiVersion": "kyverno.io/v1", "kind": "ClusterPolicy", "metadata": {"name": "keyed"},
+            "spec": {"validationFailureAction": "Enforce", "rules": [rule]},
+        });
+        let options = LoadOptions {
+            compatibility: Compatibility::Default,
+            trust_root: RootSource::Ready(Arc::new(TrustRoot::public_good().unwrap())),
+            online_rekor,
+            now: SystemTime::now(),
+        };
+        let source = PolicySource { file: "p.yaml".into(), text: policy.to_string() };
+        let policies = PolicySet::load(&[source], &options).unwrap().set;
+        let fingerprint = policies.fingerprint();
+        let snapshot = Snapshot {
+            policies,
+            mode: Mode::Enforce,
+            unmatched: Unmatched::Deny,
+            exempt_namespaces: Vec::new(),
+            approved: Approved::default(),
+            loaded_at: SystemTime::now(),
+            fingerprint,
+        };
+        let settings = Settings {
+            verification: Duration::from_secs(60),
+            concurrency: 4,
+            serve_present: ServePresent::Never,
+            shown: None,
+            salt: Vec::new(),
+        };
+        let store = Store::open(Options {
+            path: folder.join("cache"),
+            max_entries: 100,
+            max_size: 1 << 20,
+            fresh,
+            stale: Duration::from_secs(3600),
+            patience: Duration::from_secs(10),
+            clock: Clock::system(),
+        })
+        .unwrap();
+        let client = Arc::new(Client::new(&RegistryOptions::default()).unwrap());
+        let audit = Arc::new(Audit::new(&mut Registry::default()));
+        Self { gate: Gate::new(Arc::new(snapshot), Arc::clone(&client), store, audit, settings), client }
+    }
+
+    async fn judge(&self, server: &Server) -> Decision {
+        self.judge_in(server, "app").await
+    }
+
+    async fn judge_in(&self, server: &Server, repository: &str) -> Decision {
+        let request = PullRequest {
+            reference: Reference::parse(&format!("{}/{repository}:1", server.address)).unwrap(),
+            pod: PodFacts::default(),
+            credentials: Credentials::Anonymous,
+        };
+        self.gate.judge(&self.gate.snapshot(), &request, &mut Phases::start()).await.decision
+    }
+}
+
+fn source(decision: &Decision) -> Source {
+    match decision {
+        Decision::Allow(permit) => permit.source(),
+        Decision::Deny(_) | Decision::Undecided(_) => panic!("{decision:?}"),
+    }
+}
+
+fn reason(decision: &Decision) -> DenialReason {
+    match decision {
+        Decision::Deny(denials) => denials[0].reason,
+        Decision::Allow(_) | Decision::Undecided(_) => panic!("{decision:?}"),
+    }
+}
+
+fn fault(decision: &Decision) -> FaultReason {
+    match decision {
+        Decision::Undecided(fault) => fault.reason,
+        Decision::Allow(_) | Decision::Deny(_) => panic!("{decision:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_hints_call_something_else_is_read_before_a_denial() {
+    let (ours, theirs) = (Holder::new(), Holder::new());
+    let (good, bad) = (bundle(&ours), bundle(&theirs));
+    let annotated = |good: &'static str, bad: &'static str| [(good, bad)];
+    // Where the annotations are right, the other type is not even opened.
+    for [(ours_says, theirs_says)] in
+        [annotated(SIGNATURE_PREDICATE, SBOM), annotated(SBOM, SIGNATURE_PREDICATE)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let content = Content::image().bundles(&[(&good, ours_says), (&bad, theirs_says)]);
+        let server = content.serve().await;
+        let rig = Rig::new(folder.path(), &key(&ours, &unlogged()), OnlineRekor::Never);
+        assert_eq!(source(&rig.judge(&server).await), Source::Verified);
+        let lies = u64::from(ours_says == SBOM);
+        // HEAD; the `.sig` tag, the API, the fallback tag; then the referrers and their blobs.
+        let expected = RequestCounts {
+            resolve: 1,
+            manifest: 3 + lies,
+            referrers: 1,
+            blob: 1 + lies,
+            ..RequestCounts::default()
+        };
+        assert_eq!(rig.client.requests(), expected, "{ours_says}");
+    }
+}
+
+#[tokio::test]
+async fn a_fault_in_what_was_left_for_later_is_undecided_and_never_a_denial() {
+    let (ours, theirs) = (Holder::new(), Holder::new());
+    let (good, bad) = (bundle(&ours), bundle(&theirs));
+    let content = || Content::image().bundles(&[(&good, SBOM), (&bad, SIGNATURE_PREDICATE)]);
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::new(folder.path(), &key(&ours, &unlogged()), OnlineRekor::Never);
+    assert_eq!(fault(&rig.judge(&content().broken(&good).serve().await).await), FaultReason::RegistryError);
+    let rig = Rig::new(folder.path().join("2").as_path(), &key(&theirs, &unlogged()), OnlineRekor::Never);
+    // What satisfies is satisfied, whatever else is broken.
+    assert_eq!(source(&rig.judge(&content().broken(&good).serve().await).await), Source::Verified);
+}
+
+#[tokio::test]
+async fn a_signature_without_its_log_entry_is_looked_up_once_and_kept() {
+    let holder = Holder::new();
+    let layer = unlogged_layer(&holder, &Digest::of(&image()));
+    let log = FakeRekor::new(vec![body(&layer, &holder)]);
+    let log_key = log.holder.pem();
+    let (registry, log) = (Content::image().signature(&layer).serve().await, log.serve().await);
+    let keys = key(&holder, &json!({"url": format!("http://{}", log.address), "pubkey": log_key}));
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let rig = Rig::new(folder.path(), &keys, OnlineRekor::Allowed);
+        assert_eq!(source(&rig.judge(&registry).await), Source::Verified);
+        assert_eq!(rig.client.requests().log, 1);
+        assert!(rig.gate.store().flush().await);
+        rig.gate.store().close();
+    }
+    // Over a restart the stored evidence has the entry; the log may be away.
+    drop(log);
+    let rig = Rig::new(folder.path(), &keys, OnlineRekor::Allowed);
+    assert_eq!(source(&rig.judge(&registry).await), Source::Verified);
+    assert_eq!(rig.client.requests().log, 0);
+}
+
+#[tokio::test]
+async fn a_log_that_is_away_is_undecided_and_one_without_the_entry_a_denial() {
+    let holder = Holder::new();
+    let layer = unlogged_layer(&holder, &Digest::of(&image()));
+    let log_key = Holder::new().pem();
+    let registry = Content::image().signature(&layer).serve().await;
+    let rekor = |server: &Server| json!({"url": format!("http://{}", server.address), "pubkey": log_key});
+    let ill = Server::start(|_| Reply::new(503, "")).await;
+    let empty = FakeRekor::new(Vec::new()).serve().await;
+    let foreign = FakeRekor::new(vec![body(&layer, &holder)]).serve().await;
+    let folder = tempfile::tempdir().unwrap();
+    let rig = |name: &str, log: &Server, online| {
+        Rig::new(&folder.path().join(name), &key(&holder, &rekor(log)), online)
+    };
+    assert_eq!(
+        fault(&rig("ill", &ill, OnlineRekor::Allowed).judge(&registry).await),
+        FaultReason::LogUnavailable
+    );
+    let empty = rig("empty", &empty, OnlineRekor::Allowed).judge(&registry).await;
+    assert_eq!(reason(&empty), DenialReason::TransparencyLog);
+    // An entry by another log than the policy's proves nothing.
+    let foreign = rig("foreign", &foreign, OnlineRekor::Allowed).judge(&registry).await;
+    assert_eq!(reason(&foreign), DenialReason::TransparencyLog);
+    // Where the node does not allow it, nobody is asked.
+    let never = rig("never", &ill, OnlineRekor::Never);
+    assert_eq!(reason(&never.judge(&registry).await), DenialReason::TransparencyLog);
+    assert_eq!(never.client.requests().log, 0);
+}
+
+/// The same digest each time; everything else that a verdict depends on changes once.
+#[tokio::test]
+async fn c1_no_verdict_serves_another_policy_trust_or_repository() {
+    let (holder, other) = (Holder::new(), Holder::new());
+    let bare = unlogged_layer(&holder, &Digest::of(&image()));
+    let log = FakeRekor::new(vec![body(&bare, &holder)]);
+    let (log_key, other_log) = (log.holder.pem(), Holder::new().pem());
+    let layer = logged(&bare, &log);
+    let here = Content::image().signature(&layer).serve().await;
+    let folder = tempfile::tempdir().unwrap();
+    let judge = async |keys: Value, repository: &str| {
+        let hour = Duration::from_secs(3600);
+        let rig = Rig::fresh_for(hour, folder.path(), &keys, OnlineRekor::Never);
+        let decision = rig.judge_in(&here, repository).await;
+        assert!(rig.gate.store().flush().await);
+        rig.gate.store().close();
+        decision
+    };
+    let trusting = |key: &Holder, log: &str| self::key(key, &json!({ "pubkey": log }));
+    assert_eq!(source(&judge(trusting(&holder, &log_key), "app").await), Source::Verified);
+    assert_eq!(source(&judge(trusting(&holder, &log_key), "app").await), Source::Fresh);
+    assert_eq!(reason(&judge(trusting(&other, &log_key), "app").await), DenialReason::SignatureInvalid);
+    assert_eq!(reason(&judge(trusting(&holder, &other_log), "app").await), DenialReason::TransparencyLog);
+    let elsewhere = judge(trusting(&holder, &log_key), "elsewhere").await;
+    assert_eq!(reason(&elsewhere), DenialReason::SignatureNotFound);
+    assert_eq!(source(&judge(trusting(&holder, &log_key), "app").await), Source::Fresh);
+}
