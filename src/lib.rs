@@ -21,7 +21,7 @@
 //! | 5 | [`daemon`], [`config`] | yes |
 //! | 4 | [`cri`] | yes |
 //! | 3 | [`admission`], [`containerd`] | yes |
-//! | 2 | [`registry`], [`cache`] | yes |
+//! | 2 | [`registry`], [`cache`], [`trust`] | yes |
 //! | 2 | [`policy`] | no |
 //! | 1 | [`sigstore`] | no |
 //! | 0 | [`oci`], [`outcome`] | no |
@@ -45,6 +45,8 @@ pub mod cri;
 pub mod daemon;
 #[cfg(feature = "node")]
 pub mod registry;
+#[cfg(feature = "node")]
+pub mod trust;
 
 pub mod oci;
 pub mod outcome;

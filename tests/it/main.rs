@@ -21,4 +21,5 @@ mod kit;
 mod layers;
 mod relay;
 mod rules;
+mod trust_tuf;
 mod units;

@@ -17,6 +17,7 @@ pub(crate) mod policy;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod registry;
+pub(crate) mod tuf;
 
 use std::{
     fs,
