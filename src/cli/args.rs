@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::trust::Mirror;
+
 /// Verifies every container image at pull time, between the kubelet and containerd.
 #[derive(Debug, Parser)]
 #[command(
@@ -28,7 +30,7 @@ pub enum Command {
     /// Run the daemon (normally started by systemd)
     Serve(Serve),
     /// Judge images as a pull would, without containerd
-    Verify(Verify),
+    Verify(Box<Verify>),
     /// Validate the config and the policies, and say what they refuse and report
     Check(Check),
     /// Show what the running daemon does
@@ -95,8 +97,14 @@ pub struct Verify {
     #[arg(long)]
     pub explain: bool,
     /// A trusted_root.json instead of the config's trust root
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "tuf_mirror")]
     pub trusted_root: Option<PathBuf>,
+    /// A TUF repository instead of the config's trust root; needs --tuf-root
+    #[arg(long, value_name = "URL", requires = "tuf_root", value_parser = Mirror::parse)]
+    pub tuf_mirror: Option<Mirror>,
+    /// The root.json that trust in that repository begins with
+    #[arg(long, value_name = "FILE", requires = "tuf_mirror")]
+    pub tuf_root: Option<PathBuf>,
     /// Speak plain HTTP with the registries of these images (loopback needs no word)
     #[arg(long)]
     pub plain_http: bool,

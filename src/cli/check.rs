@@ -1,10 +1,15 @@
 //! `check`: config and policies, with every error and warning.
 
+use std::path::Path;
+use std::time::SystemTime;
+
 use super::args::{Check, DEFAULT_CONFIG};
 use super::{Exit, complain, say};
 use crate::config::Config;
-use crate::daemon::{loading, registry_options, warnings};
+use crate::daemon::loading::{self, TrustUse};
+use crate::daemon::{registry_options, roots, warnings};
 use crate::policy::Severity;
+use crate::trust::Keeping;
 
 /// `pullgate check`
 pub(super) fn run(arguments: &Check) -> Exit {
@@ -27,7 +32,16 @@ pub(super) fn run(arguments: &Check) -> Exit {
         complain(error);
         return Exit::Usage;
     }
-    let fresh = match loading::load(&config) {
+    let trust = &config.trust.root;
+    let kept = roots::folder(config.cache.path.parent().unwrap_or_else(|| Path::new("/")));
+    let rooted = match roots::domain(&config, trust.clone(), Keeping::ReadOnly(kept)) {
+        Ok(domain) => domain.root(SystemTime::now()),
+        Err(error) => {
+            complain(error);
+            return Exit::Usage;
+        }
+    };
+    let fresh = match loading::load(&config, &rooted) {
         Ok((fresh, _)) => fresh,
         Err(loading::LoadError::Policy(errors)) => {
             for error in errors {
@@ -46,6 +60,16 @@ pub(super) fn run(arguments: &Check) -> Exit {
             Severity::Error | Severity::Warning => warnings.push(remark.to_string()),
             Severity::Notice => say(format_args!("notice: {remark}")),
         }
+    }
+    if let (TrustUse::Missing, Err(error)) = (&fresh.trust, &rooted) {
+        let missing = format!("trust root {trust}: {error}");
+        if error.is_settled() {
+            complain(missing);
+            return Exit::Usage;
+        }
+        warnings.push(format!(
+            "{missing}; until the daemon has fetched it, signatures that need it are undecided"
+        ));
     }
     for warning in &warnings {
         say(format_args!("warning: {warning}"));

@@ -1,6 +1,7 @@
 //! `status` and `reload`: short conversations with the running daemon.
 
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
@@ -79,10 +80,12 @@ fn print_status(body: &Value, would_deny: bool) {
         ("cache", "cache"),
         ("images", "images"),
         ("exempt namespaces", "exemptNamespaces"),
+        ("trust root", "trustRoot"),
         ("degraded", "degraded"),
     ] {
         if let Some(value) = body.get(field).filter(|value| !value.is_null()) {
-            say(format_args!("{title:<18} {}", plain(value)));
+            let value = if field == "trustRoot" { trust_root(value, now()) } else { plain(value) };
+            say(format_args!("{title:<18} {value}"));
         }
     }
     for warning in list(body, "warnings") {
@@ -105,6 +108,44 @@ fn print_status(body: &Value, would_deny: bool) {
     if !any {
         say("would deny         nothing that is present");
     }
+}
+
+/// `https://mirror, version 3, confirmed 2h 5m ago, expires in 6days`
+fn trust_root(status: &Value, now: u64) -> String {
+    let span = |seconds: u64| {
+        // Two units of time are enough for people.
+        let exact = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+        exact.split(' ').take(2).collect::<Vec<_>>().join(" ")
+    };
+    let mut text = text(status, "source");
+    let number = |field| status.get(field).and_then(Value::as_u64);
+    match status.get("state").and_then(Value::as_str) {
+        Some("unused") => text.push_str(", not needed by any policy"),
+        Some("unavailable") => text.push_str(", unavailable"),
+        Some(_) | None => {
+            if let Some(version) = number("version") {
+                text.push_str(&format!(", version {version}"));
+            }
+            if let Some(age) = number("ageSeconds") {
+                text.push_str(&format!(", confirmed {} ago", span(age)));
+            }
+            match number("expiresAt") {
+                Some(expires) if expires < now => {
+                    text.push_str(&format!(", expired {} ago", span(now - expires)))
+                }
+                Some(expires) => text.push_str(&format!(", expires in {}", span(expires - now))),
+                None => {}
+            }
+        }
+    }
+    if let Some(trouble) = status.get("trouble").and_then(Value::as_str) {
+        text.push_str(&format!(", last refresh: {trouble}"));
+    }
+    text
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Objects as `key value, key value`; lists with commas.
@@ -145,6 +186,32 @@ mod tests {
             with_version(&serde_json::json!([1])),
             serde_json::json!({"schemaVersion": 1, "items": [1]})
         );
+    }
+
+    #[test]
+    fn the_trust_root_is_told_in_words() {
+        let cases = [
+            (
+                r#"{"source":"public-good (built in)","state":"unused"}"#,
+                "public-good (built in), not needed by any policy",
+            ),
+            (r#"{"source":"/r.json","state":"in use","ageSeconds":7505}"#, "/r.json, confirmed 2h 5m ago"),
+            (
+                r#"{"source":"https://m","state":"in use","version":3,"ageSeconds":60,"expiresAt":87400}"#,
+                "https://m, version 3, confirmed 1m ago, expires in 1day",
+            ),
+            (
+                r#"{"source":"https://m","state":"in use","ageSeconds":60,"expiresAt":400,"trouble":"no"}"#,
+                "https://m, confirmed 1m ago, expired 10m ago, last refresh: no",
+            ),
+            (
+                r#"{"source":"https://m","state":"unavailable","trouble":"no"}"#,
+                "https://m, unavailable, last refresh: no",
+            ),
+        ];
+        for (status, text) in cases {
+            assert_eq!(trust_root(&serde_json::from_str(status).unwrap(), 1000), text);
+        }
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use prometheus_client::registry::Registry as MetricsRegistry;
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 use super::args::{DEFAULT_CONFIG, Output, UnmatchedArgument, Verify};
 use super::{Exit, complain, runtime, say};
@@ -15,27 +17,29 @@ use crate::admission::words::cause;
 use crate::admission::{Gate, Judgement, PullRequest, ServePresent, Settings, Snapshot};
 use crate::cache::Store;
 use crate::config::{self, Config};
-use crate::daemon::{cache_options, loading, read_sources, registry_options};
+use crate::daemon::loading::{self, Fresh, TrustUse};
+use crate::daemon::{cache_options, read_sources, registry_options, roots};
 use crate::oci::{Reference, RequestedImage};
 use crate::outcome::{Denial, Fault};
-use crate::policy::PodFacts;
 use crate::policy::evaluate::Decision;
+use crate::policy::{PodFacts, PolicySource};
 use crate::registry::{self, Credentials, DockerConfig};
+use crate::trust::{Anchor, Keeping, Origin};
 
 /// `pullgate verify`
 pub(super) fn run(arguments: &Verify) -> Exit {
-    let prepared = match Prepared::new(arguments) {
-        Ok(prepared) => prepared,
-        Err(error) => {
-            complain(error);
-            return Exit::Usage;
-        }
-    };
-    match runtime() {
-        Ok(runtime) => runtime.block_on(prepared.verify_all(arguments)),
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
         Err(error) => {
             complain(format_args!("cannot start: {error}"));
-            Exit::Unknown
+            return Exit::Unknown;
+        }
+    };
+    match Prepared::new(arguments, &runtime) {
+        Ok(prepared) => runtime.block_on(prepared.verify_all(arguments)),
+        Err(error) => {
+            complain(error);
+            Exit::Usage
         }
     }
 }
@@ -49,7 +53,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(arguments: &Verify) -> Result<Self, String> {
+    fn new(arguments: &Verify, runtime: &Runtime) -> Result<Self, String> {
         let mut images = Vec::new();
         for image in &arguments.images {
             match RequestedImage::parse(image) {
@@ -62,13 +66,8 @@ impl Prepared {
         }
         let config = read_config(arguments, &images)?;
         let sources = read_sources(&config.policy.paths).map_err(|error| error.to_string())?;
-        let fresh = match &arguments.trusted_root {
-            Some(path) => {
-                loading::trust_root_file(path).and_then(|root| loading::build_with(&config, &sources, root))
-            }
-            None => loading::build(&config, &sources),
-        };
-        let snapshot = Arc::new(fresh.map_err(|error| error.to_string())?.snapshot);
+        let fresh = with_trust_root(arguments, &config, &sources, runtime)?;
+        let snapshot = Arc::new(fresh.snapshot);
         if snapshot.policies.is_empty() {
             return Err(
                 "no policy loaded: name one with --policy, or put it where the config's policy.paths say"
@@ -136,6 +135,58 @@ impl Prepared {
         let request = PullRequest { reference: reference.clone(), pod: self.pod.clone(), credentials };
         self.gate.judge(&self.snapshot, &request, &mut Phases::start()).await
     }
+}
+
+/// The policies with the trust root that the command line or else the config names. A mirror is asked only
+/// where a policy needs it, and what the daemon on this machine has is younger than a day no more.
+fn with_trust_root(
+    arguments: &Verify,
+    config: &Config,
+    sources: &[PolicySource],
+    runtime: &Runtime,
+) -> Result<Fresh, String> {
+    let (origin, keeping) = match (&arguments.trusted_root, &arguments.tuf_mirror, &arguments.tuf_root) {
+        (Some(path), _, _) => (Origin::File(path.clone()), Keeping::Nowhere),
+        (None, Some(mirror), Some(root)) => {
+            (Origin::Tuf { mirror: mirror.clone(), root: root.clone() }, Keeping::Nowhere)
+        }
+        (None, _, _) => {
+            let state = config.cache.path.parent().unwrap_or_else(|| Path::new("/"));
+            (config.trust.root.clone(), Keeping::ReadOnly(roots::folder(state)))
+        }
+    };
+    let domain = roots::domain(config, origin, keeping).map_err(|error| error.to_string())?;
+    let domain = domain.within(config.limits.verification);
+    let now = SystemTime::now();
+    let build = |rooted: &_| loading::build(config, sources, rooted).map_err(|error| error.to_string());
+    let mut rooted = domain.root(now);
+    let mut fresh = build(&rooted)?;
+    let old = |anchor: &Anchor| now.duration_since(anchor.confirmed).is_ok_and(|age| age > DAY);
+    let ask = match &fresh.trust {
+        TrustUse::Unused => false,
+        TrustUse::Anchored(anchor) => old(anchor),
+        TrustUse::Missing => true,
+    };
+    if ask && matches!(domain.origin(), Origin::Tuf { .. }) {
+        match (runtime.block_on(domain.refresh(now)), &rooted) {
+            (Err(error), Ok(_)) => complain(format_args!(
+                "trust root {}: {error}; what was fetched before is used",
+                domain.origin()
+            )),
+            (refreshed, _) => {
+                rooted = refreshed;
+                fresh = build(&rooted)?;
+            }
+        }
+    }
+    if let (TrustUse::Missing, Err(error)) = (&fresh.trust, &rooted) {
+        let missing = format!("trust root {}: {error}", domain.origin());
+        if error.is_settled() {
+            return Err(missing);
+        }
+        complain(missing);
+    }
+    Ok(fresh)
 }
 
 fn read_config(arguments: &Verify, images: &[Reference]) -> Result<Config, String> {
@@ -302,3 +353,5 @@ fn worst(verdicts: &[Judgement], fail_on_audit: bool) -> Exit {
 
 /// Images verified at once; the registry client bounds requests to one host.
 const AT_ONCE: usize = 8;
+/// Sigstore signs its timestamp metadata anew every few days.
+const DAY: Duration = Duration::from_secs(24 * 3600);

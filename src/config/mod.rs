@@ -27,6 +27,7 @@ use serde_saphyr::options::DuplicateKeyPolicy;
 
 pub use self::error::ConfigError;
 pub use self::value::{ByteSize, SocketPath};
+use crate::trust::{Mirror, Origin};
 
 /// Where the configuration is read from when nothing else is said.
 pub const DEFAULT_PATH: &str = "/etc/pullgate/config.yaml";
@@ -382,57 +383,59 @@ pub enum ServePresent {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "TrustKeys")]
 pub struct Trust {
-    /// The Sigstore trust root.
-    pub root: TrustRoot,
+    /// Where the Sigstore trust root comes from: `root` or `tuf`.
+    pub root: Origin,
+    /// Whether a transparency log may be asked for the entry of a signature that carries none.
+    pub online_rekor: OnlineRekor,
 }
 
 impl Default for Trust {
     fn default() -> Self {
-        Self { root: TrustRoot::PublicGood }
+        Self { root: Origin::PublicGood, online_rekor: OnlineRekor::Never }
     }
 }
 
-/// `trust.root`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TrustRoot {
-    /// Sigstore's public instance, as built in.
-    PublicGood,
-    /// A `trusted_root.json`.
-    File(PathBuf),
+/// `trust.onlineRekor`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnlineRekor {
+    /// Log entries are verified offline, or not there.
+    Never,
+    /// Policies that name a `rekor.url` have it asked.
+    Allowed,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct TrustKeys {
-    root: Option<TrustRoot>,
+    #[serde(default, deserialize_with = "value::trust_root")]
+    root: Option<Origin>,
     tuf: Option<TufKeys>,
     #[serde(default)]
     online_rekor: bool,
 }
 
-/// Typed although it is refused, so that a misspelt key is named before the feature is.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TufKeys {
-    #[serde(rename = "mirror")]
-    _mirror: String,
-    #[serde(rename = "root")]
-    _root: PathBuf,
+    #[serde(deserialize_with = "value::mirror")]
+    mirror: Mirror,
+    #[serde(deserialize_with = "value::absolute_path")]
+    root: PathBuf,
 }
 
 impl TryFrom<TrustKeys> for Trust {
     type Error = &'static str;
 
     fn try_from(keys: TrustKeys) -> Result<Self, Self::Error> {
-        if keys.tuf.is_some() {
-            return Err("`tuf` is not supported yet: point `root` at a trusted_root.json");
-        }
-        if keys.online_rekor {
-            return Err(
-                "`onlineRekor: true` is not supported yet: remove it; log entries are verified offline",
-            );
-        }
-        Ok(Self { root: keys.root.unwrap_or(TrustRoot::PublicGood) })
+        let root = match (keys.root, keys.tuf) {
+            (Some(_), Some(_)) => {
+                return Err("`root` and `tuf` exclude each other: a node has one trust root");
+            }
+            (None, Some(tuf)) => Origin::Tuf { mirror: tuf.mirror, root: tuf.root },
+            (root, None) => root.unwrap_or(Origin::PublicGood),
+        };
+        let online_rekor = if keys.online_rekor { OnlineRekor::Allowed } else { OnlineRekor::Never };
+        Ok(Self { root, online_rekor })
     }
 }
 

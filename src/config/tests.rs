@@ -98,7 +98,7 @@ policy: {paths: [/p, /q.yaml], unmatched: deny, mode: audit, compatibility: stri
 registry: {configPath: /certs, dockerConfig: [/d], caFiles: [/ca], plainHttp: ['reg:5000']}
 cache: {path: /c, fresh: 1h, stale: 0s, maxEntries: 7, maxSize: 512MiB}
 outage: {servePresent: namespace}
-trust: {root: /root.json, onlineRekor: false}
+trust: {root: /root.json, onlineRekor: true}
 limits: {verification: 1m 30s, concurrency: 2}
 drain: 0s
 control: {listen: 'unix:///d.sock'}
@@ -135,7 +135,7 @@ log: {format: json, level: debug}
             max_size: serde_json::from_str("\"512MiB\"").unwrap(),
         },
         outage: Outage { serve_present: ServePresent::Namespace },
-        trust: Trust { root: TrustRoot::File("/root.json".into()) },
+        trust: Trust { root: Origin::File("/root.json".into()), online_rekor: OnlineRekor::Allowed },
         limits: Limits { verification: Duration::from_secs(90), concurrency: NonZeroUsize::new(2).unwrap() },
         drain: Duration::ZERO,
         control: Control { listen: socket("/d.sock") },
@@ -241,6 +241,19 @@ fn bad_values_name_line_key_and_way_out() {
             "trust: {root: staging}",
             "c.yaml:2:15: trust.root: `staging` is no trust root: write public-good, or the absolute path of a trusted_root.json",
         ),
+        (
+            "trust: {tuf: {mirror: 'http://tuf.example/', root: /r}}",
+            "c.yaml:2:23: trust.tuf.mirror: `http://tuf.example/` is plain HTTP to another machine: use https://",
+        ),
+        (
+            "trust: {tuf: {mirror: tuf.example, root: /r}}",
+            "c.yaml:2:23: trust.tuf.mirror: `tuf.example` is not the address of a mirror: write it as https://host/path, or file:///folder",
+        ),
+        (
+            "trust: {tuf: {mirror: 'https://t', root: r.json}}",
+            "c.yaml:2:42: trust.tuf.root: `r.json` is not an absolute path: begin it with /",
+        ),
+        ("trust: {tuf: {mirror: 'https://t'}}", "c.yaml:2:15: trust.tuf: missing field `root`"),
     ];
     for (line, message) in cases {
         assert_eq!(refusal(&format!("{MINIMAL}{line}\n")), message);
@@ -259,12 +272,8 @@ fn values_that_cannot_work_together_are_refused() {
             "cache: `stale` is shorter than `fresh`: set it to the same or more, or to 0s for never",
         ),
         (
-            "trust: {tuf: {mirror: 'https://t', root: /r}}",
-            "trust: `tuf` is not supported yet: point `root` at a trusted_root.json",
-        ),
-        (
-            "trust: {onlineRekor: true}",
-            "trust: `onlineRekor: true` is not supported yet: remove it; log entries are verified offline",
+            "trust: {root: public-good, tuf: {mirror: 'https://t', root: /r}}",
+            "trust: `root` and `tuf` exclude each other: a node has one trust root",
         ),
         (
             "listen: unix:///run/containerd/containerd.sock",
@@ -330,4 +339,13 @@ fn files_that_are_no_configuration_are_refused_unparsed() {
     assert!(matches!(Config::load(&path), Err(ConfigError::TooLarge { limit: 1_048_576, .. })));
     std::fs::write(&path, MINIMAL).unwrap();
     assert_eq!(Config::load(&path).unwrap(), parse(MINIMAL).unwrap());
+}
+
+#[test]
+fn a_tuf_repository_is_a_mirror_and_a_pinned_root() {
+    let config =
+        parse(&format!("{MINIMAL}trust: {{tuf: {{mirror: 'https://tuf.example/r', root: /r.json}}}}\n"));
+    let mirror = Mirror::parse("https://tuf.example/r/").unwrap();
+    let expected = Origin::Tuf { mirror, root: "/r.json".into() };
+    assert_eq!(config.unwrap().trust, Trust { root: expected, online_rekor: OnlineRekor::Never });
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error};
 
-use super::TrustRoot;
+use crate::trust::{Mirror, Origin};
 
 /// A Unix socket, written as `unix:///run/….sock`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,19 +98,22 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
-impl<'de> Deserialize<'de> for TrustRoot {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if text == "public-good" {
-            return Ok(Self::PublicGood);
-        }
-        if !text.starts_with('/') {
-            return Err(D::Error::custom(format_args!(
-                "`{text}` is no trust root: write public-good, or the absolute path of a trusted_root.json"
-            )));
-        }
-        Ok(Self::File(PathBuf::from(text)))
+pub(super) fn trust_root<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Origin>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == "public-good" {
+        return Ok(Some(Origin::PublicGood));
     }
+    if !text.starts_with('/') {
+        return Err(D::Error::custom(format_args!(
+            "`{text}` is no trust root: write public-good, or the absolute path of a trusted_root.json"
+        )));
+    }
+    Ok(Some(Origin::File(PathBuf::from(text))))
+}
+
+pub(super) fn mirror<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Mirror, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Mirror::parse(&text).map_err(|error| D::Error::custom(format_args!("`{text}` {error}")))
 }
 
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

@@ -11,6 +11,8 @@ mod gate;
 pub mod loading;
 pub mod logging;
 pub mod metrics;
+mod reload;
+pub mod roots;
 mod sources;
 
 use std::io::Read;
@@ -33,12 +35,13 @@ use crate::cache::{Clock, Options, Purge, Store};
 use crate::config::{self, Config};
 use crate::cri::{Proxy, ProxyOptions, socket};
 use crate::oci::{Digest, Reference, Repository};
-use crate::policy::{Remark, Severity};
+use crate::policy::{PolicySource, Remark, Severity};
 use crate::registry::{self, CertificateAuthority, RegistryOptions};
 use crate::{containerd, cri};
 use control::{Answer, Request, Response};
 use gate::NodeGate;
-use loading::Fresh;
+use loading::{Fresh, TrustUse};
+use roots::Roots;
 
 pub use sources::{SourceError, read as read_sources};
 
@@ -101,6 +104,7 @@ struct Daemon {
     containerd: containerd::Client,
     counts: Arc<cri::Counts>,
     state: PathBuf,
+    roots: Roots,
     live: Mutex<Live>,
     reloading: tokio::sync::Mutex<()>,
     look_again: Notify,
@@ -111,6 +115,10 @@ struct Live {
     degraded: Option<String>,
     notices: Vec<Remark>,
     undecided: usize,
+    /// What the snapshot was built from, for another trust root.
+    config: Arc<Config>,
+    sources: Arc<Vec<PolicySource>>,
+    trust: TrustUse,
 }
 
 /// Runs the daemon until it is told to stop.
@@ -118,6 +126,7 @@ struct Live {
 /// # Errors
 /// [`DaemonError`] for what cannot be set up at start.
 pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> {
+    let config = Arc::new(config);
     // The control socket first: who sees the image socket may ask for status.
     let control_path = config.control.listen.path().to_owned();
     let control_listener = control::bind(&control_path).map_err(|source| DaemonError::Bind {
@@ -135,8 +144,11 @@ pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> 
     let mut metrics_registry = MetricsRegistry::with_prefix("pullgate");
     let audit = Arc::new(Audit::new(&mut metrics_registry));
     let registry = Arc::new(registry::Client::new(&registry_options(&config)?)?);
-    let (fresh, degraded) = loading::at_start(&config, &state).map_err(DaemonError::Snapshot)?;
+    let roots = Roots::new(&config, &state, &mut metrics_registry)?;
+    let loaded = reload::first(&config, &state, &roots.domain().root(SystemTime::now()))?;
+    let fresh = loaded.fresh;
     announce(&fresh, &audit);
+    roots.show(&fresh.trust);
     let settings = Settings {
         verification: config.limits.verification,
         concurrency: config.limits.concurrency.get(),
@@ -165,7 +177,15 @@ pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> 
         containerd,
         counts: proxy.counts(),
         state,
-        live: Mutex::new(Live { degraded, notices: fresh.notices, undecided: 0 }),
+        roots,
+        live: Mutex::new(Live {
+            degraded: loaded.degraded,
+            notices: fresh.notices,
+            undecided: 0,
+            config: Arc::clone(&config),
+            sources: Arc::new(loaded.sources),
+            trust: fresh.trust,
+        }),
         reloading: tokio::sync::Mutex::new(()),
         look_again: Notify::new(),
     });
@@ -180,6 +200,7 @@ pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> 
     }
     tasks.spawn(Arc::clone(&daemon).look_daily());
     tasks.spawn(Arc::clone(&daemon).watch_containerd());
+    tasks.spawn(Arc::clone(&daemon).keep_trust_root_fresh());
     tasks.spawn(watchdog());
     let mut hang_up = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
@@ -352,38 +373,6 @@ impl Daemon {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Loads config and policies anew; on any error the old snapshot stays.
-    async fn reload(&self) -> Result<String, String> {
-        let _one = self.reloading.lock().await;
-        notify_reloading();
-        let (path, state) = (self.config_path.clone(), self.state.clone());
-        let loaded = tokio::task::spawn_blocking(move || loading::again(&path, &state))
-            .await
-            .unwrap_or_else(|_| Err("loading panicked".to_owned()));
-        notify(&[sd_notify::NotifyState::Ready]);
-        match loaded {
-            Ok((fresh, degraded)) => {
-                announce(&fresh, &self.audit);
-                let counts = fresh.snapshot.policies.counts();
-                self.gate.swap(Arc::new(fresh.snapshot));
-                let mut live = self.live();
-                live.degraded = degraded;
-                live.notices = fresh.notices;
-                drop(live);
-                self.look_again.notify_one();
-                Ok(format!(
-                    "reloaded: {} policies, {} rules refuse, {} report",
-                    counts.policies, counts.refusing, counts.reporting
-                ))
-            }
-            Err(error) => {
-                tracing::error!(error, "reload failed: the old policies stay in force");
-                self.live().degraded = Some(format!("{error}; the policies loaded before stay in force"));
-                Err(format!("{error}; the policies loaded before stay in force"))
-            }
-        }
-    }
-
     /// Keeps the metric of containerd's state.
     async fn watch_containerd(self: Arc<Self>) {
         loop {
@@ -406,7 +395,10 @@ impl Daemon {
         let loaded =
             snapshot.loaded_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let denied = self.gate.would_deny();
+        let trust = self.live().trust.clone();
+        let (trust_root, without) = self.trust_status(&trust, SystemTime::now());
         let live = self.live();
+        let degraded: Vec<_> = live.degraded.iter().chain(&without).map(String::as_str).collect();
         let mut body = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "mode": snapshot.mode,
@@ -422,7 +414,8 @@ impl Daemon {
             "connections": self.counts.connections.load(std::sync::atomic::Ordering::Relaxed),
             "warnings": warnings(&snapshot),
             "notices": live.notices.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "degraded": live.degraded,
+            "trustRoot": trust_root,
+            "degraded": (!degraded.is_empty()).then(|| degraded.join("; ")),
         });
         drop(live);
         if let Some(body) = body.as_object_mut().filter(|_| would_deny) {

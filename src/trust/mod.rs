@@ -166,6 +166,20 @@ impl TrustError {
             | Self::Clock => false,
         }
     }
+
+    /// The same in fixed words: without addresses, versions and times.
+    #[must_use]
+    pub const fn cause(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "its file cannot be read",
+            Self::TooLarge { .. } | Self::Root { .. } | Self::Pinned(_) => "its file cannot be used",
+            Self::NotKept | Self::Kept { .. } => "nothing was fetched from the mirror yet",
+            Self::Tuf(sigstore_tuf::Error::Expired { .. }) => "what the mirror gave last has expired",
+            Self::Tuf(_) | Self::Rollback { .. } | Self::Timeout(_) | Self::Clock => {
+                "what the mirror gave last does not verify"
+            }
+        }
+    }
 }
 
 /// The trust root of one origin, kept fresh.
