@@ -33,6 +33,8 @@ pub enum Command {
     Verify(Box<Verify>),
     /// Validate the config and the policies, and say what they refuse and report
     Check(Check),
+    /// Verify one Sigstore bundle against one artifact
+    VerifyBundle(VerifyBundle),
     /// Show what the running daemon does
     Status(Status),
     /// Make the running daemon read config and policies again; the old ones stay if that fails
@@ -120,6 +122,40 @@ pub enum UnmatchedArgument {
     Allow,
     /// Denied
     Deny,
+}
+
+/// `verify-bundle`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 verified, 1 not verified, 2 usage or a file that cannot be read.\n\
+Example: pullgate verify-bundle --bundle app.sigstore.json --key cosign.pub app.tar.gz")]
+pub struct VerifyBundle {
+    /// The bundle
+    #[arg(long, value_name = "FILE")]
+    pub bundle: PathBuf,
+    /// Whom the certificate must name, exactly
+    #[arg(
+        long,
+        value_name = "IDENTITY",
+        requires = "certificate_oidc_issuer",
+        required_unless_present = "key"
+    )]
+    pub certificate_identity: Option<String>,
+    /// Who must have vouched for that identity, exactly
+    #[arg(long, value_name = "URL", requires = "certificate_identity", required_unless_present = "key")]
+    pub certificate_oidc_issuer: Option<String>,
+    /// The public key that must have signed, as PEM
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["certificate_identity", "certificate_oidc_issuer"])]
+    pub key: Option<PathBuf>,
+    /// A trusted_root.json instead of the built-in root of the public instance
+    #[arg(long, value_name = "FILE")]
+    pub trusted_root: Option<PathBuf>,
+    /// The built-in root of the staging instance; --trusted-root goes before it
+    #[arg(long)]
+    pub staging: bool,
+    /// The artifact: a file, or sha256:… where no file has that name
+    #[arg(value_name = "FILE_OR_DIGEST")]
+    pub artifact: String,
 }
 
 /// `check`

@@ -10,6 +10,7 @@ mod check;
 mod control;
 mod serve;
 mod verify;
+mod verify_bundle;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -57,6 +58,7 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve::run(&serve),
         Command::Verify(verify) => verify::run(&verify),
         Command::Check(check) => check::run(&check),
+        Command::VerifyBundle(verify) => verify_bundle::run(&verify),
         Command::Status(status) => control::status(&status),
         Command::Reload(reload) => control::reload(&reload),
         Command::Cache(cache) => cache::run(&cache),
