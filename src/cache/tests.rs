@@ -178,7 +178,7 @@ fn c4_a_foreign_file_is_moved_aside_and_the_export_used() {
     std::fs::write(folder.path().join("cache"), "not a database").unwrap();
     let store = Store::open(options(folder.path())).unwrap();
     assert_eq!(store.verdict(&key(1)), Some(Age::Fresh));
-    store.put_verdict(key(2), store.now());
+    store.put_verdict(key(2), store.now(), None);
     store.close();
     assert!(folder.path().join("cache.damaged-1").exists());
     store.close();

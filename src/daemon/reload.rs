@@ -247,7 +247,9 @@ mod tests {
     fn d6_broken_policies_at_a_reload_are_an_error() {
         let files = Files::new();
         assert_eq!(loaded(files.again("enforce", GOOD).unwrap()), (1, Mode::Enforce, None));
-        assert!(files.again("enforce", BROKEN).is_err_and(|error| error.to_string().contains("unknown field")));
+        assert!(
+            files.again("enforce", BROKEN).is_err_and(|error| error.to_string().contains("unknown field"))
+        );
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::super::{
 use crate::cache::{Admission, Age, Clock, Options, Stamp, Store};
 use crate::oci::{Digest, Reference, RequestedImage, media_type};
 use crate::policy::evaluate::{Approved, Mode, Unmatched};
-use crate::policy::{Compatibility, LoadOptions, PodFacts, PolicySet, PolicySource};
+use crate::policy::{Compatibility, LoadOptions, OnlineRekor, PodFacts, PolicySet, PolicySource, RootSource};
 use crate::registry::tests::server::{Body, Reply, Seen, Server};
 use crate::registry::{self, Credentials, RegistryOptions, Timeouts};
 use crate::sigstore::TrustRoot;
@@ -405,8 +405,12 @@ fn snapshot(policy: &str, mode: Mode, trust: Trust) -> Snapshot {
             br#"{"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1"}"#,
         ),
     };
-    let options =
-        LoadOptions { compatibility: Compatibility::Default, trust_root: Arc::new(trust_root.unwrap()) };
+    let options = LoadOptions {
+        compatibility: Compatibility::Default,
+        trust_root: RootSource::Ready(Arc::new(trust_root.unwrap())),
+        online_rekor: OnlineRekor::Never,
+        now: SystemTime::now(),
+    };
     let sources = [PolicySource { file: "p.yaml".into(), text: policy.to_owned() }];
     let sources: &[PolicySource] = if policy.is_empty() { &[] } else { &sources };
     Snapshot {
