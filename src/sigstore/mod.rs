@@ -36,6 +36,8 @@ mod statement;
 pub(crate) mod test_pki;
 #[cfg(test)]
 pub(crate) mod test_signer;
+#[cfg(test)]
+mod test_sigstore;
 mod timestamp;
 mod trust_root;
 mod verify;

@@ -104,6 +104,17 @@ impl Signer {
         }
     }
 
+    /// The envelope around this statement, as it is stored in an `.att` layer.
+    pub(crate) fn envelope(&self, statement: &str) -> String {
+        const TYPE: &str = "application/vnd.in-toto+json";
+        let signed = format!("DSSEv1 28 {TYPE} {} {statement}", statement.len());
+        format!(
+            r#"{{"payloadType":"{TYPE}","payload":"{}","signatures":[{{"keyid":"","sig":"{}"}}]}}"#,
+            STANDARD.encode(statement),
+            STANDARD.encode(self.sign(signed.as_bytes()))
+        )
+    }
+
     /// A bundle around this statement, without a log entry.
     pub(crate) fn bundle(&self, statement: &str) -> Value {
         const TYPE: &str = "application/vnd.in-toto+json";
@@ -137,6 +148,14 @@ pub(crate) fn sha256(bytes: &[u8]) -> Vec<u8> {
 pub(crate) fn claim(image: &Digest, optional: &str) -> String {
     format!(
         r#"{{"critical":{{"identity":{{"docker-reference":"registry.test/app"}},"image":{{"docker-manifest-digest":"{image}"}},"type":"cosign container image signature"}},"optional":{optional}}}"#
+    )
+}
+
+/// An attestation about an image, with this predicate.
+pub(crate) fn attestation(image: &Digest, predicate_type: &str, predicate: &str) -> String {
+    format!(
+        r#"{{"_type":"https://in-toto.io/Statement/v0.1","subject":[{{"name":"registry.test/app","digest":{{"sha256":"{}"}}}}],"predicateType":"{predicate_type}","predicate":{predicate}}}"#,
+        image.hex()
     )
 }
 
@@ -179,6 +198,57 @@ pub(crate) fn dsse_entry(payload: &[u8], signature: &str, key_pem: &str) -> Stri
     )
 }
 
+/// The body of a `rekord` entry, cosign 1's.
+pub(crate) fn rekord(payload: &[u8], signature: &[u8], key_pem: &str) -> String {
+    format!(
+        r#"{{"apiVersion":"0.0.1","kind":"rekord","spec":{{"data":{{"hash":{{"algorithm":"sha256","value":"{}"}}}},"signature":{{"content":"{}","format":"x509","publicKey":{{"content":"{}"}}}}}}}}"#,
+        hex::encode(sha256(payload)),
+        STANDARD.encode(signature),
+        STANDARD.encode(key_pem)
+    )
+}
+
+/// The body of a `hashedrekord` 0.0.2 entry, Rekor v2's; the verifier is `certificate` or the key.
+pub(crate) fn hashedrekord_v2(signed: &[u8], signature: &[u8], verifier: &Verifier<'_>) -> String {
+    let verifier = match verifier {
+        Verifier::Key(spki) => format!(r#""publicKey":{{"rawBytes":"{}"}}"#, STANDARD.encode(spki)),
+        Verifier::Certificate(der) => {
+            format!(r#""x509Certificate":{{"rawBytes":"{}"}}"#, STANDARD.encode(der))
+        }
+    };
+    format!(
+        r#"{{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{{"hashedRekordV002":{{"data":{{"algorithm":"SHA2_256","digest":"{}"}},"signature":{{"content":"{}","verifier":{{"keyDetails":"PKIX_ECDSA_P256_SHA_256",{verifier}}}}}}}}}}}"#,
+        STANDARD.encode(sha256(signed)),
+        STANDARD.encode(signature),
+    )
+}
+
+/// Who a Rekor v2 entry says that signed.
+pub(crate) enum Verifier<'a> {
+    Key(&'a [u8]),
+    Certificate(&'a [u8]),
+}
+
+/// The body of an `intoto` 0.0.1 entry for this envelope.
+pub(crate) fn intoto(envelope: &[u8], key_pem: &str) -> String {
+    format!(
+        r#"{{"apiVersion":"0.0.1","kind":"intoto","spec":{{"content":{{"hash":{{"algorithm":"sha256","value":"{}"}}}},"publicKey":"{}"}}}}"#,
+        hex::encode(sha256(envelope)),
+        STANDARD.encode(key_pem)
+    )
+}
+
+/// The body of an `intoto` 0.0.2 entry for this envelope.
+pub(crate) fn intoto_v2(envelope: &[u8], payload: &[u8], signature: &[u8], key_pem: &str) -> String {
+    format!(
+        r#"{{"apiVersion":"0.0.2","kind":"intoto","spec":{{"content":{{"envelope":{{"payloadType":"application/vnd.in-toto+json","signatures":[{{"publicKey":"{}","sig":"{}"}}]}},"hash":{{"algorithm":"sha256","value":"{}"}},"payloadHash":{{"algorithm":"sha256","value":"{}"}}}}}}}}"#,
+        STANDARD.encode(key_pem),
+        STANDARD.encode(STANDARD.encode(signature)),
+        hex::encode(sha256(envelope)),
+        hex::encode(sha256(payload)),
+    )
+}
+
 /// A transparency log, Rekor v1.
 pub(crate) struct Log(pub(crate) Signer);
 
@@ -216,6 +286,10 @@ impl Log {
 
     /// The entry in a bundle: the first of two leaves, with promise, proof and checkpoint.
     pub(crate) fn entry(&self, kind: &str, body: &str, time: u64) -> Value {
+        self.entry_of(kind, "0.0.1", body, time)
+    }
+
+    pub(crate) fn entry_of(&self, kind: &str, version: &str, body: &str, time: u64) -> Value {
         let leaf = sha256(&[b"\0", body.as_bytes()].concat());
         let other = sha256(b"\0other leaf");
         let root = sha256(&[b"\x01".as_slice(), &leaf, &other].concat());
@@ -224,7 +298,7 @@ impl Log {
         json!({
             "logIndex": "7",
             "logId": {"keyId": STANDARD.encode(self.id())},
-            "kindVersion": {"kind": kind, "version": "0.0.1"},
+            "kindVersion": {"kind": kind, "version": version},
             "integratedTime": time.to_string(),
             "inclusionPromise": {"signedEntryTimestamp": self.promise(body, time)},
             "inclusionProof": {
@@ -233,6 +307,47 @@ impl Log {
                 "treeSize": "2",
                 "hashes": [STANDARD.encode(&other)],
                 "checkpoint": {"envelope": format!("{note}\n\u{2014} log.test {}\n", STANDARD.encode(signature))},
+            },
+            "canonicalizedBody": STANDARD.encode(body),
+        })
+    }
+}
+
+/// A transparency log, Rekor v2. Its entry is the second of two leaves.
+pub(crate) struct TiledLog(pub(crate) Signer);
+
+impl TiledLog {
+    pub(crate) const ORIGIN: &'static str = "log2.test";
+
+    pub(crate) fn new() -> Self {
+        Self(Signer::ed25519())
+    }
+
+    pub(crate) fn id(&self) -> Vec<u8> {
+        sha256(&[Self::ORIGIN.as_bytes(), b"\n\x01", &self.0.spki[12..]].concat())
+    }
+
+    /// The entry in a bundle. Fields that are not signed are left out.
+    pub(crate) fn entry(&self, body: &str) -> Value {
+        self.entry_named(Self::ORIGIN, body)
+    }
+
+    /// An entry whose checkpoint has another first line.
+    pub(crate) fn entry_named(&self, origin: &str, body: &str) -> Value {
+        let other = sha256(b"\0other leaf");
+        let leaf = sha256(&[b"\0", body.as_bytes()].concat());
+        let root = sha256(&[b"\x01".as_slice(), &other, &leaf].concat());
+        let note = format!("{origin}\n2\n{}\n", STANDARD.encode(&root));
+        let signature = STANDARD.encode([&self.id()[..4], &self.0.sign(note.as_bytes())].concat());
+        let witness = STANDARD.encode([&b"wtns"[..], &[7; 72]].concat());
+        let lines = format!("\u{2014} witness.test {witness}\n\u{2014} {origin} {signature}\n");
+        json!({
+            "logIndex": "1",
+            "logId": {"keyId": STANDARD.encode(self.id())},
+            "kindVersion": {"kind": "hashedrekord", "version": "0.0.2"},
+            "inclusionProof": {
+                "hashes": [STANDARD.encode(&other)],
+                "checkpoint": {"envelope": format!("{note}\n{lines}")},
             },
             "canonicalizedBody": STANDARD.encode(body),
         })

@@ -508,5 +508,11 @@ fn certificate(
 }
 
 #[cfg(test)]
+#[path = "attestation_tests.rs"]
+mod attestation_tests;
+#[cfg(test)]
+#[path = "certificate_verify_tests.rs"]
+mod certificate_tests;
+#[cfg(test)]
 #[path = "verify_tests.rs"]
 mod tests;

@@ -1,0 +1,253 @@
+//! Attestations: statements of any predicate type but that of signatures.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::outcome::DenialReason;
+use crate::sigstore::test_pki::at;
+use crate::sigstore::test_signer::{Signer as Keys, TIME, attestation, claim, statement};
+use crate::sigstore::test_sigstore::{Instance, image};
+use crate::sigstore::{JsonError, KeyKind, Limited, LogTrust, SignatureEvidence};
+
+const TYPE: &str = "https://slsa.dev/provenance/v1";
+
+fn attestor(signer: &Keys) -> Attestor {
+    Attestor { log: LogTrust::Ignored, ..Instance::new().key(signer) }
+}
+
+fn layer(envelope: &str) -> SignatureEvidence {
+    SignatureEvidence::AttestationLayer {
+        envelope: envelope.as_bytes().to_vec(),
+        annotations: [("dev.cosignproject.cosign/signature".to_owned(), String::new())].into(),
+    }
+}
+
+fn bundle(bundle: &Value) -> SignatureEvidence {
+    SignatureEvidence::Bundle { json: bundle.to_string().into_bytes() }
+}
+
+/// Both forms of one statement, by one signer; their verdicts are the same.
+fn judge(statement: &str) -> Result<VerifiedStatement, Rejection> {
+    let signer = Keys::p256();
+    let judge = |evidence| verify_statement(&evidence, &image(), &attestor(&signer), at(TIME));
+    let (as_layer, as_bundle) =
+        (judge(layer(&signer.envelope(statement))), judge(bundle(&signer.bundle(statement))));
+    assert_eq!(
+        as_layer.as_ref().map(VerifiedStatement::predicate),
+        as_bundle.as_ref().map(VerifiedStatement::predicate)
+    );
+    as_layer
+}
+
+/// A layer whose envelope is changed after it was signed.
+fn judge_envelope(change: impl FnOnce(&mut Value)) -> Result<(), Rejection> {
+    let signer = Keys::p256();
+    let mut envelope = serde_json::from_str(&signer.envelope(&good())).unwrap();
+    change(&mut envelope);
+    verify_statement(&layer(&envelope.to_string()), &image(), &attestor(&signer), at(TIME)).map(drop)
+}
+
+fn good() -> String {
+    attestation(&image(), TYPE, r#"{"builder":{"id":"b"},"level":3}"#)
+}
+
+#[test]
+fn tells_what_was_attested() {
+    let verified = judge(&good()).unwrap();
+    assert_eq!(verified.digest(), image());
+    assert_eq!(verified.predicate_type(), TYPE);
+    assert_eq!(verified.predicate(), &json!({"builder": {"id": "b"}, "level": 3}));
+    assert_eq!(verified.annotations(), &BTreeMap::new());
+    assert_eq!(verified.form(), SignatureForm::CosignLayer);
+    assert_eq!((verified.signer(), verified.holds_until()), (None, None));
+}
+
+#[test]
+fn leaves_cosigns_own_predicates_as_they_are() {
+    let predicate = r#"{"Data":"{\"a\":1}","Timestamp":"2024-01-01T00:00:00Z"}"#;
+    let statement = attestation(&image(), "https://cosign.sigstore.dev/attestation/v1", predicate);
+    let expected = json!({"Data": r#"{"a":1}"#, "Timestamp": "2024-01-01T00:00:00Z"});
+    assert_eq!(judge(&statement).unwrap().predicate(), &expected);
+}
+
+#[test]
+fn reads_both_versions_of_statements_and_one_without_a_predicate() {
+    assert!(judge(&good().replace("Statement/v0.1", "Statement/v1")).is_ok());
+    let other = judge(&good().replace("Statement/v0.1", "Statement/v0.2"));
+    assert_eq!(other, Err(Rejection::StatementMalformed));
+    let none = judge(&good().replace(r#""predicate""#, r#""other""#)).unwrap();
+    assert_eq!(none.predicate(), &Value::Null);
+}
+
+#[test]
+fn pitfall_04_a_signature_is_no_attestation_and_an_attestation_no_signature() {
+    let signer = Keys::p256();
+    let attestor = attestor(&signer);
+    let signature = statement(&image(), "{}");
+    assert_eq!(judge(&signature), Err(Rejection::NoAttestation));
+    assert_eq!(Rejection::NoAttestation.reason(), DenialReason::AttestationNotFound);
+    let layer_evidence = signer.layer(&claim(&image(), "null"));
+    let result = verify_statement(&layer_evidence, &image(), &attestor, at(TIME));
+    assert_eq!(result, Err(Rejection::NoAttestation));
+    for evidence in [layer(&signer.envelope(&good())), bundle(&signer.bundle(&good()))] {
+        let result = verify_signature(&evidence, &image(), &attestor, at(TIME));
+        assert_eq!(result, Err(Rejection::PredicateType));
+    }
+    // Not even one that says so.
+    let evidence = layer(&signer.envelope(&signature));
+    let result = verify_signature(&evidence, &image(), &attestor, at(TIME));
+    assert_eq!(result, Err(Rejection::PredicateType));
+}
+
+#[test]
+fn pitfall_05_denies_a_payload_that_is_no_statement() {
+    assert_eq!(judge("garbage"), Err(Rejection::PayloadJson(JsonError::Malformed)));
+    assert_eq!(judge(""), Err(Rejection::PayloadJson(JsonError::Malformed)));
+    let repeated = good().replacen('{', r#"{"predicateType":"x","#, 1);
+    assert_eq!(judge(&repeated), Err(Rejection::PayloadJson(JsonError::RepeatedKey)));
+    let mut statement: Value = serde_json::from_str(&good()).unwrap();
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut changed = statement.clone();
+        change(&mut changed);
+        judge(&changed.to_string()).map(drop)
+    };
+    let malformed = Err(Rejection::StatementMalformed);
+    for (field, values) in [
+        ("_type", vec![Value::Null, json!("Statement"), json!(1)]),
+        ("subject", vec![Value::Null, json!({}), json!([null]), json!([{"digest": null}]), json!([{}])]),
+        ("predicateType", vec![Value::Null, json!(""), json!(1)]),
+    ] {
+        for value in values {
+            assert_eq!(changed(&|statement| statement[field] = value.clone()), malformed, "{field} {value}");
+        }
+    }
+    assert_eq!(changed(&|statement| statement["subject"] = json!([])), Err(Rejection::SubjectMismatch));
+    statement["subject"][0]["annotations"] = json!([]);
+    assert_eq!(judge(&statement.to_string()).map(drop), malformed);
+}
+
+#[test]
+fn pitfall_20_denies_an_attestation_about_another_image() {
+    let other = attestation(&Digest::of(b"other"), TYPE, "{}");
+    assert_eq!(judge(&other), Err(Rejection::SubjectMismatch));
+    let upper = good().replace(&image().hex(), &image().hex().to_uppercase());
+    assert_eq!(judge(&upper), Err(Rejection::SubjectMismatch));
+    let other_hash = good().replace(r#""sha256""#, r#""sha512""#);
+    assert_eq!(judge(&other_hash), Err(Rejection::SubjectMismatch));
+}
+
+#[test]
+fn accepts_an_attestation_of_which_any_subject_is_the_image() {
+    let mut statement: Value = serde_json::from_str(&good()).unwrap();
+    let mut other = statement["subject"][0].clone();
+    other["digest"]["sha256"] = "00".into();
+    statement["subject"].as_array_mut().unwrap().insert(0, other);
+    assert!(judge(&statement.to_string()).is_ok());
+}
+
+#[test]
+fn pitfall_07_refuses_a_statement_with_too_many_subjects_or_digests() {
+    let exceeds = |what, limit| Err(Rejection::LimitExceeded { what, limit });
+    let statement: Value = serde_json::from_str(&good()).unwrap();
+    let with = |count: usize| {
+        let mut statement = statement.clone();
+        statement["subject"] = vec![statement["subject"][0].clone(); count].into();
+        judge(&statement.to_string()).map(drop)
+    };
+    assert_eq!(with(1024), Ok(()));
+    assert_eq!(with(1025), exceeds(Limited::Subjects, 1024));
+    let with = |count: usize| {
+        let mut statement = statement.clone();
+        for number in 1..count {
+            statement["subject"][0]["digest"][format!("d{number}")] = "00".into();
+        }
+        judge(&statement.to_string()).map(drop)
+    };
+    assert_eq!(with(32), Ok(()));
+    assert_eq!(with(33), exceeds(Limited::SubjectDigests, 32));
+}
+
+#[test]
+fn wants_the_annotations_of_the_attestor() {
+    let signer = Keys::p256();
+    let mut statement: Value = serde_json::from_str(&good()).unwrap();
+    let annotations = BTreeMap::from([("env".to_owned(), "prod".to_owned())]);
+    let attestor = Attestor { annotations: annotations.clone(), ..attestor(&signer) };
+    let judge = |statement: &Value| {
+        let evidence = layer(&signer.envelope(&statement.to_string()));
+        verify_statement(&evidence, &image(), &attestor, at(TIME))
+    };
+    let missing = Rejection::AnnotationMismatch { key: "env".to_owned() };
+    assert_eq!(judge(&statement), Err(missing));
+    statement["subject"][0]["annotations"] = json!({"env": "prod"});
+    assert_eq!(judge(&statement).unwrap().annotations(), &annotations);
+}
+
+#[test]
+fn denies_an_envelope_by_another_key_or_changed_after_signing() {
+    let (signer, other) = (Keys::p256(), Keys::p256());
+    let evidence = layer(&signer.envelope(&good()));
+    let result = verify_statement(&evidence, &image(), &attestor(&other), at(TIME));
+    assert_eq!(result, Err(Rejection::SignatureInvalid(KeyKind::EcdsaP256)));
+    assert_eq!(judge_envelope(|_| {}), Ok(()));
+    let changed = judge_envelope(|envelope| envelope["payload"] = "e30=".into());
+    assert_eq!(changed, Err(Rejection::SignatureInvalid(KeyKind::EcdsaP256)));
+}
+
+#[test]
+fn denies_an_envelope_of_another_payload_type() {
+    let other = judge_envelope(|envelope| envelope["payloadType"] = "text/plain".into());
+    assert_eq!(other, Err(Rejection::EnvelopePayloadType));
+    let none = judge_envelope(|envelope| envelope["payloadType"] = Value::Null);
+    assert_eq!(none, Err(Rejection::EnvelopePayloadType));
+}
+
+#[test]
+fn pitfall_12_denies_an_envelope_with_more_or_less_than_one_signature() {
+    for found in [0, 2, 100] {
+        let result = judge_envelope(|envelope| {
+            let one = envelope["signatures"][0].clone();
+            envelope["signatures"] = vec![one; found].into();
+        });
+        assert_eq!(result, Err(Rejection::EnvelopeSignatures { found }));
+    }
+}
+
+#[test]
+fn denies_an_attestation_layer_that_is_no_envelope() {
+    let signer = Keys::p256();
+    let judge = |text: &str| verify_statement(&layer(text), &image(), &attestor(&signer), at(TIME)).map(drop);
+    assert_eq!(judge("garbage"), Err(Rejection::EnvelopeJson(JsonError::Malformed)));
+    let repeated = signer.envelope(&good()).replacen('{', r#"{"payload":"","#, 1);
+    assert_eq!(judge(&repeated), Err(Rejection::EnvelopeJson(JsonError::RepeatedKey)));
+    assert_eq!(judge("{}"), Err(Rejection::EnvelopePayloadType));
+}
+
+#[test]
+fn pitfall_06_reads_large_attestations_up_to_a_limit() {
+    const LIMIT: usize = 10 << 20;
+    let signer = Keys::p256();
+    let judge = |evidence| verify_statement(&evidence, &image(), &attestor(&signer), at(TIME)).map(drop);
+    let padded = |text: String, size: usize| format!("{text}{}", " ".repeat(size - text.len()));
+    let exceeds = |what| Err(Rejection::LimitExceeded { what, limit: LIMIT });
+
+    let envelope = signer.envelope(&good());
+    assert_eq!(judge(layer(&padded(envelope.clone(), LIMIT))), Ok(()));
+    assert_eq!(judge(layer(&padded(envelope, LIMIT + 1))), exceeds(Limited::Attestation));
+
+    let json = |size| padded(signer.bundle(&good()).to_string(), size).into_bytes();
+    assert_eq!(judge(SignatureEvidence::Bundle { json: json(LIMIT) }), Ok(()));
+    assert_eq!(judge(SignatureEvidence::Bundle { json: json(LIMIT + 1) }), exceeds(Limited::Bundle));
+}
+
+#[test]
+fn a_message_signature_is_no_attestation() {
+    let signer = Keys::p256();
+    let mut signed = signer.bundle(&good());
+    signed.as_object_mut().unwrap().remove("dsseEnvelope");
+    signed["messageSignature"] = json!({"signature": "AA=="});
+    let result = verify_statement(&bundle(&signed), &image(), &attestor(&signer), at(TIME));
+    assert_eq!(result, Err(Rejection::MessageSignature));
+}

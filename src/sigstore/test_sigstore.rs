@@ -1,0 +1,302 @@
+//! A whole Sigstore instance for tests: authority, certificate log, transparency logs of both versions,
+//! timestamp authority, and signatures by a certificate of it in every form. Like its parts it shares
+//! no code with what it tests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::oci::Digest;
+use crate::sigstore::logs::{LogKey, Window};
+use crate::sigstore::test_pki::{
+    CODE_SIGNING, Draft, TIME_STAMPING, TokenDraft, algorithm, digits, email, fulcio, key_usage, names, sct,
+    sct_list, usages,
+};
+use crate::sigstore::test_signer::{
+    Log, Signer, TIME, TiledLog, Verifier, claim, dsse_entry, hashedrekord, hashedrekord_v2, pem, statement,
+};
+use crate::sigstore::{
+    Attestor, Authorities, Certificate, CertificateSigner, HashAlgorithm, Identity, IdentitySigner,
+    IdentityText, KeySigner, LogTrust, Logs, SctTrust, SignatureEvidence, Signer as Who,
+    TimestampAuthorities,
+};
+
+pub(super) const SUBJECT: &str = "alice@signer.test";
+pub(super) const ISSUER: &str = "https://issuer.test";
+
+pub(super) fn image() -> Digest {
+    Digest::of(b"image")
+}
+
+pub(super) struct Instance {
+    root: Signer,
+    between: Signer,
+    certificate_log: Signer,
+    stamper: Signer,
+    pub(super) log: Log,
+    pub(super) tiles: TiledLog,
+    /// From when to when the intermediate certificate is valid.
+    between_validity: (u64, u64),
+}
+
+impl Instance {
+    pub(super) fn new() -> Self {
+        Self::with_intermediate((TIME - 90_000, TIME + 90_000))
+    }
+
+    /// One whose intermediate certificate is valid from and to these times.
+    pub(super) fn with_intermediate(between_validity: (u64, u64)) -> Self {
+        Self {
+            root: Signer::p384(),
+            between: Signer::p256(),
+            certificate_log: Signer::p256(),
+            stamper: Signer::p256(),
+            log: Log::new(),
+            tiles: TiledLog::new(),
+            between_validity,
+        }
+    }
+
+    pub(super) fn root(&self) -> Certificate {
+        Draft::authority("root").valid(TIME - 100_000, TIME + 100_000).self_signed(&self.root)
+    }
+
+    pub(super) fn intermediate(&self) -> Certificate {
+        let (from, to) = self.between_validity;
+        Draft::authority("between").valid(from, to).issued(&self.between, "root", &self.root)
+    }
+
+    /// What this instance certifies by default: half an hour before and after [`TIME`].
+    pub(super) fn draft() -> Draft {
+        Draft::new("")
+            .with(key_usage(0b1000_0000))
+            .with(usages(false, &[CODE_SIGNING]))
+            .with(names(true, &[email(SUBJECT)]))
+            .with(fulcio(1, ISSUER))
+    }
+
+    /// A certificate that is in the certificate log.
+    pub(super) fn certify(&self, signer: &Signer, draft: &Draft) -> Certificate {
+        let body = draft.body(signer, "between", &algorithm(&self.between));
+        let promise = sct(&self.certificate_log, TIME * 1000, &self.between.spki, &body);
+        draft.clone().with(sct_list(&[promise])).issued(signer, "between", &self.between)
+    }
+
+    /// A certificate that is in no log.
+    pub(super) fn certify_silently(&self, signer: &Signer, draft: &Draft) -> Certificate {
+        draft.issued(signer, "between", &self.between)
+    }
+
+    pub(super) fn stamp(&self, over: &[u8], time: u64) -> Vec<u8> {
+        TokenDraft { time: format!("{}Z", digits(time)), ..TokenDraft::new(over, "stamps") }
+            .signed(&self.stamper)
+    }
+
+    pub(super) fn timestamps(&self) -> Arc<TimestampAuthorities> {
+        let root = Draft::authority("stamps").valid(TIME - 100_000, TIME + 100_000);
+        let leaf =
+            Draft::new("stamper").valid(TIME - 90_000, TIME + 90_000).with(usages(true, &[TIME_STAMPING]));
+        let chain = vec![leaf.issued(&self.stamper, "stamps", &self.root), root.self_signed(&self.root)];
+        Arc::new(TimestampAuthorities::from_chain(chain))
+    }
+
+    pub(super) fn logs(&self) -> Arc<Logs> {
+        let window = Window::ALWAYS;
+        let tiles = LogKey {
+            id: self.tiles.id(),
+            key: self.tiles.0.key(),
+            window,
+            origin: Some(TiledLog::ORIGIN.to_owned()),
+        };
+        let log = self.log.0.key();
+        let log = LogKey { id: log.fingerprint().as_bytes().to_vec(), key: log, window, origin: None };
+        Arc::new(Logs::new(vec![log, tiles]))
+    }
+
+    pub(super) fn authorities(&self) -> Arc<Authorities> {
+        Arc::new(Authorities::from_roots(vec![self.root()]))
+    }
+
+    pub(super) fn sct(&self) -> SctTrust {
+        SctTrust::Required(Arc::new(Logs::from_keys(&[self.certificate_log.key()])))
+    }
+
+    /// Alice, logged; timestamps prove something.
+    pub(super) fn alice(&self) -> Attestor {
+        let text = IdentityText { subject: SUBJECT, issuer: ISSUER, ..IdentityText::default() };
+        self.attestor(Who::Identity(IdentitySigner {
+            authorities: self.authorities(),
+            identity: Identity::new(&text).unwrap(),
+            sct: self.sct(),
+        }))
+    }
+
+    /// The holder of this very certificate.
+    pub(super) fn holder(&self, certificate: &Certificate) -> Attestor {
+        self.attestor(Who::Certificate(CertificateSigner {
+            certificate: certificate.clone(),
+            intermediates: vec![self.intermediate()],
+            authorities: self.authorities(),
+            hash: HashAlgorithm::Sha256,
+            sct: self.sct(),
+        }))
+    }
+
+    pub(super) fn key(&self, signer: &Signer) -> Attestor {
+        self.attestor(Who::Key(KeySigner { key: signer.key(), hash: HashAlgorithm::Sha256 }))
+    }
+
+    fn attestor(&self, signer: Who) -> Attestor {
+        Attestor {
+            signer,
+            annotations: BTreeMap::new(),
+            log: LogTrust::Required(self.logs()),
+            timestamps: self.timestamps(),
+        }
+    }
+}
+
+/// One signature with everything that is stored beside it, to be changed by tests.
+pub(super) struct Signature {
+    pub(super) signer: Signer,
+    pub(super) certificate: Option<Certificate>,
+    pub(super) chain: Vec<Certificate>,
+    pub(super) payload: String,
+    /// The signature over the payload, or over the encoding of the envelope around it.
+    pub(super) signature: Vec<u8>,
+    /// The whole envelope as an `.att` layer stores it.
+    pub(super) envelope: String,
+    /// The promise of a log, or its entry in a bundle.
+    pub(super) entries: Vec<Value>,
+    pub(super) stamps: Vec<Vec<u8>>,
+}
+
+impl Signature {
+    /// Over a simple-signing payload.
+    pub(super) fn claim(signer: Signer, certificate: Option<Certificate>, chain: Vec<Certificate>) -> Self {
+        let payload = claim(&image(), "null");
+        let signature = signer.sign(payload.as_bytes());
+        let (entries, stamps) = (vec![], vec![]);
+        Self { signer, certificate, chain, payload, signature, envelope: String::new(), entries, stamps }
+    }
+
+    /// Over an envelope around this statement.
+    pub(super) fn statement(
+        signer: Signer,
+        certificate: Option<Certificate>,
+        chain: Vec<Certificate>,
+        payload: String,
+    ) -> Self {
+        let envelope = signer.envelope(&payload);
+        let parsed: Value = serde_json::from_str(&envelope).unwrap();
+        let signature = STANDARD.decode(parsed["signatures"][0]["sig"].as_str().unwrap()).unwrap();
+        let (entries, stamps) = (vec![], vec![]);
+        Self { signer, certificate, chain, payload, signature, envelope, entries, stamps }
+    }
+
+    /// cosign's statement over the image.
+    pub(super) fn cosign(signer: Signer, certificate: Option<Certificate>, chain: Vec<Certificate>) -> Self {
+        Self::statement(signer, certificate, chain, statement(&image(), "{}"))
+    }
+
+    /// The PEM of who is said to have signed.
+    pub(super) fn verifier(&self) -> String {
+        match &self.certificate {
+            Some(certificate) => pem("CERTIFICATE", certificate.der()),
+            None => self.signer.pem(),
+        }
+    }
+
+    /// What the signature is over.
+    pub(super) fn signed(&self) -> Vec<u8> {
+        if self.envelope.is_empty() {
+            return self.payload.clone().into_bytes();
+        }
+        format!("DSSEv1 28 application/vnd.in-toto+json {} {}", self.payload.len(), self.payload).into_bytes()
+    }
+
+    pub(super) fn hashedrekord(&self) -> String {
+        hashedrekord(self.payload.as_bytes(), &self.signature, &self.verifier())
+    }
+
+    pub(super) fn hashedrekord_v2(&self) -> String {
+        let verifier = match &self.certificate {
+            Some(certificate) => Verifier::Certificate(certificate.der()),
+            None => Verifier::Key(&self.signer.spki),
+        };
+        hashedrekord_v2(&self.signed(), &self.signature, &verifier)
+    }
+
+    pub(super) fn dsse(&self) -> String {
+        let body = dsse_entry(self.payload.as_bytes(), &STANDARD.encode(&self.signature), &self.verifier());
+        let hash = |text: &str| hex::encode(super::test_signer::sha256(text.as_bytes()));
+        body.replace(&hash("not looked at"), &hash(&self.envelope))
+    }
+
+    /// As a `.sig` layer.
+    pub(super) fn layer(&self) -> SignatureEvidence {
+        let mut annotations = self.annotations();
+        annotations.insert("dev.cosignproject.cosign/signature".to_owned(), STANDARD.encode(&self.signature));
+        SignatureEvidence::CosignLayer { payload: self.payload.clone().into_bytes(), annotations }
+    }
+
+    /// As an `.att` layer.
+    pub(super) fn attestation_layer(&self) -> SignatureEvidence {
+        let mut annotations = self.annotations();
+        annotations.insert("dev.cosignproject.cosign/signature".to_owned(), String::new());
+        SignatureEvidence::AttestationLayer { envelope: self.envelope.clone().into_bytes(), annotations }
+    }
+
+    fn annotations(&self) -> BTreeMap<String, String> {
+        let pems = |list: &[Certificate]| list.iter().map(|found| pem("CERTIFICATE", found.der())).collect();
+        let mut annotations = BTreeMap::new();
+        if let Some(certificate) = &self.certificate {
+            annotations
+                .insert("dev.sigstore.cosign/certificate".to_owned(), pem("CERTIFICATE", certificate.der()));
+            annotations.insert("dev.sigstore.cosign/chain".to_owned(), pems(&self.chain));
+        }
+        if let Some(entry) = self.entries.first() {
+            annotations.insert("dev.sigstore.cosign/bundle".to_owned(), entry.to_string());
+        }
+        if let Some(stamp) = self.stamps.first() {
+            let response = json!({"SignedRFC3161Timestamp": STANDARD.encode(stamp)});
+            annotations.insert("dev.sigstore.cosign/rfc3161timestamp".to_owned(), response.to_string());
+        }
+        annotations
+    }
+
+    /// As a bundle: with a key, a certificate, or a chain in version 0.2.
+    pub(super) fn bundle(&self) -> Value {
+        let raw = |found: &Certificate| json!({"rawBytes": STANDARD.encode(found.der())});
+        let mut material = match &self.certificate {
+            None => json!({"publicKey": {"hint": "a claim"}}),
+            Some(leaf) if self.chain.is_empty() => json!({"certificate": raw(leaf)}),
+            Some(leaf) => {
+                let list: Vec<_> = [leaf].into_iter().chain(&self.chain).map(raw).collect();
+                json!({"x509CertificateChain": {"certificates": list}})
+            }
+        };
+        material["tlogEntries"] = self.entries.clone().into();
+        let stamps: Vec<_> =
+            self.stamps.iter().map(|stamp| json!({"signedTimestamp": STANDARD.encode(stamp)})).collect();
+        material["timestampVerificationData"] = json!({"rfc3161Timestamps": stamps});
+        let version = if self.chain.is_empty() { "0.3" } else { "0.2" };
+        let mut bundle = json!({
+            "mediaType": format!("application/vnd.dev.sigstore.bundle+json;version={version}"),
+            "verificationMaterial": material,
+        });
+        if self.envelope.is_empty() {
+            bundle["messageSignature"] = json!({"signature": STANDARD.encode(&self.signature)});
+        } else {
+            bundle["dsseEnvelope"] = serde_json::from_str(&self.envelope).unwrap();
+        }
+        bundle
+    }
+
+    pub(super) fn bundle_evidence(&self) -> SignatureEvidence {
+        SignatureEvidence::Bundle { json: self.bundle().to_string().into_bytes() }
+    }
+}
