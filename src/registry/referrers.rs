@@ -238,8 +238,7 @@ impl Client {
             limit: MANIFEST_LIMIT.min(request.budget.remaining()),
         };
         let mut answer = self.ask(step, request.repository, request.credentials, ask.clone()).await?;
-        let applied = answer.header(FILTERS_APPLIED).is_some_and(|names| names.contains("artifactType"));
-        let filter = if applied { filter } else { Filter::Nothing };
+        let said = answer.header(FILTERS_APPLIED).is_some_and(|names| names.contains("artifactType"));
         let mut list = List::default();
         for page in 0..PAGES_LIMIT {
             if page == 0 && no_api(step, request, host, &answer)? {
@@ -259,7 +258,7 @@ impl Client {
                 }
             }
             let Some(link) = next_link(&answer) else {
-                return Ok(Some(Listing { list, filter }));
+                return Ok(Some(list.under(filter, said)));
             };
             if list.end == End::Cut {
                 break;
@@ -267,7 +266,7 @@ impl Client {
             answer = self.page(step, request, host, &ask, &link).await?;
         }
         list.end = End::Cut;
-        Ok(Some(Listing { list, filter }))
+        Ok(Some(list.under(filter, said)))
     }
 
     /// The page at `link`, which must lie on the same registry.
@@ -397,11 +396,13 @@ struct List {
     candidates: Vec<Candidate>,
     read: usize,
     end: End,
+    /// An entry that the filter leaves out.
+    unfiltered: bool,
 }
 
 struct Listing {
     list: List,
-    /// What the registry says that it applied.
+    /// What the registry applied, as far as can be told.
     filter: Filter,
 }
 
@@ -443,6 +444,16 @@ enum End {
 }
 
 impl List {
+    /// Registries may leave the header out (olareg does for an answer that it has made before): only a
+    /// list with something else in it was certainly not filtered.
+    const fn under(self, asked: Filter, said: bool) -> Listing {
+        let filter = match asked {
+            Filter::Bundles if said || !self.unfiltered => Filter::Bundles,
+            Filter::Bundles | Filter::Nothing => Filter::Nothing,
+        };
+        Listing { list: self, filter }
+    }
+
     fn extend(&mut self, index: Index, wanted: &Wanted) {
         for entry in index.manifests {
             if self.read == DESCRIPTORS_LIMIT {
@@ -450,6 +461,7 @@ impl List {
                 return;
             }
             self.read += 1;
+            self.unfiltered |= entry.artifact_type.as_deref() != Some(FILTERED_TYPE);
             let Some(listed) = wanted.listed(&entry) else {
                 continue;
             };
@@ -504,7 +516,8 @@ fn next_link(answer: &Answer) -> Option<String> {
     })
 }
 
-/// The type that cosign 3 writes.
+/// The type that cosign 3 writes, and the query for it.
+const FILTERED_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const BUNDLE_QUERY: &str = "?artifactType=application%2Fvnd.dev.sigstore.bundle.v0.3%2Bjson";
 const FILTERS_APPLIED: &str = "oci-filters-applied";
 /// What cosign copies from the statement to the manifest, and registries from there to the list.

@@ -1,11 +1,16 @@
 //! Where signatures may be stored, and what an index and its children say of each other (rule D7).
 
+use std::process::Command;
+
+use serde_json::{Value, json};
 use tonic::{Code, Status};
 
-use crate::kit::{self, Node, Space, gate::Gate, registry::Registry};
+use crate::kit::{self, Node, Space, cosign::Key, folder, gate::Gate, image::Image, registry::Registry};
 
 kit::on_each_containerd!(
     experimental_signatures_among_the_referrers_count,
+    experimental_signatures_count_under_strict_where_the_entry_asks,
+    attestations_count_in_every_form_and_place,
     bundles_in_another_repository_count_where_the_policy_says_so,
     signature_of_an_index_is_none_of_its_children_until_it_is_admitted,
     child_of_an_unsigned_index_passes_by_its_own_signature,
@@ -38,6 +43,102 @@ fn experimental_signatures_among_the_referrers_count(node: &Node) {
         let refusal = gate.cri().pull(bundled.by_tag()).expect_refusal();
         assert_denied(&refusal, &bundled.by_tag(), "signature not found");
     }
+}
+
+/// Upstream reads them only then, and bundles never beside them.
+fn experimental_signatures_count_under_strict_where_the_entry_asks(node: &Node) {
+    let space = node.space();
+    let [experimental, bundled] = ["experimental", "bundled"].map(|name| space.image(name).push("1"));
+    node.key.sign_experimental(&experimental);
+    node.key.sign_bundle(&bundled);
+    let entry = |asks: bool| json!({"imageReferences": ["*"], "cosignOCI11": asks, "attestors": [{"entries": [keys(node.key)]}]});
+    for (image, asks, code) in
+        [(&experimental, true, 0), (&experimental, false, 1), (&bundled, true, 1), (&bundled, false, 1)]
+    {
+        assert_eq!(verify(&entry(asks), "strict", image), code, "{} {asks}", image.by_tag());
+    }
+    for (image, asks) in [(&experimental, true), (&experimental, false), (&bundled, true), (&bundled, false)]
+    {
+        assert_eq!(verify(&entry(asks), "default", image), 0, "{} {asks}", image.by_tag());
+    }
+}
+
+fn attestations_count_in_every_form_and_place(node: &Node) {
+    const TYPE: &str = "https://example.com/checked/v1";
+    for registry in [Registry::olareg(), Registry::docker()] {
+        let space = Space::on(&registry);
+        let elsewhere = space.repository("attestations");
+        for program in ["cosign-2", "cosign-3"] {
+            let [own, other] =
+                ["own", "other"].map(|name| space.image(&format!("{program}-{name}")).push("1"));
+            for image in [&own, &other] {
+                let place = (image.digest == other.digest).then_some(elsewhere.as_str());
+                // Others about the same image, of another type or by somebody else, change nothing.
+                node.key.attest(program, image, "https://example.com/other/v1", place);
+                node.other_key.attest(program, image, TYPE, place);
+                node.key.attest(program, image, TYPE, place);
+            }
+            let entry = |kind: &str, key: &Key, repository: Option<&str>| {
+                let attestors = json!([{"entries": [keys(key)]}]);
+                let attestation = json!({"type": kind, "attestors": attestors});
+                let mut entry = json!({"imageReferences": ["*"], "attestations": [attestation]});
+                if let Some(repository) = repository {
+                    entry["repository"] = json!(repository);
+                }
+                entry
+            };
+            let unknown = "https://example.com/unknown/v1";
+            let elsewhere = Some(elsewhere.as_str());
+            for (image, kind, repository, code) in [
+                (&own, TYPE, None, 0),
+                (&own, unknown, None, 1),
+                (&own, TYPE, elsewhere, 1),
+                (&other, TYPE, elsewhere, 0),
+                (&other, TYPE, None, 1),
+            ] {
+                let entry = entry(kind, node.key, repository);
+                assert_eq!(
+                    verify(&entry, "default", image),
+                    code,
+                    "{} {kind} {repository:?}",
+                    image.by_tag()
+                );
+            }
+            assert_eq!(
+                verify(&entry("https://example.com/other/v1", node.other_key, None), "default", &own),
+                1
+            );
+        }
+    }
+}
+
+/// An attestor: this key, without a log.
+fn keys(key: &Key) -> Value {
+    json!({"keys": {"publicKeys": key.public, "rekor": {"ignoreTlog": true}, "ctlog": {"ignoreSCT": true}}})
+}
+
+/// The exit code of `pullgate verify` by one entry.
+fn verify(entry: &Value, compatibility: &str, image: &Image) -> i32 {
+    let folder = folder();
+    let rule = json!({
+        "name": "signed", "match": {"any": [{"resources": {"kinds": ["Pod"]}}]}, "verifyImages": [entry],
+    });
+    let policy = json!({
+        "apiVersion": "kyverno.io/v1", "kind": "ClusterPolicy", "metadata": {"name": "keyed"},
+        "spec": {"validationFailureAction": "Enforce", "rules": [rule]},
+    });
+    let policies = folder.join("policy.json");
+    std::fs::write(&policies, policy.to_string()).expect("a policy");
+    let config = folder.join("config.yaml");
+    let text = json!({"policy": {"paths": [policies], "compatibility": compatibility}});
+    std::fs::write(&config, text.to_string()).expect("a config");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pullgate"));
+    command.arg("verify").arg("--config").arg(&config).arg(image.by_tag()).env_remove("DOCKER_CONFIG");
+    let output = command.output().expect("pullgate");
+    let code = output.status.code().expect("an exit code");
+    // Neither a usage error nor a fault is an answer.
+    assert!(matches!(code, 0 | 1), "{output:?}");
+    code
 }
 
 fn bundles_in_another_repository_count_where_the_policy_says_so(node: &Node) {
