@@ -24,3 +24,4 @@ mod relay;
 mod rules;
 mod trust_tuf;
 mod units;
+mod verify_bundle;
