@@ -204,3 +204,7 @@ impl Version {
 
 /// The payload type of an in-toto statement.
 pub(super) const STATEMENT_PAYLOAD: &str = "application/vnd.in-toto+json";
+
+#[cfg(test)]
+#[path = "bundle_tests.rs"]
+mod tests;
