@@ -29,6 +29,8 @@ mod log_body;
 mod log_entry;
 mod logs;
 mod material;
+#[cfg(test)]
+mod oracle_tests;
 mod rejection;
 mod sct;
 mod statement;
