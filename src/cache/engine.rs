@@ -378,7 +378,9 @@ mod tests {
         value.try_recv().unwrap()
     }
 
-    fn shown(path: &Path) -> (Engine, Vec<(Vec<u8>, Vec<u8>)>) {
+    type Records = Vec<(Vec<u8>, Vec<u8>)>;
+
+    fn shown(path: &Path) -> (Engine, Records) {
         let mut shown = Vec::new();
         let engine = engine(path, &mut |key, value| shown.push((key.to_vec(), value.to_vec()))).unwrap();
         (engine, shown)

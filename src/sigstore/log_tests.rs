@@ -6,7 +6,8 @@ use super::*;
 use crate::oci::Digest;
 use crate::outcome::DenialReason;
 use crate::sigstore::test_signer::{
-    Log, Signer, TIME, claim, dsse_entry, hashedrekord, hashedrekord_with, statement,
+    Log, Signer, TIME, TiledLog, Verifier, claim, dsse_entry, hashedrekord, hashedrekord_v2,
+    hashedrekord_with, pem, statement,
 };
 use crate::sigstore::{
     Attestor, KeySigner, Limited, LogTrust, PublicKey, SignatureEvidence, Signer as Who,
@@ -156,8 +157,7 @@ fn accepts_a_logged_layer_by_p384_with_sha256_as_cosign_2_signs() {
     let SignatureEvidence::CosignLayer { payload, annotations } = &signed else { unreachable!() };
     let signature = STANDARD.decode(&annotations["dev.cosignproject.cosign/signature"]).unwrap();
     let log = Log::new();
-    let body =
-        hashedrekord(payload, &signature, &crate::sigstore::test_signer::pem("PUBLIC KEY", key.spki_der()));
+    let body = hashedrekord(payload, &signature, &pem("PUBLIC KEY", key.spki_der()));
     let evidence = with_annotation(signed.clone(), &log.annotation(&body, TIME));
     let image = "sha256:f20c43161d73848408ef247f0ec7111b19fe58ffebc0cbcaa0d2c8bda4967268".parse().unwrap();
     let attestor = key_attestor(key, trust(&log));
@@ -220,7 +220,7 @@ fn accepts_a_log_of_a_trust_root() {
 }
 
 #[test]
-fn denies_a_signature_without_a_log_entry() {
+fn pitfall_02_denies_a_signature_without_a_log_entry() {
     let (signer, log) = (Signer::p256(), Log::new());
     let (evidence, ..) = layer(&signer);
     assert_eq!(judge(&evidence, &signer, &log), Err(Rejection::LogEntryMissing));
@@ -244,7 +244,7 @@ fn does_not_look_at_entries_when_the_log_is_ignored() {
 // The next tests are the class of CVE-2022-36056: the entry is genuine, and about something else.
 
 #[test]
-fn denies_when_the_log_entry_is_for_another_payload() {
+fn pitfall_01_denies_when_the_log_entry_is_for_another_payload() {
     let result = judge_body(|_, signature, pem| hashedrekord(b"other", signature, pem));
     assert_eq!(result, Err(Rejection::LogEntryForeign));
     let logged = Logged::new(Signer::p256());
@@ -253,7 +253,7 @@ fn denies_when_the_log_entry_is_for_another_payload() {
 }
 
 #[test]
-fn denies_when_the_log_entry_is_for_another_signature() {
+fn pitfall_01_denies_when_the_log_entry_is_for_another_signature() {
     // By the same key over the same payload: ECDSA signatures differ each time.
     let signer = Signer::p256();
     let result = judge_body(|payload, _, pem| hashedrekord(payload, &signer.sign(payload), pem));
@@ -265,7 +265,7 @@ fn denies_when_the_log_entry_is_for_another_signature() {
 }
 
 #[test]
-fn denies_when_the_log_entry_is_for_another_key() {
+fn pitfall_01_denies_when_the_log_entry_is_for_another_key() {
     let other = Signer::p256().pem();
     let result = judge_body(|payload, signature, _| hashedrekord(payload, signature, &other));
     assert_eq!(result, Err(Rejection::LogEntryForeign));
@@ -275,7 +275,7 @@ fn denies_when_the_log_entry_is_for_another_key() {
 }
 
 #[test]
-fn denies_a_log_entry_of_another_kind() {
+fn pitfall_01_denies_a_log_entry_of_another_kind() {
     for (kind, rejection) in [
         (r#""kind":"other""#, Rejection::LogEntryMalformed),
         (r#""kind":"dsse""#, Rejection::LogUnsupported),
@@ -334,14 +334,14 @@ fn denies_an_annotation_that_repeats_a_key() {
 }
 
 #[test]
-fn denies_an_entry_of_a_log_that_is_not_trusted() {
+fn pitfall_02_denies_an_entry_of_a_log_that_is_not_trusted() {
     let logged = Logged::new(Signer::p256());
     let result = judge(&logged.evidence(), &logged.signer, &Log::new());
     assert_eq!(result, Err(Rejection::LogUnknown));
 }
 
 #[test]
-fn denies_an_entry_that_claims_the_id_of_a_trusted_log() {
+fn pitfall_02_denies_an_entry_that_claims_the_id_of_a_trusted_log() {
     let mut logged = Logged::new(Signer::p256());
     let trusted = Log::new();
     let id = STANDARD.encode(trusted.0.key().fingerprint().as_bytes());
@@ -391,7 +391,7 @@ fn denies_a_bundle_whose_entry_has_a_promise_and_no_proof() {
 }
 
 #[test]
-fn denies_an_unproven_entry_beside_a_proven_one() {
+fn pitfall_11_denies_an_unproven_entry_beside_a_proven_one() {
     let mut logged = Logged::new(Signer::p256());
     let proven = logged.entry().clone();
     let mut unproven = proven.clone();
@@ -402,7 +402,7 @@ fn denies_an_unproven_entry_beside_a_proven_one() {
 }
 
 #[test]
-fn denies_a_foreign_entry_beside_a_right_one() {
+fn pitfall_01_denies_a_foreign_entry_beside_a_right_one() {
     let mut logged = Logged::new(Signer::p256());
     let right = logged.entry().clone();
     let body = dsse_entry(b"other", &logged.signature, &logged.signer.pem());
@@ -423,7 +423,7 @@ fn denies_an_entry_from_the_future() {
 }
 
 #[test]
-fn refuses_an_inclusion_proof_without_end() {
+fn pitfall_07_refuses_an_inclusion_proof_without_end() {
     let mut logged = Logged::new(Signer::p256());
     let hashes = vec![Value::from(STANDARD.encode([0; 32])); 65];
     logged.entry()["inclusionProof"]["hashes"] = hashes.into();
@@ -443,4 +443,256 @@ fn denies_every_entry_where_no_key_fits() {
         );
         assert_eq!(result, Err(Rejection::LogUnknown));
     }
+}
+
+// Windows of keys, and versions of logs and bundles.
+
+/// A log that is believed from and to these times.
+fn windowed(log: &Log, start: u64, end: u64) -> LogTrust {
+    let at = |seconds| Some(UNIX_EPOCH + Duration::from_secs(seconds));
+    let key = log.0.key();
+    let id = key.fingerprint().as_bytes().to_vec();
+    let window = crate::sigstore::logs::Window { start: at(start), end: at(end) };
+    LogTrust::Required(Arc::new(Logs::new(vec![LogKey { id, key, window, origin: None }])))
+}
+
+#[test]
+fn pitfall_10_denies_a_promise_from_outside_of_the_log_keys_validity() {
+    let (signer, log) = (Signer::p256(), Log::new());
+    let (evidence, payload, signature) = layer(&signer);
+    let annotation = log.annotation(&hashedrekord(&payload, &signature, &signer.pem()), TIME);
+    let evidence = with_annotation(evidence, &annotation);
+    let within = |start, end| judge_at(&evidence, &signer, windowed(&log, start, end), TIME + 100);
+    assert_eq!(within(TIME, TIME), Ok(()));
+    assert_eq!(within(TIME + 1, TIME + 2), Err(Rejection::LogUnknown));
+    assert_eq!(within(TIME - 2, TIME - 1), Err(Rejection::LogUnknown));
+}
+
+#[test]
+fn pitfall_10_an_entry_without_a_time_needs_a_log_key_that_has_begun() {
+    let mut logged = Logged::new(Signer::p256());
+    logged.entry().as_object_mut().unwrap().remove("inclusionPromise");
+    let within =
+        |start, end| judge_at(&logged.evidence(), &logged.signer, windowed(&logged.log, start, end), TIME);
+    assert_eq!(within(TIME, TIME + 1), Ok(()));
+    assert_eq!(within(TIME + 1, TIME + 2), Err(Rejection::LogUnknown));
+    // It was logged before now, whenever the key ended.
+    assert_eq!(within(TIME - 2, TIME - 1), Ok(()));
+}
+
+#[test]
+fn finds_the_log_among_several() {
+    let logged = Logged::new(Signer::p256());
+    let keys = [Signer::p256().key(), Signer::ed25519().key(), logged.log.0.key()];
+    let trust = LogTrust::Required(Arc::new(Logs::from_keys(&keys)));
+    assert_eq!(judge_at(&logged.evidence(), &logged.signer, trust, TIME), Ok(()));
+}
+
+#[test]
+fn denies_a_promise_by_another_trusted_log_than_the_entrys() {
+    let (mut logged, other) = (Logged::new(Signer::p256()), Log::new());
+    let both = LogTrust::Required(Arc::new(Logs::from_keys(&[logged.log.0.key(), other.0.key()])));
+    let body = logged.body();
+    let foreign = other.entry("dsse", &body, TIME);
+    logged.entry()["inclusionPromise"] = foreign["inclusionPromise"].clone();
+    let result = judge_at(&logged.evidence(), &logged.signer, both.clone(), TIME);
+    assert_eq!(result, Err(Rejection::LogProofInvalid));
+    let mut logged = Logged { log: logged.log, ..Logged::new(logged.signer) };
+    let entry = logged.log.entry("dsse", &logged.body(), TIME);
+    let foreign = other.entry("dsse", &logged.body(), TIME);
+    logged.set_entries(vec![entry]);
+    logged.entry()["inclusionProof"] = foreign["inclusionProof"].clone();
+    assert_eq!(judge_at(&logged.evidence(), &logged.signer, both, TIME), Err(Rejection::LogProofInvalid));
+}
+
+#[test]
+fn denies_a_promise_without_a_time() {
+    let none = judge_layer(|annotation| annotation["Payload"]["integratedTime"] = 0.into());
+    assert_eq!(none, Err(Rejection::LogEntryMalformed));
+    let (signer, log) = (Signer::p256(), Log::new());
+    let (evidence, payload, signature) = layer(&signer);
+    let annotation = log.annotation(&hashedrekord(&payload, &signature, &signer.pem()), 0);
+    let result = judge(&with_annotation(evidence, &annotation), &signer, &log);
+    assert_eq!(result, Err(Rejection::LogEntryMalformed));
+}
+
+#[test]
+fn denies_a_rekor_v1_proof_whose_root_is_not_the_checkpoints() {
+    for root in [Value::from(STANDARD.encode([0; 32])), Value::Null] {
+        let mut logged = Logged::new(Signer::p256());
+        logged.entry()["inclusionProof"]["rootHash"] = root;
+        assert_eq!(logged.judge(), Err(Rejection::LogProofInvalid));
+    }
+    for root in ["AAAA", "%"] {
+        let mut logged = Logged::new(Signer::p256());
+        logged.entry()["inclusionProof"]["rootHash"] = root.into();
+        assert_eq!(logged.judge(), Err(Rejection::LogProofInvalid));
+    }
+}
+
+#[test]
+fn denies_a_checkpoint_with_a_signature_of_another_key_hint() {
+    let mut logged = Logged::new(Signer::p256());
+    let checkpoint = &mut logged.entry()["inclusionProof"]["checkpoint"]["envelope"];
+    let (note, line) = checkpoint.as_str().unwrap().split_once("\n\n").unwrap();
+    let (name, signature) = line.trim_end().rsplit_once(' ').unwrap();
+    let mut signature = STANDARD.decode(signature).unwrap();
+    signature[0] ^= 1;
+    *checkpoint = format!("{note}\n\n{name} {}\n", STANDARD.encode(signature)).into();
+    assert_eq!(logged.judge(), Err(Rejection::LogProofInvalid));
+}
+
+#[test]
+fn pitfall_07_refuses_a_checkpoint_with_signatures_without_end() {
+    let with = |count: usize| {
+        let mut logged = Logged::new(Signer::p256());
+        let checkpoint = &mut logged.entry()["inclusionProof"]["checkpoint"]["envelope"];
+        let (note, line) = checkpoint.as_str().unwrap().split_once("\n\n").unwrap();
+        *checkpoint = format!("{note}\n\n{}", line.repeat(count)).into();
+        logged.judge()
+    };
+    assert_eq!(with(32), Ok(()));
+    let rejection = Rejection::LimitExceeded { what: Limited::CheckpointSignatures, limit: 32 };
+    assert_eq!(with(33), Err(rejection));
+}
+
+#[test]
+fn each_version_of_bundles_asks_for_its_own_proof() {
+    let without = |version: &str, part: &str| {
+        let mut logged = Logged::new(Signer::p256());
+        logged.bundle["mediaType"] =
+            format!("application/vnd.dev.sigstore.bundle+json;version={version}").into();
+        logged.entry().as_object_mut().unwrap().remove(part);
+        logged.judge()
+    };
+    let unproven = Err(Rejection::LogEntryUnproven);
+    assert_eq!(without("0.1", "inclusionProof"), Ok(()));
+    assert_eq!(without("0.1", "inclusionPromise"), unproven);
+    for version in ["0.2", "0.3"] {
+        assert_eq!(without(version, "inclusionProof"), unproven);
+        assert_eq!(without(version, "inclusionPromise"), Ok(()));
+    }
+}
+
+#[test]
+fn reads_numbers_as_texts_or_numbers_and_an_index_of_zero_that_is_left_out() {
+    let changed = |change: fn(&mut Value)| {
+        let mut logged = Logged::new(Signer::p256());
+        change(logged.entry());
+        logged.judge()
+    };
+    assert_eq!(changed(|entry| entry["logIndex"] = 7.into()), Ok(()));
+    assert_eq!(changed(|entry| entry["inclusionProof"]["logIndex"] = Value::Null), Ok(()));
+    let malformed = Err(Rejection::LogEntryMalformed);
+    for index in ["-1", "seven", "7.0", ""] {
+        let mut logged = Logged::new(Signer::p256());
+        logged.entry()["logIndex"] = index.into();
+        assert_eq!(logged.judge(), malformed);
+    }
+    assert_eq!(changed(|entry| entry["integratedTime"] = (-1).into()), malformed);
+    assert_eq!(changed(|entry| entry["logId"] = json!({})), malformed);
+    assert_eq!(changed(|entry| entry["kindVersion"] = Value::Null), malformed);
+    assert_eq!(changed(|entry| entry["canonicalizedBody"] = "%".into()), malformed);
+    assert_eq!(changed(|entry| entry["inclusionPromise"] = json!({})), malformed);
+}
+
+/// A bundle in a log of Rekor v2.
+struct Tiled {
+    logged: Logged,
+    log: TiledLog,
+}
+
+impl Tiled {
+    fn new() -> Self {
+        let (mut logged, log) = (Logged::new(Signer::p256()), TiledLog::new());
+        let entry = log.entry(&Self::body(&logged));
+        logged.set_entries(vec![entry]);
+        Self { logged, log }
+    }
+
+    fn body(logged: &Logged) -> String {
+        let signed =
+            format!("DSSEv1 28 application/vnd.in-toto+json {} {}", logged.payload.len(), logged.payload);
+        let signature = STANDARD.decode(&logged.signature).unwrap();
+        hashedrekord_v2(signed.as_bytes(), &signature, &Verifier::Key(&logged.signer.spki))
+    }
+
+    fn judge(&self) -> Result<(), Rejection> {
+        self.judge_by(LogKey {
+            id: self.log.id(),
+            key: self.log.0.key(),
+            window: crate::sigstore::logs::Window::ALWAYS,
+            origin: Some(TiledLog::ORIGIN.to_owned()),
+        })
+    }
+
+    fn judge_by(&self, log: LogKey) -> Result<(), Rejection> {
+        let trust = LogTrust::Required(Arc::new(Logs::new(vec![log])));
+        judge_at(&self.logged.evidence(), &self.logged.signer, trust, TIME)
+    }
+}
+
+#[test]
+fn accepts_an_entry_of_rekor_v2_whose_checkpoint_a_witness_has_signed_first() {
+    assert_eq!(Tiled::new().judge(), Ok(()));
+}
+
+#[test]
+fn believes_the_checkpoint_of_a_rekor_v2_entry_and_not_what_is_beside_it() {
+    let mut tiled = Tiled::new();
+    let proof = &mut tiled.logged.entry()["inclusionProof"];
+    (proof["logIndex"], proof["treeSize"]) = ("77".into(), "99".into());
+    proof["rootHash"] = STANDARD.encode([0; 32]).into();
+    assert_eq!(tiled.judge(), Ok(()));
+    tiled.logged.entry()["logIndex"] = "0".into();
+    assert_eq!(tiled.judge(), Err(Rejection::LogProofInvalid));
+}
+
+#[test]
+fn denies_a_rekor_v2_entry_whose_proof_does_not_hold() {
+    let changed = |change: fn(&mut Value)| {
+        let mut tiled = Tiled::new();
+        change(tiled.logged.entry());
+        tiled.judge()
+    };
+    let path = changed(|entry| entry["inclusionProof"]["hashes"][0] = STANDARD.encode([0; 32]).into());
+    assert_eq!(path, Err(Rejection::LogProofInvalid));
+    let unsigned = changed(|entry| {
+        let checkpoint = entry["inclusionProof"]["checkpoint"]["envelope"].as_str().unwrap().to_owned();
+        let unsigned: Vec<&str> = checkpoint.split_inclusive('\n').take(5).collect();
+        entry["inclusionProof"]["checkpoint"]["envelope"] = unsigned.concat().into();
+    });
+    assert_eq!(unsigned, Err(Rejection::LogProofInvalid));
+    let other = changed(|entry| entry["logId"]["keyId"] = STANDARD.encode([0; 32]).into());
+    assert_eq!(other, Err(Rejection::LogUnknown));
+}
+
+#[test]
+fn denies_a_rekor_v2_checkpoint_of_another_name() {
+    let mut tiled = Tiled::new();
+    let entry = tiled.log.entry_named("other.test", &Tiled::body(&tiled.logged));
+    tiled.logged.set_entries(vec![entry]);
+    assert_eq!(tiled.judge(), Err(Rejection::LogProofInvalid));
+}
+
+#[test]
+fn pitfall_03_denies_a_promise_in_a_rekor_v2_entry() {
+    let mut tiled = Tiled::new();
+    tiled.logged.entry()["inclusionPromise"] = json!({"signedEntryTimestamp": "AAAA"});
+    assert_eq!(tiled.judge(), Err(Rejection::LogEntryMalformed));
+}
+
+#[test]
+fn knows_a_rekor_v2_log_by_its_key_alone() {
+    let tiled = Tiled::new();
+    let keys = [Signer::ed25519().key(), tiled.log.0.key()];
+    let trust = LogTrust::Required(Arc::new(Logs::from_keys(&keys)));
+    assert_eq!(judge_at(&tiled.logged.evidence(), &tiled.logged.signer, trust, TIME), Ok(()));
+    let mut other = Tiled::new();
+    let entry = other.log.entry_named("other.test", &Tiled::body(&other.logged));
+    other.logged.set_entries(vec![entry]);
+    let trust = LogTrust::Required(Arc::new(Logs::from_keys(&[other.log.0.key()])));
+    // The id does not belong to that name.
+    let result = judge_at(&other.logged.evidence(), &other.logged.signer, trust, TIME);
+    assert_eq!(result, Err(Rejection::LogUnknown));
 }

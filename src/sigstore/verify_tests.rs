@@ -138,7 +138,7 @@ fn denies_a_layer_without_a_signature() {
 }
 
 #[test]
-fn denies_a_signature_that_was_copied_from_another_image() {
+fn pitfall_20_denies_a_signature_that_was_copied_from_another_image() {
     let other = Digest::of(b"other");
     assert_eq!(judge_layer(&claim(&other, "null")), Err(Rejection::ClaimMismatch { claimed: other }));
     assert_eq!(judge_statement(&statement(&other, "{}")), Err(Rejection::SubjectMismatch));
@@ -199,7 +199,7 @@ fn compares_required_annotations_as_texts() {
 }
 
 #[test]
-fn wants_all_annotations_on_one_subject_that_is_the_image() {
+fn pitfall_26_wants_all_annotations_on_one_subject_that_is_the_image() {
     let subject = |name: &str, annotations: &str| {
         format!(
             r#"{{"digest":{{"sha256":"{}"}},"annotations":{annotations}}}"#,
@@ -226,7 +226,7 @@ fn wants_all_annotations_on_one_subject_that_is_the_image() {
 }
 
 #[test]
-fn does_not_count_an_attestation_of_another_type_as_a_signature() {
+fn pitfall_04_does_not_count_an_attestation_of_another_type_as_a_signature() {
     let statement = statement(&image(), "{}");
     let sbom = statement.replace("https://sigstore.dev/cosign/sign/v1", "https://spdx.dev/Document");
     assert_eq!(judge_statement(&sbom), Err(Rejection::PredicateType));
@@ -304,7 +304,7 @@ fn does_not_believe_the_key_hint() {
 }
 
 #[test]
-fn denies_an_envelope_with_more_or_less_than_one_signature() {
+fn pitfall_12_denies_an_envelope_with_more_or_less_than_one_signature() {
     for found in [0, 2] {
         let result = judge_changed(|bundle| {
             let signatures = bundle["dsseEnvelope"]["signatures"].as_array_mut().unwrap();
@@ -325,7 +325,7 @@ fn denies_a_bundle_that_repeats_a_key() {
 }
 
 #[test]
-fn refuses_what_exceeds_a_limit_before_any_cryptography() {
+fn pitfall_07_refuses_what_exceeds_a_limit_before_any_cryptography() {
     const MEBIBYTE: usize = 1 << 20;
     let exceeds = |what, limit| Err(Rejection::LimitExceeded { what, limit });
     let signer = Signer::p256();
@@ -358,7 +358,7 @@ fn refuses_what_exceeds_a_limit_before_any_cryptography() {
 }
 
 #[test]
-fn refuses_a_statement_with_too_many_subjects_or_digests() {
+fn pitfall_07_refuses_a_statement_with_too_many_subjects_or_digests() {
     let exceeds = |what, limit| Err(Rejection::LimitExceeded { what, limit });
     let mut parsed: Value = serde_json::from_str(&statement(&image(), "{}")).unwrap();
     let subject = parsed["subject"][0].clone();

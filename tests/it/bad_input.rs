@@ -252,12 +252,13 @@ fn missing_and_broken_trust_roots_are_errors() {
     let config = config(&folder, &format!("trust: {{root: {}}}\n", root.display()));
     let error = configured(&["check"], &config).expect_error(2);
     assert!(
-        error.starts_with(&format!("pullgate: trust.root: cannot read {}: No such file", root.display())),
+        error
+            .starts_with(&format!("pullgate: trust root {0}: cannot read {0}: No such file", root.display())),
         "{error}"
     );
     fs::write(&root, "{}").unwrap();
     let error = configured(&["check"], &config).expect_error(2);
-    assert!(error.starts_with("pullgate: trust.root: "), "{error}");
+    assert!(error.starts_with(&format!("pullgate: trust root {}: ", root.display())), "{error}");
 }
 
 #[test]
