@@ -62,7 +62,7 @@ pub(super) fn run(arguments: &Check) -> Exit {
         }
     }
     if let (TrustUse::Missing, Err(error)) = (&fresh.trust, &rooted) {
-        let missing = format!("trust root {trust}: {error}");
+        let missing = trust.explain(error);
         if error.is_settled() {
             complain(missing);
             return Exit::Usage;

@@ -169,10 +169,9 @@ fn with_trust_root(
     };
     if ask && matches!(domain.origin(), Origin::Tuf { .. }) {
         match (runtime.block_on(domain.refresh(now)), &rooted) {
-            (Err(error), Ok(_)) => complain(format_args!(
-                "trust root {}: {error}; what was fetched before is used",
-                domain.origin()
-            )),
+            (Err(error), Ok(_)) => {
+                complain(format_args!("{}; what was fetched before is used", domain.origin().explain(&error)))
+            }
             (refreshed, _) => {
                 rooted = refreshed;
                 fresh = build(&rooted)?;
@@ -180,7 +179,7 @@ fn with_trust_root(
         }
     }
     if let (TrustUse::Missing, Err(error)) = (&fresh.trust, &rooted) {
-        let missing = format!("trust root {}: {error}", domain.origin());
+        let missing = domain.origin().explain(error);
         if error.is_settled() {
             return Err(missing);
         }

@@ -114,7 +114,7 @@ impl Daemon {
         let accepted =
             config.policy.mode == config::Mode::Audit || matches!(self.live().trust, TrustUse::Missing);
         if let Some(error) = missing.filter(|_| !accepted) {
-            return Err(format!("trust root {}: {error}", domain.origin()));
+            return Err(domain.origin().explain(&error));
         }
         if loaded.degraded.is_none() {
             keep(&self.state, &loaded.sources);

@@ -52,6 +52,17 @@ pub enum Origin {
     },
 }
 
+impl Origin {
+    /// An error with what it is about, in one line: files name themselves, a mirror is named here.
+    #[must_use]
+    pub fn explain(&self, error: &TrustError) -> String {
+        match self {
+            Self::PublicGood | Self::File(_) => format!("trust root: {error}"),
+            Self::Tuf { mirror, .. } => format!("trust root {mirror}: {error}"),
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

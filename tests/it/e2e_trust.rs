@@ -154,7 +154,7 @@ fn a_reload_does_not_lose_the_trust_root(node: &Node) {
     let output = gate.command(&["reload"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let error = String::from_utf8_lossy(&output.stderr);
-    let expected = format!("pullgate: trust root {}: ", path.display());
+    let expected = "pullgate: trust root: ".to_owned() + &path.display().to_string();
     assert!(error.starts_with(&expected) && error.trim().lines().count() == 1, "{error}");
     assert_eq!(gate.status_json()["trustRoot"]["fingerprint"], fingerprint);
     assert_eq!(gate.command(&["check"]).status.code(), Some(2));
