@@ -17,6 +17,7 @@ mod e2e_policy;
 mod e2e_pull;
 mod e2e_storage;
 mod e2e_trust;
+mod e2e_sigstore;
 mod e2e_verify;
 mod kit;
 mod layers;

@@ -14,6 +14,7 @@ pub(crate) struct Policy {
     kind_of_signature: Option<&'static str>,
     count: Option<u32>,
     entries: Vec<Value>,
+    attestations: Vec<Value>,
     repository: Option<String>,
 }
 
@@ -28,6 +29,7 @@ impl Policy {
             kind_of_signature: None,
             count: None,
             entries: Vec::new(),
+            attestations: Vec::new(),
             repository: None,
         }
     }
@@ -48,6 +50,18 @@ impl Policy {
             entry[name] = value.clone();
         }
         self.entries.push(entry);
+        self
+    }
+
+    /// An attestor: this entry as it is in the policy, for example `{"keyless": …}`.
+    pub(crate) fn attestor(mut self, entry: Value) -> Self {
+        self.entries.push(entry);
+        self
+    }
+
+    /// An attestation of this predicate type by one attestor.
+    pub(crate) fn attestation(mut self, predicate_type: &str, entry: &Value) -> Self {
+        self.attestations.push(json!({"type": predicate_type, "attestors": [{"entries": [entry]}]}));
         self
     }
 
@@ -87,7 +101,13 @@ impl Policy {
         if let Some(count) = self.count {
             attestors["count"] = json!(count);
         }
-        let mut verify = json!({"imageReferences": self.images, "attestors": [attestors]});
+        let mut verify = json!({"imageReferences": self.images});
+        if !self.entries.is_empty() || self.attestations.is_empty() {
+            verify["attestors"] = json!([attestors]);
+        }
+        if !self.attestations.is_empty() {
+            verify["attestations"] = json!(self.attestations);
+        }
         if self.action == "Audit" {
             verify["mutateDigest"] = json!(false);
         }
