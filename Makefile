@@ -1,6 +1,7 @@
 # make check   while working: format, lints, unit tests, the pure core alone
 # make test    everything that can be tested on this machine
 # make demo    the gate between a real CRI client and a real containerd, as a transcript
+# make corpus  every verifier's answer to signed images and forgeries (part of make test)
 # make bench   the benchmark, beside the peers
 # make deb     the Debian package, in target/debian
 # make advisories   known vulnerabilities of the dependencies (needs the Internet)
@@ -20,7 +21,7 @@ as_root := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=CI$(,)PATH$(,
 
 # Stages share two cores and one target folder, and people read their output.
 .NOTPARALLEL:
-.PHONY: check test demo bench deb advisories tools protoc fmt clippy unit doc core deny deb-test it root
+.PHONY: check test corpus demo bench deb advisories tools protoc fmt clippy unit doc core deny deb-test it root
 
 check: fmt clippy unit doc core
 
@@ -73,6 +74,9 @@ root:
 	@if [ -n "$(as_root)" ]; then \
 	    echo "the container parts run with sudo"; \
 	    sudo -v || { echo "they need root: run as root, or allow sudo" >&2; exit 1; }; fi
+
+corpus: protoc
+	@$(stage) "corpus" cargo test --locked --test it -- --nocapture corpus::
 
 demo: protoc
 	@tests/demo/run

@@ -8,6 +8,7 @@
 )]
 
 mod bad_input;
+mod corpus;
 mod critest;
 mod e2e_faults;
 mod e2e_hardship;
