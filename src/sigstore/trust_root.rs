@@ -201,9 +201,18 @@ fn log_key(
     let key = spki
         .and_then(|spki| PublicKey::from_spki(&spki))
         .map_err(|source| TrustRootError::LogKey { log: log(), source })?;
-    let origin = address.split_once("://").map_or(address, |(_, host)| host).trim_end_matches('/');
-    let origin = Some(origin.to_owned()).filter(|origin| !origin.is_empty());
-    Ok(LogKey { id: id.to_vec(), key, window: window(Some(range)), origin })
+    Ok(LogKey { id: id.to_vec(), key, window: window(Some(range)), origin: origin(address) })
+}
+
+/// The origin of a log's checkpoints: the name of its host, without port, as sigstore-go has it.
+fn origin(address: &str) -> Option<String> {
+    let behind = address.split_once("://").map_or(address, |(_, behind)| behind);
+    let host = behind.split('/').next().unwrap_or_default();
+    let name = match host.strip_prefix('[') {
+        Some(literal) => literal.split(']').next(),
+        None => host.split(':').next(),
+    };
+    name.filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 /// The SPKI of a log's key: old logs give a bare PKCS#1 key instead.

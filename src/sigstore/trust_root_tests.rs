@@ -96,3 +96,17 @@ fn refuses_a_log_that_is_there_twice() {
         matches!(root(&[log(&key), log(&key)]), Err(TrustRootError::LogTwice { id: found }) if found == id)
     );
 }
+
+#[test]
+fn a_log_signs_checkpoints_as_its_host_without_port() {
+    for (address, name) in [
+        ("https://log2025-1.rekor.sigstore.dev", Some("log2025-1.rekor.sigstore.dev")),
+        ("http://127.0.0.1:3000/", Some("127.0.0.1")),
+        ("http://[::1]:3000/log", Some("::1")),
+        ("rekor.test", Some("rekor.test")),
+        ("https://", None),
+        ("", None),
+    ] {
+        assert_eq!(origin(address).as_deref(), name, "{address}");
+    }
+}

@@ -17,8 +17,8 @@ pub(crate) mod policy;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod registry;
-pub(crate) mod tuf;
 pub(crate) mod sigstore;
+pub(crate) mod tuf;
 
 use std::{
     fs,
