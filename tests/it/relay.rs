@@ -415,9 +415,11 @@ fn e6_the_drain_is_30_s_unless_set() {
 #[tokio::test]
 async fn serves_allowed_users_only() {
     let relay = Relay::with(None, current_user() + 1);
-    let caller = Caller::connect(&relay.socket).await;
-    let body = harness::whole(framed(b""));
-    caller.begin(FS_INFO, &[], body).await.unwrap_err();
+    // The connection is closed before or after the client's first bytes.
+    if let Ok(caller) = Caller::try_connect(&relay.socket).await {
+        let body = harness::whole(framed(b""));
+        caller.begin(FS_INFO, &[], body).await.unwrap_err();
+    }
     assert_eq!(relay.proxy.counts().refused_connections.load(Ordering::Relaxed), 1);
     assert!(relay.fake.state.seen.lock().unwrap().is_empty());
 }

@@ -161,13 +161,17 @@ impl Relay {
 
 impl Caller {
     pub(crate) async fn connect(socket: &std::path::Path) -> Self {
+        Self::try_connect(socket).await.unwrap()
+    }
+
+    pub(crate) async fn try_connect(socket: &std::path::Path) -> hyper::Result<Self> {
         let stream = UnixStream::connect(socket).await.unwrap();
         let (sender, connection) =
-            http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(stream)).await.unwrap();
+            http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(stream)).await?;
         tokio::spawn(async move {
             let _ = connection.await;
         });
-        Self(sender)
+        Ok(Self(sender))
     }
 
     pub(crate) async fn begin(
