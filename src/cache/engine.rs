@@ -111,28 +111,28 @@ impl Engine {
 
     fn reopen(&mut self, give_up: Instant, mut visit: Option<Visit<'_>>) -> Result<(), StoreError> {
         let start = Instant::now();
-        let mut rebuilt = false;
+        // One that is there but empty was emptied: reading the export would undo a purge.
+        let (mut moved, mut rebuilt) = (false, !self.path.exists());
         let db = loop {
             match open_guarded(&self.path, again(&mut visit)) {
                 Opened::Fine(db) => break db,
                 Opened::Locked if Instant::now() < give_up => std::thread::sleep(LOCK_PAUSE),
                 Opened::Locked => return Err(StoreError::Held { path: self.path.clone() }),
-                Opened::Damaged(cause) if rebuilt => {
+                Opened::Damaged(cause) if moved => {
                     return Err(StoreError::Unusable { path: self.path.clone(), cause });
                 }
                 Opened::Damaged(cause) => {
                     tracing::error!(path = %self.path.display(), cause, "cache is damaged: moved aside and rebuilt from its last export");
                     move_aside(&self.path).map_err(|error| unusable(&self.path, &error))?;
-                    rebuilt = true;
+                    (moved, rebuilt) = (true, true);
                 }
             }
         };
-        let empty = db.is_empty();
         self.db = Some(db);
         // A large one takes long to open: it stays open longer.
         self.rest = REST.max(start.elapsed() * REST_FACTOR);
         self.used = Instant::now();
-        if rebuilt || empty {
+        if rebuilt {
             let export = Export::of(&self.path);
             export.read_any(&mut |key, value| {
                 if let Some(visit) = again(&mut visit) {
@@ -421,6 +421,21 @@ mod tests {
         let (_, of_database) = shown(&path);
         let both = [(b"v1".to_vec(), b"of the database".to_vec()), (b"v2".to_vec(), b"two".to_vec())];
         assert_eq!(of_database, both, "as after a crash: blobs are not shown");
+    }
+
+    #[test]
+    fn c4_a_database_that_was_emptied_stays_empty_after_a_crash() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache");
+        let (mut engine, _) = shown(&path);
+        engine.do_it(Job::Put(b"v1".to_vec(), b"one".to_vec()));
+        engine.export();
+        engine.do_it(Job::Remove(vec![b"v1".to_vec()]));
+        engine.guarded(|db| db.flush()).unwrap();
+        // A crash before the next export.
+        drop(engine);
+        let (_, found) = shown(&path);
+        assert_eq!(found, []);
     }
 
     #[test]
