@@ -33,9 +33,9 @@ pub(super) fn run(arguments: &VerifyBundle) -> Exit {
     };
     match verify_artifact(&bundle, &artifact.as_artifact(), &attestor, SystemTime::now()) {
         Ok(verified) => {
-            let signer = match verified.signer() {
+            let signer = match verified.proven().signer() {
                 Some(_) => arguments.certificate_identity.clone().unwrap_or_default(),
-                None => format!("key {}", verified.key_fingerprint()),
+                None => format!("key {}", verified.proven().key_fingerprint()),
             };
             say(format_args!("{}: verified, signed by {signer}", arguments.artifact));
             Exit::Done

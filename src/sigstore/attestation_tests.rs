@@ -60,8 +60,8 @@ fn tells_what_was_attested() {
     assert_eq!(verified.predicate_type(), TYPE);
     assert_eq!(verified.predicate(), &json!({"builder": {"id": "b"}, "level": 3}));
     assert_eq!(verified.annotations(), &BTreeMap::new());
-    assert_eq!(verified.form(), SignatureForm::CosignLayer);
-    assert_eq!((verified.signer(), verified.holds_until()), (None, None));
+    assert_eq!(verified.proven().form(), SignatureForm::CosignLayer);
+    assert_eq!((verified.proven().signer(), verified.proven().holds_until()), (None, None));
 }
 
 #[test]

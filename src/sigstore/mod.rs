@@ -58,7 +58,7 @@ pub use logs::Logs;
 pub use rejection::{BundleField, ChainFault, Limited, Rejection};
 pub use trust_root::{TrustRoot, TrustRootError};
 pub use verify::{
-    Artifact, SignatureForm, VerifiedArtifact, VerifiedSignature, VerifiedStatement, verify_artifact,
+    Artifact, Proven, SignatureForm, VerifiedArtifact, VerifiedSignature, VerifiedStatement, verify_artifact,
     verify_signature, verify_statement,
 };
 

@@ -48,10 +48,7 @@ pub enum SignatureForm {
 pub struct VerifiedSignature {
     digest: Digest,
     annotations: BTreeMap<String, String>,
-    key_fingerprint: Digest,
-    form: SignatureForm,
-    signer: Option<Certificate>,
-    holds_until: Option<SystemTime>,
+    proven: Proven,
 }
 
 /// Proof that one attestation met all conditions of one attestor. Only [`verify_statement`] makes one.
@@ -62,9 +59,7 @@ pub struct VerifiedStatement {
     predicate_type: String,
     predicate: Value,
     annotations: BTreeMap<String, String>,
-    form: SignatureForm,
-    signer: Option<Certificate>,
-    holds_until: Option<SystemTime>,
+    proven: Proven,
 }
 
 /// Proof that one bundle is a signature of one attestor over an artifact. Only [`verify_artifact`]
@@ -72,8 +67,16 @@ pub struct VerifiedStatement {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct VerifiedArtifact {
-    key_fingerprint: Digest,
     predicate_type: Option<String>,
+    proven: Proven,
+}
+
+/// What is proven of a signature, whatever it says. Only `check` makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Proven {
+    key_fingerprint: Digest,
+    form: SignatureForm,
     signer: Option<Certificate>,
     holds_until: Option<SystemTime>,
 }
@@ -87,19 +90,7 @@ pub enum Artifact<'a> {
     Digest(Digest),
 }
 
-impl VerifiedSignature {
-    /// The digest that the signature names: the one that was asked for.
-    #[must_use]
-    pub const fn digest(&self) -> Digest {
-        self.digest
-    }
-
-    /// All signed annotations that are texts, also those that were not required.
-    #[must_use]
-    pub const fn annotations(&self) -> &BTreeMap<String, String> {
-        &self.annotations
-    }
-
+impl Proven {
     /// sha256 of the SPKI of the key that signed.
     #[must_use]
     pub const fn key_fingerprint(&self) -> Digest {
@@ -123,6 +114,25 @@ impl VerifiedSignature {
     #[must_use]
     pub const fn holds_until(&self) -> Option<SystemTime> {
         self.holds_until
+    }
+}
+
+impl VerifiedSignature {
+    /// The digest that the signature names: the one that was asked for.
+    #[must_use]
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// All signed annotations that are texts, also those that were not required.
+    #[must_use]
+    pub const fn annotations(&self) -> &BTreeMap<String, String> {
+        &self.annotations
+    }
+
+    /// Who signed, and until when that may be believed.
+    pub const fn proven(&self) -> &Proven {
+        &self.proven
     }
 }
 
@@ -151,50 +161,22 @@ impl VerifiedStatement {
         &self.annotations
     }
 
-    /// How the attestation is stored.
-    #[must_use]
-    pub const fn form(&self) -> SignatureForm {
-        self.form
-    }
-
-    /// The certificate of who signed; none for a key.
-    #[must_use]
-    pub const fn signer(&self) -> Option<&Certificate> {
-        self.signer.as_ref()
-    }
-
-    /// Until when this may be believed, if nothing proves when the signature was made: the end of the
-    /// certificate.
-    #[must_use]
-    pub const fn holds_until(&self) -> Option<SystemTime> {
-        self.holds_until
+    /// Who signed, and until when that may be believed.
+    pub const fn proven(&self) -> &Proven {
+        &self.proven
     }
 }
 
 impl VerifiedArtifact {
-    /// sha256 of the SPKI of the key that signed.
-    #[must_use]
-    pub const fn key_fingerprint(&self) -> Digest {
-        self.key_fingerprint
-    }
-
     /// The type of the predicate, if what was signed is a statement about the artifact.
     #[must_use]
     pub fn predicate_type(&self) -> Option<&str> {
         self.predicate_type.as_deref()
     }
 
-    /// The certificate of who signed; none for a key.
-    #[must_use]
-    pub const fn signer(&self) -> Option<&Certificate> {
-        self.signer.as_ref()
-    }
-
-    /// Until when this may be believed, if nothing proves when the signature was made: the end of the
-    /// certificate.
-    #[must_use]
-    pub const fn holds_until(&self) -> Option<SystemTime> {
-        self.holds_until
+    /// Who signed, and until when that may be believed.
+    pub const fn proven(&self) -> &Proven {
+        &self.proven
     }
 }
 
@@ -240,9 +222,7 @@ pub fn verify_signature(
         }
         Message::Artifact(_) => return Err(Rejection::MessageSignature),
     };
-    let Proven { key_fingerprint, signer, holds_until } = proven;
-    let form = material.form;
-    Ok(VerifiedSignature { digest: *subject, annotations, key_fingerprint, form, signer, holds_until })
+    Ok(VerifiedSignature { digest: *subject, annotations, proven })
 }
 
 /// Verifies that `evidence` is an attestation of `attestor` about the image with the digest `subject`: an
@@ -268,23 +248,14 @@ pub fn verify_statement(
     let Message::Envelope(envelope) = &material.message else { return Err(Rejection::MessageSignature) };
     Statement::is_in(envelope)?;
     let signed = Signed::Bytes(Cow::Owned(envelope.signed_bytes()));
-    let Proven { signer, holds_until, .. } = check(&material, &signed, attestor, now)?;
+    let proven = check(&material, &signed, attestor, now)?;
     let statement = Statement::read(envelope, subject)?;
     if statement.predicate_type == SIGNATURE_PREDICATE {
         return Err(Rejection::NoAttestation);
     }
     let annotations = statement.annotations(&attestor.annotations)?.clone();
     let Statement { predicate_type, predicate, .. } = statement;
-    let form = material.form;
-    Ok(VerifiedStatement {
-        digest: *subject,
-        predicate_type,
-        predicate,
-        annotations,
-        form,
-        signer,
-        holds_until,
-    })
+    Ok(VerifiedStatement { digest: *subject, predicate_type, predicate, annotations, proven })
 }
 
 /// Verifies that `bundle` is a signature of `attestor` over `artifact`, or a statement about it.
@@ -323,8 +294,7 @@ pub fn verify_artifact(
         // A bundle holds none.
         Message::Claim(_) => return Err(Rejection::PayloadType),
     };
-    let Proven { key_fingerprint, signer, holds_until } = proven;
-    Ok(VerifiedArtifact { key_fingerprint, predicate_type, signer, holds_until })
+    Ok(VerifiedArtifact { predicate_type, proven })
 }
 
 impl<'a> Artifact<'a> {
@@ -341,13 +311,6 @@ impl<'a> Artifact<'a> {
             Self::Digest(digest) => *digest,
         }
     }
-}
-
-/// What holds of a signature, whatever it says.
-struct Proven {
-    key_fingerprint: Digest,
-    signer: Option<Certificate>,
-    holds_until: Option<SystemTime>,
 }
 
 /// Steps 2 to 6.
@@ -378,9 +341,9 @@ fn check(
     }
     times.extend(timestamps(material, &attestor.timestamps, now)?);
 
-    let key_fingerprint = claimed.key.fingerprint();
+    let (key_fingerprint, form) = (claimed.key.fingerprint(), material.form);
     let Some((leaf, trust)) = claimed.certificate else {
-        return Ok(Proven { key_fingerprint, signer: None, holds_until: None });
+        return Ok(Proven { key_fingerprint, form, signer: None, holds_until: None });
     };
     let mut holds_until = None;
     if times.is_empty() {
@@ -392,7 +355,7 @@ fn check(
         times.insert(now);
     }
     certificate(leaf, &trust, &times)?;
-    Ok(Proven { key_fingerprint, signer: Some(leaf.clone()), holds_until })
+    Ok(Proven { key_fingerprint, form, signer: Some(leaf.clone()), holds_until })
 }
 
 /// Who the signer is said to be.

@@ -74,10 +74,12 @@ fn accepts_a_layer_by_each_type_of_key() {
         let expected = VerifiedSignature {
             digest: image(),
             annotations: BTreeMap::new(),
-            key_fingerprint: signer.key().fingerprint(),
-            form: SignatureForm::CosignLayer,
-            signer: None,
-            holds_until: None,
+            proven: Proven {
+                key_fingerprint: signer.key().fingerprint(),
+                form: SignatureForm::CosignLayer,
+                signer: None,
+                holds_until: None,
+            },
         };
         assert_eq!(verified, expected);
     }
@@ -88,7 +90,7 @@ fn accepts_a_bundle_by_each_type_of_key() {
     for signer in [Signer::p256(), Signer::p384(), Signer::p521_sha512(), Signer::rsa(), Signer::ed25519()] {
         let bundle = signer.bundle(&statement(&image(), r#"{"env":"prod"}"#));
         let verified = judge(&as_evidence(&bundle), attestor(&signer)).unwrap();
-        assert_eq!(verified.form(), SignatureForm::Bundle);
+        assert_eq!(verified.proven().form(), SignatureForm::Bundle);
         assert_eq!(verified.annotations(), &pairs(&[("env", "prod")]));
     }
 }

@@ -116,13 +116,13 @@ impl<'a> Judgement<'a> {
     fn fit(&mut self, piece: &SignatureEvidence, attestor: &sigstore::Attestor, wanted: Wanted<'_>) -> Fit {
         let (digest, end) = match wanted {
             Wanted::Signature => match sigstore::verify_signature(piece, self.digest, attestor, self.now) {
-                Ok(verified) => (verified.digest(), verified.holds_until()),
+                Ok(verified) => (verified.digest(), verified.proven().holds_until()),
                 Err(rejection) => return Fit::Rejected(rejection),
             },
             Wanted::Statement(kind) => {
                 match sigstore::verify_statement(piece, self.digest, attestor, self.now) {
                     Ok(verified) if verified.predicate_type() != kind => return Fit::OtherType,
-                    Ok(verified) => (verified.digest(), verified.holds_until()),
+                    Ok(verified) => (verified.digest(), verified.proven().holds_until()),
                     Err(rejection) => return Fit::Rejected(rejection),
                 }
             }
