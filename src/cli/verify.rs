@@ -266,6 +266,9 @@ fn describe(image: &Reference, judgement: &Judgement) -> Value {
         "source": source,
         "denials": denied,
         "fault": faulty,
+        "skipped": judgement.applications.iter().filter_map(|application| {
+            application.skipped.as_ref().map(|message| json!({ "policy": application.policy, "rule": application.rule, "message": message }))
+        }).collect::<Vec<_>>(),
         "rules": judgement.applications.iter().map(|application| format!("{}/{}", application.policy, application.rule)).collect::<Vec<_>>(),
         "explanation": judgement.explanations,
     })
@@ -314,6 +317,9 @@ fn by(denial: &Denial) -> String {
 fn print_tree(judgement: &Judgement) {
     for application in &judgement.applications {
         say(format_args!("  {}/{} ({:?})", application.policy, application.rule, application.action));
+        if let Some(message) = &application.skipped {
+            say(format_args!("    {message}"));
+        }
         let rule = format!("{}/{}", application.policy, application.rule);
         for tree in judgement.explanations.iter().filter(|tree| tree.rule == rule) {
             for leaf in &tree.attestors {

@@ -78,6 +78,23 @@ documents! {
         verify_images: Option<Vec<VerifyImages>> = "verifyImages",
         skip_background_requests: Option<Unread> = "skipBackgroundRequests",
     }
+    ExceptionDocument {
+        api_version: String = "apiVersion",
+        kind: String = "kind",
+        metadata: Option<serde_json::Value> = "metadata",
+        spec: Option<ExceptionSpec> = "spec",
+    }
+    ExceptionSpec {
+        background: Option<Unread> = "background",
+        match_resources: Option<MatchResources> = "match",
+        conditions: Option<Unread> = "conditions",
+        exceptions: Vec<Spanned<ExceptedRules>> = "exceptions",
+        pod_security: Option<Unread> = "podSecurity",
+    }
+    ExceptedRules {
+        policy_name: String = "policyName",
+        rule_names: Vec<String> = "ruleNames",
+    }
     MatchResources {
         any: Option<Vec<Filter>> = "any",
         all: Option<Vec<Filter>> = "all",

@@ -8,6 +8,7 @@
 
 mod entry;
 pub mod evaluate;
+mod exception;
 mod judge;
 mod kyverno;
 mod load;
@@ -22,12 +23,14 @@ pub use load::{Compatibility, LoadOptions, OnlineRekor, PolicySource, Remark, Ro
 pub use pods::PodFacts;
 
 use crate::oci::{Digest, Reference, wildcard};
+use exception::Exception;
 use pods::{PodFactsRead, PodMatch};
 
 /// All policies of one snapshot.
 #[derive(Debug, Clone)]
 pub struct PolicySet {
     policies: Vec<Policy>,
+    exceptions: Vec<Exception>,
     compatibility: Compatibility,
     fingerprint: Digest,
 }
@@ -59,6 +62,7 @@ struct Rule {
     excludes: PodMatch,
     entries: Vec<Arc<Entry>>,
     own_action: Option<Action>,
+    /// The pod facts on which it depends whether it is applied, and how.
     reads: PodFactsRead,
 }
 
@@ -71,6 +75,9 @@ pub struct Application {
     pub rule: String,
     /// Whether it refuses or reports.
     pub action: Action,
+    /// Why it is not applied although it covers the image, in Kyverno's words: none of its entries is
+    /// judged then.
+    pub skipped: Option<String>,
     /// Its entries that cover the image.
     pub entries: Vec<Covered>,
 }
@@ -89,7 +96,7 @@ pub struct Covered {
 pub enum Coverage {
     /// To be judged.
     Judged,
-    /// One of `skipImageReferences` matches every form.
+    /// One of `skipImageReferences` matches every form, or the rule is not applied.
     Skipped,
 }
 
@@ -111,11 +118,14 @@ impl PolicySet {
     /// Every error of every file, with line and field.
     pub fn load(sources: &[PolicySource], options: &LoadOptions) -> Result<Loaded, Vec<Remark>> {
         let (mut policies, mut errors, mut notices) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut exceptions, mut named) = (Vec::new(), Vec::new());
         let mut seen = BTreeSet::new();
         for source in sources {
             let mut loader = load::Loader::new(options, source.file.clone(), &mut seen);
             loader.file(&source.text);
             policies.append(&mut loader.policies);
+            exceptions.append(&mut loader.exceptions);
+            named.append(&mut loader.excepted);
             errors.append(&mut loader.errors);
             notices.append(&mut loader.notices);
         }
@@ -123,11 +133,16 @@ impl PolicySet {
             return Err(errors);
         }
         policies.sort_by(|left: &Policy, right| left.name.cmp(&right.name));
-        // Everything that decides, in one text: rules, actions, entries, trust.
+        exceptions.sort_by(|left: &Exception, right| left.name.cmp(&right.name));
+        notices.extend(named.iter().flat_map(|named| named.warnings(&policies)));
+        for policy in &mut policies {
+            policy.read_what_exceptions_read(&exceptions);
+        }
+        // Everything that decides, in one text: rules, actions, entries, trust, exceptions.
         let described: Vec<String> = policies.iter().map(Policy::describe).collect();
-        let text = format!("{:?} {}", options.compatibility, described.join("\n"));
-        let set =
-            Self { policies, compatibility: options.compatibility, fingerprint: Digest::of(text.as_bytes()) };
+        let text = format!("{:?} {} {exceptions:?}", options.compatibility, described.join("\n"));
+        let fingerprint = Digest::of(text.as_bytes());
+        let set = Self { policies, exceptions, compatibility: options.compatibility, fingerprint };
         Ok(Loaded { set, notices })
     }
 
@@ -159,12 +174,17 @@ impl PolicySet {
                 if !rule.includes.includes(pod) || rule.excludes.excludes(pod) {
                     continue;
                 }
-                let entries = self.covering(rule, reference);
+                let mut entries = self.covering(rule, reference);
                 if !entries.is_empty() {
+                    let skipped = exception::skips(&self.exceptions, &policy.name, &rule.name, pod);
+                    if skipped.is_some() {
+                        entries.iter_mut().for_each(|covered| covered.coverage = Coverage::Skipped);
+                    }
                     applications.push(Application {
                         policy: policy.name.clone(),
                         rule: rule.name.clone(),
                         action: policy.action(rule, pod.namespace.as_deref()),
+                        skipped,
                         entries,
                     });
                 }
@@ -258,6 +278,14 @@ impl Policy {
         }
     }
 
+    /// Whether a rule is applied depends on what its exceptions read too.
+    fn read_what_exceptions_read(&mut self, exceptions: &[Exception]) {
+        for rule in &mut self.rules {
+            let about = exceptions.iter().filter(|exception| exception.names(&self.name, &rule.name));
+            rule.reads = about.fold(rule.reads, |reads, exception| reads.and(exception.reads()));
+        }
+    }
+
     /// Everything that decides. Entries by their fingerprints: trust roots are long.
     fn describe(&self) -> String {
         let mut text =
@@ -311,6 +339,8 @@ fn without_tag(pattern: &str) -> &str {
     pattern.get(..head.len() + cut).unwrap_or(pattern)
 }
 
+#[cfg(test)]
+mod exception_tests;
 #[cfg(test)]
 mod judge_tests;
 #[cfg(test)]

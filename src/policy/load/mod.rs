@@ -7,6 +7,7 @@
 mod attestation;
 mod attestor;
 mod entry;
+mod exception;
 mod matching;
 mod remark;
 mod rule;
@@ -19,10 +20,12 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
+pub(super) use exception::Named;
 pub use remark::{Remark, Severity};
 
 use super::Policy;
 use super::entry::{Action, FailurePolicy};
+use super::exception::Exception;
 use super::kyverno as yaml;
 use crate::sigstore::TrustRoot;
 
@@ -82,6 +85,9 @@ pub(super) struct Loader<'a> {
     file: PathBuf,
     seen: &'a mut BTreeSet<String>,
     pub(super) policies: Vec<Policy>,
+    pub(super) exceptions: Vec<Exception>,
+    /// What the exceptions name, to be compared with what is loaded.
+    pub(super) excepted: Vec<Named>,
     pub(super) errors: Vec<Remark>,
     pub(super) notices: Vec<Remark>,
 }
@@ -96,7 +102,16 @@ struct Head {
 
 impl<'a> Loader<'a> {
     pub(super) const fn new(options: &'a LoadOptions, file: PathBuf, seen: &'a mut BTreeSet<String>) -> Self {
-        Self { options, file, seen, policies: Vec::new(), errors: Vec::new(), notices: Vec::new() }
+        Self {
+            options,
+            file,
+            seen,
+            policies: Vec::new(),
+            exceptions: Vec::new(),
+            excepted: Vec::new(),
+            errors: Vec::new(),
+            notices: Vec::new(),
+        }
     }
 
     pub(super) fn file(&mut self, text: &str) {
@@ -133,14 +148,18 @@ impl<'a> Loader<'a> {
         let ours = head.api_version.split('/').next() == Some("kyverno.io");
         match (head.api_version.as_str(), head.kind.as_str()) {
             ("kyverno.io/v1" | "kyverno.io/v2beta1", "ClusterPolicy" | "Policy") => {}
-            (_, "PolicyException") if ours => {
-                self.error(line, "kind `PolicyException` is not supported yet".to_owned());
+            ("kyverno.io/v2" | "kyverno.io/v2beta1", "PolicyException") => {
+                match serde_saphyr::from_str::<yaml::ExceptionDocument>(text) {
+                    Ok(document) => self.exception(line, &document),
+                    Err(error) => self.yaml_error(&error),
+                }
                 return;
             }
-            (version, "ClusterPolicy" | "Policy") if ours => {
+            (version, kind @ ("ClusterPolicy" | "Policy" | "PolicyException")) if ours => {
+                let read = if kind == "PolicyException" { "v2" } else { "v1" };
                 self.error(
                     line,
-                    format!("apiVersion `{version}` is not supported, only kyverno.io/v1 and v2beta1"),
+                    format!("apiVersion `{version}` is not supported, only kyverno.io/{read} and v2beta1"),
                 );
                 return;
             }
@@ -167,11 +186,7 @@ impl<'a> Loader<'a> {
     }
 
     fn policy(&mut self, line: u64, document: &yaml::Document) {
-        let text = |field: &str| {
-            let value = document.metadata.as_ref().and_then(|metadata| metadata.get(field));
-            value.and_then(serde_json::Value::as_str).unwrap_or("").to_owned()
-        };
-        let (name, namespace) = (text("name"), text("namespace"));
+        let (name, namespace) = names(document.metadata.as_ref());
         if name.is_empty() {
             return self.error(line, "metadata.name is missing".to_owned());
         }
@@ -304,6 +319,15 @@ impl<'a> Loader<'a> {
             }
         }
     }
+}
+
+/// `name` and `namespace`, empty where they are not given.
+fn names(metadata: Option<&serde_json::Value>) -> (String, String) {
+    let text = |field: &str| {
+        let value = metadata.and_then(|metadata| metadata.get(field));
+        value.and_then(serde_json::Value::as_str).unwrap_or("").to_owned()
+    };
+    (text("name"), text("namespace"))
 }
 
 /// The documents of a file, each with as many empty lines before it as it has in the file, so that

@@ -53,6 +53,13 @@ impl Loader<'_> {
         }
     }
 
+    /// A field that is accepted and has no effect, with the reason.
+    pub(super) fn notice_of(&mut self, place: &str, field: &str, value: &Option<yaml::Unread>, why: &str) {
+        if let Some(value) = value {
+            self.notice(value.referenced.line(), format!("{place}: {field} has no effect: {why}"));
+        }
+    }
+
     pub(super) fn refuse(&mut self, place: &str, field: &str, value: &Option<yaml::Unread>, why: &str) {
         let Some(value) = value else { return };
         // What is written as empty asks for nothing.
