@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Deserialize;
+use serde_saphyr::Spanned;
 
 pub(super) use exception::Named;
 pub use remark::{Remark, Severity};
@@ -96,8 +97,7 @@ pub(super) struct Loader<'a> {
 struct Head {
     #[serde(default, rename = "apiVersion")]
     api_version: String,
-    #[serde(default)]
-    kind: String,
+    kind: Option<Spanned<String>>,
 }
 
 impl<'a> Loader<'a> {
@@ -136,9 +136,9 @@ impl<'a> Loader<'a> {
     }
 
     fn document(&mut self, head: &Head, text: &str) {
-        let line =
-            text.lines().position(|line| line.trim_start().starts_with("kind")).map_or(0, |at| at as u64 + 1);
-        if head.kind == "List" {
+        let (kind, line) =
+            head.kind.as_ref().map_or(("", 0), |kind| (kind.value.as_str(), kind.referenced.line()));
+        if kind == "List" {
             self.error(
                 line,
                 "kind `List` is not read; write each policy as a document of its own".to_owned(),
@@ -146,7 +146,7 @@ impl<'a> Loader<'a> {
             return;
         }
         let ours = head.api_version.split('/').next() == Some("kyverno.io");
-        match (head.api_version.as_str(), head.kind.as_str()) {
+        match (head.api_version.as_str(), kind) {
             ("kyverno.io/v1" | "kyverno.io/v2beta1", "ClusterPolicy" | "Policy") => {}
             ("kyverno.io/v2" | "kyverno.io/v2beta1", "PolicyException") => {
                 match serde_saphyr::from_str::<yaml::ExceptionDocument>(text) {
