@@ -9,7 +9,7 @@
 //! |---|---|
 //! | refuse | an Enforce rule is definitely not satisfied (D2: every failing rule is named) |
 //! | undecided | an Enforce rule met a fault, and D4 does not let it pass |
-//! | permit, pinned | every Enforce rule is satisfied, or the digest is approved |
+//! | permit, pinned | every Enforce rule that is applied is satisfied, or the digest is approved |
 //! | permit, as sent | exempt, unmatched, skipped, ignored, or only audit let it pass |
 //!
 //! A permit has three constructors: [`Permit::verified`], [`Permit::by_rule`], [`Permit::ignored`],
@@ -18,7 +18,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::{Action, Application, Coverage, EntryVerdict, FailurePolicy, PodFacts, PolicySet, wildcard};
+use super::{
+    Action, Application, Coverage, EntryVerdict, FailurePolicy, Following, PodFacts, PolicySet, wildcard,
+};
 use crate::oci::{Digest, DigestError, Index, Reference, ReferenceError, Repository};
 use crate::outcome::{Contact, Denial, DenialReason, Fault};
 
@@ -370,17 +372,29 @@ pub fn decide(case: &Case<'_>, digest: Digest, resolution: Resolution, judged: &
     let (mut refusing_fault, mut reporting_fault) = (None::<Fault>, None::<Fault>);
     let (mut satisfied, mut covered) = (0_usize, 0_usize);
     let mut source = Source::Fresh;
+    // `applyRules: One`: the policy in which a rule passed or failed. Its later rules neither refuse nor
+    // allow anything; a rule without a definite answer ends nothing.
+    let mut done_with = None::<&str>;
     for application in case.applications {
+        if done_with == Some(application.policy.as_str()) {
+            continue;
+        }
         let enforced = application.action == Action::Enforce && case.mode == Mode::Enforce;
-        for entry in application.entries.iter().filter(|entry| entry.coverage == Coverage::Judged) {
+        for covering in application.entries.iter().filter(|entry| entry.coverage == Coverage::Judged) {
             covered += usize::from(enforced);
-            let entry = &entry.entry;
+            let entry = &covering.entry;
             let verdict = judged.iter().find(|judged| {
                 judged.policy == entry.policy()
                     && judged.rule == entry.rule()
                     && judged.index == entry.index()
             });
-            match verdict.map(|judged| (&judged.verdict, judged.source)) {
+            let verdict = verdict.map(|judged| (&judged.verdict, judged.source));
+            if covering.following == Following::NotApplied
+                && let Some((EntryVerdict::Satisfied(_) | EntryVerdict::Denied(_), _)) = verdict
+            {
+                done_with = Some(&application.policy);
+            }
+            match verdict {
                 Some((EntryVerdict::Satisfied(proof), from)) if proof.digest() == digest => {
                     if enforced {
                         satisfied += 1;

@@ -49,9 +49,19 @@ pub struct Loaded {
 struct Policy {
     name: String,
     namespace: Option<String>,
+    apply_rules: ApplyRules,
     default_action: Action,
     overrides: Vec<(Action, Vec<String>)>,
     rules: Vec<Rule>,
+}
+
+/// How many of a policy's rules are applied to one image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ApplyRules {
+    /// All that cover it.
+    All,
+    /// In their order, until one of them passed or failed.
+    One,
 }
 
 /// A rule after loading.
@@ -89,6 +99,17 @@ pub struct Covered {
     pub entry: Arc<Entry>,
     /// Whether it is to be judged.
     pub coverage: Coverage,
+    /// What its passing or failing means for the rules behind it.
+    pub following: Following,
+}
+
+/// What the passing or failing of an entry means for the rules behind its own in the same policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Following {
+    /// They are applied too.
+    Applied,
+    /// They are not (`applyRules: One`).
+    NotApplied,
 }
 
 /// What an entry says of an image before any evidence.
@@ -136,7 +157,7 @@ impl PolicySet {
         exceptions.sort_by(|left: &Exception, right| left.name.cmp(&right.name));
         notices.extend(named.iter().flat_map(|named| named.warnings(&policies)));
         for policy in &mut policies {
-            policy.read_what_exceptions_read(&exceptions);
+            policy.settle_reads(&exceptions);
         }
         // Everything that decides, in one text: rules, actions, entries, trust, exceptions.
         let described: Vec<String> = policies.iter().map(Policy::describe).collect();
@@ -176,6 +197,9 @@ impl PolicySet {
                 }
                 let mut entries = self.covering(rule, reference);
                 if !entries.is_empty() {
+                    if policy.apply_rules == ApplyRules::One {
+                        self.end_with_one(&mut entries, rule, reference, pod);
+                    }
                     let skipped = exception::skips(&self.exceptions, &policy.name, &rule.name, pod);
                     if skipped.is_some() {
                         entries.iter_mut().for_each(|covered| covered.coverage = Coverage::Skipped);
@@ -237,9 +261,25 @@ impl PolicySet {
             }
             let skipped = entry.skipped.iter().any(|pattern| self.fits_all(pattern, reference));
             let coverage = if skipped { Coverage::Skipped } else { Coverage::Judged };
-            covered.push(Covered { entry: Arc::clone(entry), coverage });
+            covered.push(Covered { entry: Arc::clone(entry), coverage, following: Following::Applied });
         }
         covered
+    }
+
+    /// `applyRules: One`. What keeps later rules away must fit for certain (rules M2, M3): a pull that
+    /// leaves its namespace out is not done with by a rule about some namespaces. An entry that asks
+    /// for no signature decides nothing, so it ends nothing.
+    fn end_with_one(&self, entries: &mut [Covered], rule: &Rule, reference: &Reference, pod: &PodFacts) {
+        if !rule.includes.surely_includes(pod) || rule.excludes.may_exclude(pod) {
+            return;
+        }
+        for covered in entries {
+            let entry = &covered.entry;
+            let certain = entry.references.iter().any(|pattern| self.fits_all(pattern, reference));
+            if certain && entry.needs_evidence() {
+                covered.following = Following::NotApplied;
+            }
+        }
     }
 
     /// Rule M2: a pattern covers if it fits any form.
@@ -278,18 +318,26 @@ impl Policy {
         }
     }
 
-    /// Whether a rule is applied depends on what its exceptions read too.
-    fn read_what_exceptions_read(&mut self, exceptions: &[Exception]) {
+    /// Whether a rule is applied depends on what its exceptions read too and, with `applyRules: One`, on
+    /// what the rules before it read.
+    fn settle_reads(&mut self, exceptions: &[Exception]) {
+        let mut before = PodFactsRead::default();
         for rule in &mut self.rules {
             let about = exceptions.iter().filter(|exception| exception.names(&self.name, &rule.name));
             rule.reads = about.fold(rule.reads, |reads, exception| reads.and(exception.reads()));
+            if self.apply_rules == ApplyRules::One {
+                before = before.and(rule.reads);
+                rule.reads = before;
+            }
         }
     }
 
     /// Everything that decides. Entries by their fingerprints: trust roots are long.
     fn describe(&self) -> String {
-        let mut text =
-            format!("{:?} {:?} {:?} {:?}", self.name, self.namespace, self.default_action, self.overrides);
+        let mut text = format!(
+            "{:?} {:?} {:?} {:?} {:?}",
+            self.name, self.namespace, self.apply_rules, self.default_action, self.overrides
+        );
         for rule in &self.rules {
             let entries: Vec<_> = rule
                 .entries
@@ -339,6 +387,8 @@ fn without_tag(pattern: &str) -> &str {
     pattern.get(..head.len() + cut).unwrap_or(pattern)
 }
 
+#[cfg(test)]
+mod apply_rules_tests;
 #[cfg(test)]
 mod exception_tests;
 #[cfg(test)]

@@ -119,6 +119,16 @@ impl PodMatch {
         self.fits(pod, Missing::DoesNotFit)
     }
 
+    /// Whether a rule with this `match` is about `pod`, whatever is not known of it.
+    pub(super) fn surely_includes(&self, pod: &PodFacts) -> bool {
+        self.fits(pod, Missing::DoesNotFit)
+    }
+
+    /// Whether a rule with this `exclude` may leave `pod` out, where not everything is known of it.
+    pub(super) fn may_exclude(&self, pod: &PodFacts) -> bool {
+        self.fits(pod, Missing::Fits)
+    }
+
     fn fits(&self, pod: &PodFacts, missing: Missing) -> bool {
         self.any.iter().any(|filter| filter.fits(pod, missing))
             || (!self.all.is_empty() && self.all.iter().all(|filter| filter.fits(pod, missing)))

@@ -232,7 +232,7 @@ fn what_cannot_be_honoured_is_a_load_error_that_names_the_field() {
         (rule(r#"{"exclude":{"any":[{"clusterRoles":["admin"]}]}}"#), "exclude.clusterRoles cannot be used"),
         (rule(r#"{"validate":{"message":"x"}}"#), "validate cannot be used"),
         (rule(r#"{"verifyImages":[]}"#), "verifyImages is empty"),
-        (spec(r#"{"applyRules":"One"}"#), "applyRules `One`"),
+        (spec(r#"{"applyRules":"Two"}"#), "applyRules `Two` is not All or One"),
         (spec(r#"{"failurePolicy":"Sometimes"}"#), "failurePolicy `Sometimes`"),
         (spec(r#"{"failurePolicy":"Fail","webhookConfiguration":{"failurePolicy":"Fail"}}"#), "both set"),
         (
@@ -377,17 +377,17 @@ MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEzDB0FiCzAWf/BhHLpikFs6p853/G
 
 // Deciding.
 
-struct Pull {
-    set: PolicySet,
-    reference: Reference,
-    pod: PodFacts,
-    mode: Mode,
-    unmatched: Unmatched,
-    approved: Approved,
+pub(super) struct Pull {
+    pub(super) set: PolicySet,
+    pub(super) reference: Reference,
+    pub(super) pod: PodFacts,
+    pub(super) mode: Mode,
+    pub(super) unmatched: Unmatched,
+    pub(super) approved: Approved,
 }
 
 impl Pull {
-    fn new(text: &str) -> Self {
+    pub(super) fn new(text: &str) -> Self {
         Self {
             set: set(text),
             reference: reference("ghcr.io/org/app:v1"),
@@ -398,7 +398,7 @@ impl Pull {
         }
     }
 
-    fn ask(&self, question: impl FnOnce(&Case<'_>) -> Option<Decision>) -> Option<Decision> {
+    pub(super) fn ask(&self, question: impl FnOnce(&Case<'_>) -> Option<Decision>) -> Option<Decision> {
         let applications = self.set.matching(&self.reference, &self.pod);
         question(&Case {
             reference: &self.reference,
@@ -412,7 +412,7 @@ impl Pull {
         })
     }
 
-    fn decide(&self, verdict: impl Fn(&Entry) -> EntryVerdict) -> Decision {
+    pub(super) fn decide(&self, verdict: impl Fn(&Entry) -> EntryVerdict) -> Decision {
         self.ask(|case| {
             let judged: Vec<_> = case
                 .applications
@@ -432,15 +432,15 @@ impl Pull {
     }
 }
 
-fn digest() -> Digest {
+pub(super) fn digest() -> Digest {
     Digest::of(b"image")
 }
 
-fn satisfied(_: &Entry) -> EntryVerdict {
+pub(super) fn satisfied(_: &Entry) -> EntryVerdict {
     EntryVerdict::Satisfied(Satisfied::remembered(digest()))
 }
 
-fn denied(entry: &Entry) -> EntryVerdict {
+pub(super) fn denied(entry: &Entry) -> EntryVerdict {
     EntryVerdict::Denied(Denial {
         reason: DenialReason::SignatureInvalid,
         policy: entry.policy().into(),
@@ -450,11 +450,11 @@ fn denied(entry: &Entry) -> EntryVerdict {
     })
 }
 
-fn fault(contact: Contact) -> Fault {
+pub(super) fn fault(contact: Contact) -> Fault {
     Fault { reason: FaultReason::RegistryUnreachable, contact, message: "away".into() }
 }
 
-fn permit(decision: Decision) -> evaluate::Permit {
+pub(super) fn permit(decision: Decision) -> evaluate::Permit {
     match decision {
         Decision::Allow(permit) => permit,
         other @ (Decision::Deny(_) | Decision::Undecided(_)) => panic!("{other:?}"),

@@ -24,10 +24,10 @@ use serde_saphyr::Spanned;
 pub(super) use exception::Named;
 pub use remark::{Remark, Severity};
 
-use super::Policy;
 use super::entry::{Action, FailurePolicy};
 use super::exception::Exception;
 use super::kyverno as yaml;
+use super::{ApplyRules, Policy};
 use crate::sigstore::TrustRoot;
 
 /// One policy file.
@@ -224,12 +224,15 @@ impl<'a> Loader<'a> {
                 "it is CEL over an admission request, which a node never sees; use match and exclude",
             );
         }
-        if let Some(apply) = spec.apply_rules.as_ref().filter(|apply| apply.value != "All") {
-            self.error(
-                apply.referenced.line(),
-                format!("policy `{name}`: applyRules `{}` is not supported yet, only All", apply.value),
-            );
-        }
+        let apply_rules =
+            match spec.apply_rules.as_ref().map(|apply| (apply.value.as_str(), apply.referenced)) {
+                None | Some(("All", _)) => ApplyRules::All,
+                Some(("One", _)) => ApplyRules::One,
+                Some((other, at)) => {
+                    self.error(at.line(), format!("policy `{name}`: applyRules `{other}` is not All or One"));
+                    ApplyRules::All
+                }
+            };
         let webhook_failure =
             spec.webhook_configuration.as_ref().and_then(|webhook| webhook.failure_policy.as_deref());
         let failure_policy = match (spec.failure_policy.as_deref(), webhook_failure) {
@@ -244,6 +247,7 @@ impl<'a> Loader<'a> {
         let mut policy = Policy {
             name: name.clone(),
             namespace: namespaced.then_some(namespace),
+            apply_rules,
             default_action: default_action.unwrap_or(Action::Audit),
             overrides,
             rules: Vec::new(),
