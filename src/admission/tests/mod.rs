@@ -2,6 +2,8 @@
 
 mod kit;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -81,6 +83,24 @@ async fn d3_distinct_entries_may_hold_on_distinct_signatures() {
     node.forget_denials();
     node.sign(&[(&node.key, json!({})), (&other, json!({}))]);
     node.pull(node.tagged()).await.unwrap();
+}
+
+#[tokio::test]
+async fn pitfall_15_a_tag_is_resolved_once_for_a_decision() {
+    let node = signed().await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    // From the second question on the tag is an image that nobody signed.
+    let other = Digest::of(b"another manifest").to_string();
+    node.answers(move |seen| {
+        let again = seen.line.ends_with("/manifests/v1") && count.fetch_add(1, Ordering::SeqCst) > 0;
+        again.then(|| status(200).header("docker-content-digest", other.clone()))
+    });
+    let admitted = node.pull(node.tagged()).await.unwrap();
+    assert_eq!(admitted.permit.digest(), Some(node.image));
+    assert_eq!(admitted.permit.forward(), &Forward::Pinned(node.pinned().text().to_owned()));
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    assert_eq!(node.pull(node.tagged()).await.unwrap_err().message, refused(&node, "signature not found"));
 }
 
 #[tokio::test]

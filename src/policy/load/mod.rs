@@ -364,3 +364,30 @@ const WITHOUT_IMAGES: &[&str] = &[
 ];
 /// Far more than the API server stores for one object.
 const TEXT_LIMIT: usize = 8 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::PolicySet;
+
+    #[test]
+    fn pitfall_23_aliases_do_not_multiply() {
+        // Nine levels of nine aliases each: a billion texts.
+        let mut text = "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nbomb:\n  - &l0 [x]\n".to_owned();
+        for level in 0..9 {
+            let aliases = vec![format!("*l{level}"); 9].join(", ");
+            text.push_str(&format!("  - &l{} [{aliases}]\n", level + 1));
+        }
+        let options = LoadOptions {
+            compatibility: Compatibility::Default,
+            trust_root: RootSource::Unavailable("not asked for".into()),
+            online_rekor: OnlineRekor::Never,
+            now: SystemTime::UNIX_EPOCH,
+        };
+        let source = PolicySource { file: "bomb.yaml".into(), text };
+        let errors: Vec<_> =
+            PolicySet::load(&[source], &options).unwrap_err().iter().map(ToString::to_string).collect();
+        assert_eq!(errors.len(), 1);
+        assert!(errors[0].starts_with("bomb.yaml:10: budget breached"), "{errors:?}");
+    }
+}

@@ -230,13 +230,26 @@ async fn only_a_definite_no_is_absent() {
 }
 
 #[tokio::test]
-async fn other_and_compressed_layers_are_passed_over() {
+async fn pitfall_24_other_and_compressed_layers_are_passed_over() {
     let gzip = format!("{}+gzip", media_type::SIMPLE_SIGNING);
     let layers = [layer("text/plain", b"a", 0), layer(&gzip, b"b", 1), signature_layer(b"c", 2)];
     let server = Content::default().sig(&layers).blob(b"c").serve().await;
     assert_eq!(signatures(&server).await, Lookup::Found(vec![cosign(b"c", 2)]));
     let server = Content::default().sig(&layers[..2]).serve().await;
     assert_eq!(signatures(&server).await, Lookup::Found(vec![]));
+}
+
+#[tokio::test]
+async fn pitfall_18_the_addresses_that_a_layer_lists_are_not_asked() {
+    let elsewhere = Server::start(|_| Reply::new(200, "payload")).await;
+    let mut layer = signature_layer(b"payload", 1);
+    layer["urls"] = serde_json::json!([format!("http://{}/payload", elsewhere.address)]);
+    let layers = [layer];
+    let server = Content::default().sig(&layers).blob(b"payload").serve().await;
+    assert_eq!(signatures(&server).await, Lookup::Found(vec![cosign(b"payload", 1)]));
+    let server = Content::default().sig(&layers).serve().await;
+    assert_eq!(unreachable(signatures(&server).await).reason, FaultReason::RegistryError);
+    assert_eq!(elsewhere.seen(), []);
 }
 
 #[tokio::test]
