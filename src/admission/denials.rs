@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_a_denial_is_remembered_for_5_s_per_question_and_credential() {
+    fn c2_pitfall_28_a_denial_is_remembered_for_5_s_per_question_and_credential() {
         let (denials, start) = (Denials::default(), Instant::now());
         denials.keep(question("image", "ada"), &[denied()], start);
         let asked = |what, who, after: u64| {

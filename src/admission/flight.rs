@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn f1_a_denial_is_not_shared_with_other_credentials() {
+    async fn f1_pitfall_28_a_denial_is_not_shared_with_other_credentials() {
         let flights = Flights::<u8, &'static str>::new();
         let started = Arc::new(Notify::new());
         let go = Arc::new(Notify::new());
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_no_result() {
+    async fn pitfall_21_a_panic_is_no_result() {
         let flights = Flights::<u8, bool>::new();
         let value = flights.join(1, who("a"), |_| Sharing::Everybody, || async { panic!("broken") }).await;
         assert_eq!(value, None);

@@ -283,7 +283,7 @@ fn d8_a_verdict_past_its_end_is_none_neither_fresh_nor_stale() {
 }
 
 #[test]
-fn c1_a_verdict_is_of_one_repository_policy_trust_and_pod() {
+fn c1_pitfall_28_a_verdict_is_of_one_repository_policy_trust_and_pod() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(options(folder.path())).unwrap();
     let good = VerdictKey { trust: Some(Digest::of(b"trust")), ..key(1) };

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_other_algorithms_and_odd_text() {
+    fn pitfall_17_refuses_other_algorithms_and_odd_text() {
         assert_eq!("sha512:00".parse::<Digest>(), Err(DigestError::Algorithm("sha512".into())));
         for odd in [
             "",

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_media_types_that_disagree() {
+    fn pitfall_19_refuses_media_types_that_disagree() {
         let bytes = image(media_type::OCI_MANIFEST);
         for declared in [media_type::OCI_INDEX, media_type::DOCKER_MANIFEST, "text/html"] {
             assert!(
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_document_that_is_both() {
+    fn pitfall_19_refuses_a_document_that_is_both() {
         for both in [
             r#"{"schemaVersion":2,"manifests":[],"layers":[]}"#,
             r#"{"schemaVersion":2,"manifests":null,"config":{}}"#,

@@ -31,7 +31,7 @@ fn an_attestation_counts_in_either_form_by_its_signed_type() {
 }
 
 #[test]
-fn pitfall_4_no_attestation_and_attestations_of_other_types_are_not_enough() {
+fn pitfall_04_no_attestation_and_attestations_of_other_types_are_not_enough() {
     let signer = Signer::p256();
     let entry = attestation(key(&signer));
     let none = denial(judged(&entry, &evidence(vec![], vec![], vec![]), day()));

@@ -109,7 +109,7 @@ fn refuses_an_authority_that_nobody_trusts() {
 }
 
 #[test]
-fn a_token_brings_no_signer_where_the_authority_names_one() {
+fn pitfall_09_a_token_brings_no_signer_where_the_authority_names_one() {
     // CVE-2026-39984: whoever the root issued a certificate to is not the authority's signer.
     let tsa = Tsa::new(Signer::p256());
     let intruder = Signer::p256();
@@ -120,7 +120,7 @@ fn a_token_brings_no_signer_where_the_authority_names_one() {
 }
 
 #[test]
-fn certificates_in_a_token_are_worth_nothing() {
+fn pitfall_09_certificates_in_a_token_are_worth_nothing() {
     let tsa = Tsa::new(Signer::p256());
     let forged = stamping().self_signed(&Signer::p256());
     let embedded = vec![forged.der().to_vec(), tsa.root().der().to_vec()];
@@ -153,7 +153,7 @@ fn finds_the_signer_in_the_token_where_the_authority_names_none() {
 }
 
 #[test]
-fn the_signer_signs_timestamps_and_nothing_else() {
+fn pitfall_09_the_signer_signs_timestamps_and_nothing_else() {
     let tsa = Tsa::new(Signer::p256());
     for usage in [
         usages(true, &[CODE_SIGNING]),

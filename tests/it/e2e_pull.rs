@@ -28,7 +28,7 @@ kit::on_each_containerd!(
     bundle_is_found_without_the_referrers_api,
     legacy_signature_does_not_do_where_bundles_are_asked_for,
     tag_that_moved_is_judged_again,
-    t2_registry_that_changes_its_answer_gets_nowhere,
+    t2_pitfall_15_registry_that_changes_its_answer_gets_nowhere,
     registry_that_lies_about_a_digest_is_refused,
     d4_evidence_that_cannot_be_read_is_not_absent,
     d7_index_is_pulled_and_admits_its_children,
@@ -227,7 +227,7 @@ fn tag_that_moved_is_judged_again(node: &Node) {
 }
 
 /// Resolved once, verified, pulled by that digest: a second answer for the tag changes nothing.
-fn t2_registry_that_changes_its_answer_gets_nowhere(node: &Node) {
+fn t2_pitfall_15_registry_that_changes_its_answer_gets_nowhere(node: &Node) {
     let space = node.space();
     let [good, evil] = ["good", "evil"].map(|tag| space.image("app").push(tag));
     node.key.sign(&good);

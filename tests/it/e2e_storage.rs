@@ -12,10 +12,10 @@ kit::on_each_containerd!(
     experimental_signatures_count_under_strict_where_the_entry_asks,
     attestations_count_in_every_form_and_place,
     bundles_in_another_repository_count_where_the_policy_says_so,
-    signature_of_an_index_is_none_of_its_children_until_it_is_admitted,
+    pitfall_27_signature_of_an_index_is_none_of_its_children_until_it_is_admitted,
     child_of_an_unsigned_index_passes_by_its_own_signature,
-    index_that_lists_a_good_child_admits_nothing,
-    admitted_index_admits_in_its_own_repository_only,
+    pitfall_27_index_that_lists_a_good_child_admits_nothing,
+    pitfall_27_admitted_index_admits_in_its_own_repository_only,
     index_that_a_rule_let_pass_admits_no_child,
 );
 
@@ -158,7 +158,7 @@ fn bundles_in_another_repository_count_where_the_policy_says_so(node: &Node) {
     }
 }
 
-fn signature_of_an_index_is_none_of_its_children_until_it_is_admitted(node: &Node) {
+fn pitfall_27_signature_of_an_index_is_none_of_its_children_until_it_is_admitted(node: &Node) {
     let space = node.space();
     let (index, [here, there]) = space.image("app").push_index("1");
     node.key.sign(&index);
@@ -195,7 +195,7 @@ fn child_of_an_unsigned_index_passes_by_its_own_signature(node: &Node) {
 }
 
 /// Whoever may push writes an index around a good child and a bad one.
-fn index_that_lists_a_good_child_admits_nothing(node: &Node) {
+fn pitfall_27_index_that_lists_a_good_child_admits_nothing(node: &Node) {
     let space = node.space();
     let (good, [good_child, _]) = space.image("app").push_index("good");
     node.key.sign(&good);
@@ -216,7 +216,7 @@ fn index_that_lists_a_good_child_admits_nothing(node: &Node) {
     gate.cri().pull(evil_child.by_digest()).expect_refusal();
 }
 
-fn admitted_index_admits_in_its_own_repository_only(node: &Node) {
+fn pitfall_27_admitted_index_admits_in_its_own_repository_only(node: &Node) {
     let space = node.space();
     let (index, [here, there]) = space.image("app").push_index("1");
     node.key.sign(&index);

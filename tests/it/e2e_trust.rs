@@ -19,7 +19,7 @@ use crate::kit::{
 };
 
 kit::on_each_containerd!(
-    p22_o3_key_only_policies_need_no_trust_root,
+    o3_key_only_policies_need_no_trust_root,
     a_trust_root_comes_by_tuf_and_changes_without_a_pull_waiting,
     a_reload_does_not_lose_the_trust_root,
     verify_asks_the_mirror_only_where_a_policy_needs_it,
@@ -62,7 +62,7 @@ fn logged(space: &kit::Space<'_>, node: &Node) -> Policy {
     space.policy("logged").key_with(node.key, &json!({"keys": {"publicKeys": node.key.public}}))
 }
 
-fn p22_o3_key_only_policies_need_no_trust_root(node: &Node) {
+fn o3_key_only_policies_need_no_trust_root(node: &Node) {
     let space = node.space();
     let image = space.image("app").push("1");
     node.key.sign(&image);

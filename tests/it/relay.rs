@@ -263,7 +263,7 @@ async fn e1_our_own_expiry_is_deadline_exceeded() {
 }
 
 #[tokio::test]
-async fn e1_a_panic_is_one_calls_alone() {
+async fn e1_pitfall_21_a_panic_is_one_calls_alone() {
     let relay = Relay::start();
     let caller = relay.caller().await;
     let answer = caller.call(PULL, pull_request("panic")).await;

@@ -168,7 +168,7 @@ fn keys_rotate_from_the_pinned_root_on() {
 }
 
 #[test]
-fn p22_a_root_that_the_old_keys_did_not_sign_is_refused() {
+fn pitfall_22_a_root_that_the_old_keys_did_not_sign_is_refused() {
     let mut lab = Lab::new();
     let node = lab.start();
     lab.refresh(&node).unwrap();
@@ -188,7 +188,7 @@ fn p22_a_root_that_the_old_keys_did_not_sign_is_refused() {
 }
 
 #[test]
-fn p22_metadata_with_a_wrong_signature_are_refused() {
+fn pitfall_22_metadata_with_a_wrong_signature_are_refused() {
     let stranger = Signer::generate();
     for role in ["timestamp", "snapshot", "targets"] {
         let mut lab = Lab::new();
@@ -215,7 +215,7 @@ fn p22_metadata_with_a_wrong_signature_are_refused() {
 }
 
 #[test]
-fn p22_a_threshold_of_zero_is_refused() {
+fn pitfall_22_a_threshold_of_zero_is_refused() {
     let mut lab = Lab::new();
     let mut root = lab.repository.root_body();
     root["roles"]["timestamp"]["threshold"] = json!(0);
@@ -385,7 +385,7 @@ fn a_silent_mirror_is_given_up() {
 }
 
 #[test]
-fn p22_names_in_metadata_do_not_leave_the_mirror() {
+fn pitfall_22_names_in_metadata_do_not_leave_the_mirror() {
     for hash in ["../../secret", "..", "a/b", "%2e%2e/%2e%2e", "a?b"] {
         let mut lab = Lab::new();
         let mut targets = lab.repository.targets_body();
@@ -404,7 +404,7 @@ fn p22_names_in_metadata_do_not_leave_the_mirror() {
 }
 
 #[test]
-fn p22_names_of_delegated_roles_make_no_files() {
+fn pitfall_22_names_of_delegated_roles_make_no_files() {
     let mut lab = Lab::new();
     let mut targets = lab.repository.targets_body();
     let role = "../../../evil";
@@ -476,7 +476,7 @@ fn a_redirect_never_leads_to_plain_http() {
 }
 
 #[test]
-fn p22_what_is_kept_on_disk_is_not_believed() {
+fn pitfall_22_what_is_kept_on_disk_is_not_believed() {
     let mut lab = Lab::new();
     lab.refresh(&lab.start()).unwrap();
     let good = fs::read(lab.record_file()).unwrap();

@@ -172,7 +172,7 @@ async fn a_token_answer_without_a_token_is_an_error() {
 }
 
 #[tokio::test]
-async fn secrets_do_not_go_to_a_realm_in_the_clear() {
+async fn pitfall_18_secrets_do_not_go_to_a_realm_in_the_clear() {
     for realm in ["http://registry.invalid/token", "ftp://a.io/token", "nowhere"] {
         let server = Server::start(move |_| challenge(format!(r#"Bearer realm="{realm}""#))).await;
         let client = client();
@@ -183,7 +183,7 @@ async fn secrets_do_not_go_to_a_realm_in_the_clear() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_another_host_drops_credentials_and_its_challenge_is_not_heard() {
+async fn pitfall_18_a_redirect_to_another_host_drops_credentials_and_its_challenge_is_not_heard() {
     for accepted in [true, false] {
         let storage = Server::start(move |_| match accepted {
             true => Reply::manifest(media_type::OCI_MANIFEST, image_manifest()),
@@ -206,7 +206,7 @@ async fn a_redirect_to_another_host_drops_credentials_and_its_challenge_is_not_h
 }
 
 #[tokio::test]
-async fn a_posted_secret_follows_no_redirect() {
+async fn pitfall_18_a_posted_secret_follows_no_redirect() {
     let other = Server::start(|_| Reply::new(200, r#"{"token":"t"}"#)).await;
     let location = format!("http://{}/token", other.address);
     let realm = Server::start(move |_| Reply::new(307, "").header("location", location.clone())).await;
@@ -219,7 +219,7 @@ async fn a_posted_secret_follows_no_redirect() {
 }
 
 #[tokio::test]
-async fn a_challenge_behind_a_redirect_gets_no_secret() {
+async fn pitfall_18_a_challenge_behind_a_redirect_gets_no_secret() {
     let thief = Server::start(|_| Reply::new(200, r#"{"token":"t"}"#)).await;
     let realm = thief.address;
     for value in [format!(r#"Bearer realm="http://{realm}/token""#), r#"Basic realm="r""#.to_owned()] {

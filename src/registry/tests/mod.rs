@@ -107,7 +107,7 @@ async fn retries_once_unless_the_registry_wants_a_long_pause() {
 }
 
 #[tokio::test]
-async fn a_digest_header_that_is_not_one_is_an_error() {
+async fn pitfall_17_a_digest_header_that_is_not_one_is_an_error() {
     for odd in ["sha512:00", "sha256:00", "../../x", ""] {
         let server = Server::start(move |_| Reply::new(200, "").header("docker-content-digest", odd)).await;
         let fault = resolve(&server, &client()).await.unwrap_err();
