@@ -8,6 +8,7 @@ mod attestation;
 mod attestor;
 mod entry;
 mod exception;
+mod list;
 mod matching;
 mod remark;
 mod rule;
@@ -100,6 +101,20 @@ struct Head {
     kind: Option<Spanned<String>>,
 }
 
+impl Head {
+    fn line(&self) -> u64 {
+        self.kind.as_ref().map_or(0, |kind| kind.referenced.line())
+    }
+}
+
+/// How a document is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    Policy,
+    Exception,
+    List,
+}
+
 impl<'a> Loader<'a> {
     pub(super) const fn new(options: &'a LoadOptions, file: PathBuf, seen: &'a mut BTreeSet<String>) -> Self {
         Self {
@@ -136,25 +151,29 @@ impl<'a> Loader<'a> {
     }
 
     fn document(&mut self, head: &Head, text: &str) {
-        let (kind, line) =
-            head.kind.as_ref().map_or(("", 0), |kind| (kind.value.as_str(), kind.referenced.line()));
-        if kind == "List" {
-            self.error(
-                line,
-                "kind `List` is not read; write each policy as a document of its own".to_owned(),
-            );
-            return;
+        let line = head.line();
+        match self.sort(head) {
+            Some(Sort::Policy) => match serde_saphyr::from_str(text) {
+                Ok(document) => self.policy(line, &document),
+                Err(error) => self.yaml_error(&error),
+            },
+            Some(Sort::Exception) => match serde_saphyr::from_str(text) {
+                Ok(document) => self.exception(line, &document),
+                Err(error) => self.yaml_error(&error),
+            },
+            Some(Sort::List) => self.list(line, text),
+            None => {}
         }
+    }
+
+    /// By its kind; none where it is not read, which is said.
+    fn sort(&mut self, head: &Head) -> Option<Sort> {
+        let (kind, line) = (head.kind.as_ref().map_or("", |kind| kind.value.as_str()), head.line());
         let ours = head.api_version.split('/').next() == Some("kyverno.io");
         match (head.api_version.as_str(), kind) {
-            ("kyverno.io/v1" | "kyverno.io/v2beta1", "ClusterPolicy" | "Policy") => {}
-            ("kyverno.io/v2" | "kyverno.io/v2beta1", "PolicyException") => {
-                match serde_saphyr::from_str::<yaml::ExceptionDocument>(text) {
-                    Ok(document) => self.exception(line, &document),
-                    Err(error) => self.yaml_error(&error),
-                }
-                return;
-            }
+            ("kyverno.io/v1" | "kyverno.io/v2beta1", "ClusterPolicy" | "Policy") => Some(Sort::Policy),
+            ("kyverno.io/v2" | "kyverno.io/v2beta1", "PolicyException") => Some(Sort::Exception),
+            ("v1", "List") => Some(Sort::List),
             (version, kind @ ("ClusterPolicy" | "Policy" | "PolicyException")) if ours => {
                 let read = if kind == "PolicyException" { "v2" } else { "v1" };
                 self.error(

@@ -1,0 +1,127 @@
+//! `kind: List`: what `kubectl get -o yaml` writes. Its items are read as documents of their own.
+//!
+//! The items are looked at twice: once for their kinds, once each as its kind, both from the same text,
+//! so that every line number is that of the file.
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::with_deserializer_from_str;
+
+use super::{Head, Loader, Sort, yaml};
+
+/// The heads of the items.
+#[derive(serde::Deserialize)]
+struct Heads {
+    #[serde(default)]
+    items: Vec<Head>,
+}
+
+/// One item, read as its kind.
+enum Item {
+    Policy(Box<yaml::Document>),
+    Exception(Box<yaml::ExceptionDocument>),
+    Skipped,
+}
+
+impl Loader<'_> {
+    pub(super) fn list(&mut self, line: u64, text: &str) {
+        let heads = match serde_saphyr::from_str::<Heads>(text) {
+            Ok(heads) => heads.items,
+            Err(error) => return self.yaml_error(&error),
+        };
+        let before = self.errors.len();
+        let sorts: Vec<(u64, Option<Sort>)> = heads
+            .iter()
+            .map(|head| {
+                let sort = self.sort(head);
+                if sort == Some(Sort::List) {
+                    self.error(head.line(), "a List inside a List is not read; take it out".to_owned());
+                }
+                (head.line(), sort)
+            })
+            .collect();
+        if heads.is_empty() {
+            self.notice(line, "kind `List` is empty".to_owned());
+        }
+        if self.errors.len() > before {
+            return;
+        }
+        match with_deserializer_from_str(text, |yaml| List(&sorts).deserialize(yaml)) {
+            Ok(items) => {
+                for ((line, _), item) in sorts.iter().zip(&items) {
+                    match item {
+                        Item::Policy(document) => self.policy(*line, document),
+                        Item::Exception(document) => self.exception(*line, document),
+                        Item::Skipped => {}
+                    }
+                }
+            }
+            Err(error) => self.yaml_error(&error),
+        }
+    }
+}
+
+/// The whole List, given the kinds of its items.
+#[derive(Clone, Copy)]
+struct List<'a>(&'a [(u64, Option<Sort>)]);
+
+impl<'de> DeserializeSeed<'de> for List<'_> {
+    type Value = Vec<Item>;
+
+    fn deserialize<D: Deserializer<'de>>(self, yaml: D) -> Result<Vec<Item>, D::Error> {
+        yaml.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for List<'_> {
+    type Value = Vec<Item>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a List")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Item>, A::Error> {
+        let mut items = Vec::new();
+        while let Some(field) = map.next_key::<String>()? {
+            match field.as_str() {
+                "items" => items = map.next_value_seed(Items(self.0))?,
+                "apiVersion" | "kind" | "metadata" => drop(map.next_value::<IgnoredAny>()?),
+                other => return Err(A::Error::custom(format!("unknown field `{other}` of a List"))),
+            }
+        }
+        Ok(items)
+    }
+}
+
+struct Items<'a>(&'a [(u64, Option<Sort>)]);
+
+impl<'de> DeserializeSeed<'de> for Items<'_> {
+    type Value = Vec<Item>;
+
+    fn deserialize<D: Deserializer<'de>>(self, yaml: D) -> Result<Vec<Item>, D::Error> {
+        yaml.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Items<'_> {
+    type Value = Vec<Item>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the items of a List")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Item>, A::Error> {
+        let mut items = Vec::new();
+        for (_, sort) in self.0 {
+            let item = match sort {
+                Some(Sort::Policy) => list.next_element()?.map(|found| Item::Policy(Box::new(found))),
+                Some(Sort::Exception) => list.next_element()?.map(|found| Item::Exception(Box::new(found))),
+                Some(Sort::List) | None => list.next_element::<IgnoredAny>()?.map(|_| Item::Skipped),
+            };
+            items.push(item.ok_or_else(|| A::Error::custom("the items of a List have changed"))?);
+        }
+        match list.next_element::<IgnoredAny>()? {
+            None => Ok(items),
+            Some(_) => Err(A::Error::custom("the items of a List have changed")),
+        }
+    }
+}
