@@ -141,7 +141,7 @@ documents! {
         verify_digest: Option<bool> = "verifyDigest",
         required: Option<bool> = "required",
         use_cache: Option<Unread> = "useCache",
-        image_registry_credentials: Option<Unread> = "imageRegistryCredentials",
+        image_registry_credentials: Option<RegistryCredentials> = "imageRegistryCredentials",
         validate: Option<Unread> = "validate",
         image: Option<String> = "image",
         key: Option<Spanned<String>> = "key",
@@ -150,6 +150,11 @@ documents! {
         roots: Option<Spanned<String>> = "roots",
         annotations: Map = "annotations",
         additional_extensions: Option<Spanned<Map>> = "additionalExtensions",
+    }
+    RegistryCredentials {
+        allow_insecure_registry: Option<Spanned<bool>> = "allowInsecureRegistry",
+        providers: Option<Spanned<Vec<String>>> = "providers",
+        secrets: Option<Spanned<Vec<String>>> = "secrets",
     }
     Attestation {
         kind: Option<Spanned<String>> = "type",

@@ -390,6 +390,8 @@ fn without_tag(pattern: &str) -> &str {
 #[cfg(test)]
 mod apply_rules_tests;
 #[cfg(test)]
+mod document_tests;
+#[cfg(test)]
 mod exception_tests;
 #[cfg(test)]
 mod judge_tests;

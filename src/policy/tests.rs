@@ -81,8 +81,8 @@ fn loads_the_source_pages_first_policy_with_the_crds_defaults() {
     assert_eq!(
         lines,
         [
-            "p.yaml:7: check-image: background means nothing on a node",
-            "p.yaml:8: check-image: webhookTimeoutSeconds means nothing on a node"
+            "p.yaml:7: check-image: background means nothing on a node: images on the node are judged at start, after a reload and daily",
+            "p.yaml:8: check-image: webhookTimeoutSeconds means nothing on a node: limits.verification bounds a pull"
         ]
     );
     let covering =
@@ -104,7 +104,7 @@ fn an_unknown_field_is_an_error_with_file_and_line() {
 
 #[test]
 fn every_struct_refuses_a_bogus_key() {
-    assert_eq!(FIELDS.len(), 22, "a new type needs a line in the list below");
+    assert_eq!(FIELDS.len(), 23, "a new type needs a line in the list below");
     for (name, fields) in FIELDS {
         assert!(!fields.contains(&"bogus"), "{name}");
     }
@@ -120,6 +120,7 @@ fn every_struct_refuses_a_bogus_key() {
                     { "keyless": {} },
                 ] }],
                 "attestations": [{}],
+                "imageRegistryCredentials": {},
             }),
         ))
         .unwrap();
@@ -152,6 +153,7 @@ fn every_struct_refuses_a_bogus_key() {
         "/spec/rules/0/verifyImages/0/attestors/0/entries/1/certificates",
         "/spec/rules/0/verifyImages/0/attestors/0/entries/2/keyless",
         "/spec/rules/0/verifyImages/0/attestations/0",
+        "/spec/rules/0/verifyImages/0/imageRegistryCredentials",
     ] {
         let errors = load(&inside(path)).unwrap_err();
         assert!(
@@ -179,7 +181,10 @@ fn what_cannot_be_honoured_is_a_load_error_that_names_the_field() {
         ),
         (entry(r#"{"type":"Notary"}"#), "type Notary is not supported"),
         (entry(r#"{"type":"Other"}"#), "type `Other`"),
-        (entry(r#"{"imageRegistryCredentials":{"allowInsecureRegistry":true}}"#), "imageRegistryCredentials"),
+        (
+            entry(r#"{"imageRegistryCredentials":{"providers":["amazon","other"]}}"#),
+            "imageRegistryCredentials.providers: `other` is not one of default, amazon",
+        ),
         (entry(r#"{"imageReferences":[]}"#), "An image reference is required"),
         (entry(r#"{"imageReferences":["{{ x }}"]}"#), "must not hold variables"),
         (entry(r#"{"key":"x","issuer":"https://x"}"#), "issuer has no effect beside key"),
@@ -218,6 +223,10 @@ fn what_cannot_be_honoured_is_a_load_error_that_names_the_field() {
         ),
         (rule(r#"{"context":[{"name":"x"}]}"#), "context cannot be used"),
         (rule(r#"{"preconditions":{"all":[{"key":"a"}]}}"#), "preconditions cannot be used"),
+        (
+            rule(r#"{"celPreconditions":[{"name":"a","expression":"true"}]}"#),
+            "celPreconditions cannot be used: it is CEL",
+        ),
         (rule(r#"{"match":{}}"#), "match cannot be empty"),
         (
             rule(
@@ -250,7 +259,7 @@ fn what_cannot_be_honoured_is_a_load_error_that_names_the_field() {
             policy(none(), none(), none()).replace("kyverno.io/v1", "kyverno.io/v3"),
             "apiVersion `kyverno.io/v3`",
         ),
-        (policy(none(), none(), none()).replace("ClusterPolicy", "List"), "List"),
+        (policy(none(), none(), none()).replace("ClusterPolicy", "List"), "kind `List` of `kyverno.io/v1`"),
         (format!("{0}\n---\n{0}", policy(none(), none(), none())), "defined twice"),
         (policy(none(), none(), none()).replace("ClusterPolicy", "Clusterpolicy"), "is it misspelt?"),
         ("apiVersion: policies.kyverno.io/v1\nkind: ImageValidatingPolicy".to_owned(), "not supported"),

@@ -30,7 +30,7 @@ fn policy(entry: &Value) -> String {
     fields.as_object_mut().unwrap().extend(entry.as_object().unwrap().clone());
     let text = serde_json::to_string_pretty(&fields).unwrap().replace('\n', "\n        ");
     format!(
-        "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata: {{name: p}}\nspec:\n  rules:\n    - name: r\n      match: {{any: [{{resources: {{kinds: [Pod]}}}}]}}\n      verifyImages:\n      - {text}\n"
+        "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata: {{name: p}}\nspec:\n  validationFailureAction: Enforce\n  rules:\n    - name: r\n      match: {{any: [{{resources: {{kinds: [Pod]}}}}]}}\n      verifyImages:\n      - {text}\n"
     )
 }
 
@@ -62,7 +62,7 @@ fn signer_of(entry: &Entry) -> &Signer {
 fn remarks(entry: &Value, options: &LoadOptions) -> Vec<String> {
     let loaded = load_with(entry, options);
     let text = |remark: &Remark| {
-        assert!(remark.line > 8, "{remark}: a line inside the entry");
+        assert!(remark.line > 9, "{remark}: a line inside the entry");
         format!("{:?}: {}", remark.severity, remark.message.trim_start_matches("p/r: verifyImages[0]"))
     };
     loaded.notices.iter().map(text).collect()

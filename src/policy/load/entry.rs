@@ -16,11 +16,16 @@ use crate::sigstore::Authorities;
 
 impl Loader<'_> {
     pub(super) fn entry(&mut self, line: u64, place: &str, entry: &yaml::VerifyImages) -> Option<Entry> {
-        self.unsupported(
+        self.unsupported(place, &[("validate", &entry.validate)]);
+        self.registry_credentials(place, entry.image_registry_credentials.as_ref());
+        self.meaningless(
             place,
-            &[("validate", &entry.validate), ("imageRegistryCredentials", &entry.image_registry_credentials)],
+            &[(
+                "useCache",
+                &entry.use_cache,
+                "a verdict is kept for one digest and what was asked of it (cache.fresh)",
+            )],
         );
-        self.meaningless(place, &[("useCache", &entry.use_cache)]);
         let forms = self.forms(place, entry)?;
         let mut references = entry.image_references.clone();
         references.extend(entry.image.clone());
@@ -80,6 +85,31 @@ impl Loader<'_> {
             fingerprint: placeholder,
             trust_fingerprint: None,
         })
+    }
+
+    /// They name things of a cluster. A node has better: the kubelet sends each pull with the very
+    /// credentials that it found for the pod, in its `imagePullSecrets` and by its credential providers.
+    fn registry_credentials(&mut self, place: &str, credentials: Option<&yaml::RegistryCredentials>) {
+        let Some(credentials) = credentials else { return };
+        let place = format!("{place}: imageRegistryCredentials");
+        for (field, list) in [("providers", &credentials.providers), ("secrets", &credentials.secrets)] {
+            if let Some(list) = list.as_ref().filter(|list| !list.value.is_empty()) {
+                self.notice(list.referenced.line(), format!("{place}.{field} is not read: evidence is fetched with the credentials of the pull itself, which the kubelet takes from the pod's imagePullSecrets and its credential providers; a registry of its own for signatures needs a login in registry.dockerConfig"));
+            }
+        }
+        for provider in credentials.providers.iter().flat_map(|list| &list.value) {
+            if !PROVIDERS.contains(&provider.as_str()) {
+                let line = credentials.providers.as_ref().map_or(0, |list| list.referenced.line());
+                self.error(
+                    line,
+                    format!("{place}.providers: `{provider}` is not one of {}", PROVIDERS.join(", ")),
+                );
+            }
+        }
+        // Whoever may write a policy does not thereby decide that the node talks to somebody unproven.
+        if let Some(insecure) = credentials.allow_insecure_registry.as_ref().filter(|flag| flag.value) {
+            self.notice(insecure.referenced.line(), format!("{place}.allowInsecureRegistry is not read: the node says which registries are asked by plain HTTP or without a known certificate, for pulls and evidence alike (registry.plainHttp, registry.caFiles)"));
+        }
     }
 
     fn forms(&mut self, place: &str, entry: &yaml::VerifyImages) -> Option<Forms> {
@@ -215,3 +245,6 @@ impl Loader<'_> {
         }
     }
 }
+
+/// Upstream's names for the sources of credentials in a cloud.
+const PROVIDERS: &[&str] = &["default", "amazon", "azure", "google", "github"];

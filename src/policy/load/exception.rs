@@ -59,8 +59,13 @@ impl Loader<'_> {
         let Some(spec) = &document.spec else {
             return self.error(line, format!("{place}: spec is missing"));
         };
-        self.meaningless(&place, &[("background", &spec.background)]);
-        self.notice_of(&place, "podSecurity", &spec.pod_security, "it is about validate.podSecurity rules");
+        self.meaningless(
+            &place,
+            &[
+                ("background", &spec.background, "an exception counts whenever an image is judged"),
+                ("podSecurity", &spec.pod_security, "it is about validate.podSecurity rules"),
+            ],
+        );
         self.unsupported(&place, &[("conditions", &spec.conditions)]);
         let before = self.errors.len();
         let rules: Vec<_> =

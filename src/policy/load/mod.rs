@@ -180,27 +180,24 @@ impl<'a> Loader<'a> {
                     line,
                     format!("apiVersion `{version}` is not supported, only kyverno.io/{read} and v2beta1"),
                 );
-                return;
+                None
             }
             (version, kind)
                 if kind.is_empty()
+                    || kind == "List"
                     || (ours && !WITHOUT_IMAGES.contains(&kind))
                     || version.starts_with("policies.kyverno.io/") =>
             {
                 self.error(line, format!("kind `{kind}` of `{version}` is not supported; is it misspelt?"));
-                return;
+                None
             }
             (version, kind) => {
                 self.notice(
                     line,
                     format!("kind `{kind}` of `{version}` is skipped: it has no verifyImages rules"),
                 );
-                return;
+                None
             }
-        }
-        match serde_saphyr::from_str::<yaml::Document>(text) {
-            Ok(document) => self.policy(line, &document),
-            Err(error) => self.yaml_error(&error),
         }
     }
 
@@ -223,19 +220,32 @@ impl<'a> Loader<'a> {
         self.meaningless(
             &name,
             &[
-                ("background", &spec.background),
-                ("webhookTimeoutSeconds", &spec.webhook_timeout_seconds),
-                ("emitWarning", &spec.emit_warning),
-                ("schemaValidation", &spec.schema_validation),
-                ("mutateExistingOnPolicyUpdate", &spec.mutate_existing_on_policy_update),
-                ("generateExistingOnPolicyUpdate", &spec.generate_existing_on_policy_update),
-                ("generateExisting", &spec.generate_existing),
-                ("useServerSideApply", &spec.use_server_side_apply),
-                ("skipBackgroundRequests", &spec.skip_background_requests),
+                (
+                    "background",
+                    &spec.background,
+                    "images on the node are judged at start, after a reload and daily",
+                ),
+                ("webhookTimeoutSeconds", &spec.webhook_timeout_seconds, "limits.verification bounds a pull"),
+                (
+                    "emitWarning",
+                    &spec.emit_warning,
+                    "a pull has no place for warnings; what Audit finds is logged",
+                ),
+                ("schemaValidation", &spec.schema_validation, "upstream no longer reads it either"),
+                ("mutateExistingOnPolicyUpdate", &spec.mutate_existing_on_policy_update, OTHER_RULES),
+                ("generateExistingOnPolicyUpdate", &spec.generate_existing_on_policy_update, OTHER_RULES),
+                ("generateExisting", &spec.generate_existing, OTHER_RULES),
+                ("useServerSideApply", &spec.use_server_side_apply, OTHER_RULES),
+                ("skipBackgroundRequests", &spec.skip_background_requests, OTHER_RULES),
             ],
         );
+        self.autogen(line, &name, document.metadata.as_ref());
         if let Some(webhook) = &spec.webhook_configuration {
-            self.meaningless(&name, &[("webhookConfiguration.timeoutSeconds", &webhook.timeout_seconds)]);
+            let timeout = &webhook.timeout_seconds;
+            self.meaningless(
+                &name,
+                &[("webhookConfiguration.timeoutSeconds", timeout, "limits.verification bounds a pull")],
+            );
             self.refuse(
                 &name,
                 "webhookConfiguration.matchConditions",
@@ -290,14 +300,16 @@ impl<'a> Loader<'a> {
             }
         }
         if spec.admission == Some(false) {
-            return self.notice(
-                line,
-                format!(
-                    "policy `{name}` has admission: false: it never refuses upstream, so it is not applied"
-                ),
-            );
+            return self.warning(line, format!("policy `{name}` has admission: false: a cluster refuses that for verifyImages, and it is not applied here; take the field out"));
         }
         self.policies.push(policy);
+    }
+
+    fn autogen(&mut self, line: u64, name: &str, metadata: Option<&serde_json::Value>) {
+        let annotations = metadata.and_then(|metadata| metadata.get("annotations"));
+        if annotations.is_some_and(|annotations| annotations.get(AUTOGEN).is_some()) {
+            self.notice(line, format!("{name}: the annotation {AUTOGEN} means nothing on a node: a pull is always for a pod, never for its controller"));
+        }
     }
 
     fn overrides(
@@ -381,6 +393,10 @@ const WITHOUT_IMAGES: &[&str] = &[
     "PolicyReport",
     "ClusterPolicyReport",
 ];
+/// Why a field of a policy means nothing here.
+const OTHER_RULES: &str = "it is about mutate or generate rules";
+/// Upstream's copies of a rule for controllers.
+const AUTOGEN: &str = "pod-policies.kyverno.io/autogen-controllers";
 /// Far more than the API server stores for one object.
 const TEXT_LIMIT: usize = 8 * 1024 * 1024;
 

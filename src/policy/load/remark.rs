@@ -45,18 +45,15 @@ impl Loader<'_> {
         }
     }
 
-    pub(super) fn meaningless(&mut self, place: &str, fields: &[(&str, &Option<yaml::Unread>)]) {
-        for (field, value) in fields {
+    /// Fields that are accepted and have no effect, each with the reason.
+    pub(super) fn meaningless(&mut self, place: &str, fields: &[(&str, &Option<yaml::Unread>, &str)]) {
+        for (field, value, why) in fields {
             if let Some(value) = value {
-                self.notice(value.referenced.line(), format!("{place}: {field} means nothing on a node"));
+                self.notice(
+                    value.referenced.line(),
+                    format!("{place}: {field} means nothing on a node: {why}"),
+                );
             }
-        }
-    }
-
-    /// A field that is accepted and has no effect, with the reason.
-    pub(super) fn notice_of(&mut self, place: &str, field: &str, value: &Option<yaml::Unread>, why: &str) {
-        if let Some(value) = value {
-            self.notice(value.referenced.line(), format!("{place}: {field} has no effect: {why}"));
         }
     }
 

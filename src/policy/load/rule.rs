@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::matching::Side;
 use super::{Loader, yaml};
-use crate::policy::entry::{Entry, FailurePolicy};
+use crate::policy::entry::{Action, Entry, FailurePolicy};
 use crate::policy::pods::PodFactsRead;
 use crate::policy::{Policy, Rule};
 
@@ -17,20 +17,23 @@ impl Loader<'_> {
         rule: &yaml::Rule,
     ) -> Option<Rule> {
         let place = format!("{}/{}", policy.name, rule.name);
-        self.unsupported(
+        self.unsupported(&place, &[("context", &rule.context), ("preconditions", &rule.preconditions)]);
+        self.refuse(
             &place,
-            &[
-                ("context", &rule.context),
-                ("preconditions", &rule.preconditions),
-                ("celPreconditions", &rule.cel_preconditions),
-            ],
+            "celPreconditions",
+            &rule.cel_preconditions,
+            "it is CEL over an admission request, and upstream reads it for validate.cel alone; use preconditions",
         );
         self.meaningless(
             &place,
             &[
-                ("imageExtractors", &rule.image_extractors),
-                ("skipBackgroundRequests", &rule.skip_background_requests),
-                ("reportProperties", &rule.report_properties),
+                ("imageExtractors", &rule.image_extractors, "a pull names its image itself"),
+                (
+                    "skipBackgroundRequests",
+                    &rule.skip_background_requests,
+                    "requests of Kyverno's own controllers never reach a node",
+                ),
+                ("reportProperties", &rule.report_properties, "there are no policy reports here"),
             ],
         );
         for (field, value) in
@@ -88,6 +91,11 @@ impl Loader<'_> {
         }
         // Kyverno: Enforce in any entry wins for the rule, else the first entry that says anything.
         let own_action = actions.iter().copied().max();
+        if own_action.unwrap_or(policy.default_action) == Action::Audit
+            && entries.iter().any(|entry| entry.mutate_digest)
+        {
+            self.notice(line, format!("{place}: mutateDigest is true, its default, which a cluster refuses beside Audit; here what is verified is pinned, and what Audit lets pass is not"));
+        }
         Some(Rule { name: rule.name.clone(), includes, excludes, entries, own_action, reads })
     }
 }
