@@ -34,7 +34,8 @@ pub(super) fn read(bytes: &[u8], size: usize, chains: Chains) -> Result<Material
     limit(Limited::Bundle, bytes.len(), size)?;
     let bundle = json::parse(bytes).map_err(Rejection::BundleJson)?;
     let version = Version::of(&bundle).ok_or(Rejection::BundleMediaType)?;
-    let material = object(&bundle, "verificationMaterial", BundleField::VerificationMaterial)?;
+    let material = json::field(&bundle, "verificationMaterial")
+        .ok_or(Rejection::BundleField(BundleField::VerificationMaterial))?;
     let entries = list(material, "tlogEntries", BundleField::LogEntries)?;
     limit(Limited::LogEntries, entries.len(), ENTRY_LIMIT)?;
     let timestamps = match json::field(material, "timestampVerificationData") {
@@ -154,10 +155,6 @@ fn certificate(value: &Value) -> Result<Certificate, Rejection> {
 
 fn timestamp(value: &Value) -> Result<Vec<u8>, Rejection> {
     bytes(value, "signedTimestamp").ok_or(Rejection::BundleField(BundleField::Timestamps))
-}
-
-fn object<'a>(parent: &'a Value, name: &str, field: BundleField) -> Result<&'a Value, Rejection> {
-    json::field(parent, name).filter(|value| value.is_object()).ok_or(Rejection::BundleField(field))
 }
 
 /// A list; absent counts as empty, as in the proto3 JSON mapping.

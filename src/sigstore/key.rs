@@ -198,17 +198,12 @@ impl PublicKey {
         hash: HashAlgorithm,
     ) -> Option<Scheme> {
         let imported = digest::Digest::import_less_safe(digest, hash.implementation()).ok()?;
+        // The library refuses a digest of another hash than the candidate's, and any for pure Ed25519.
         let found = self.candidates(hash).find_map(|(scheme, algorithm)| {
-            let over_digest = match scheme {
-                Scheme::Ecdsa(of) | Scheme::RsaPkcs1(of) | Scheme::RsaPss(of) => of == hash,
-                Scheme::Ed25519 | Scheme::Ed25519ph => false,
-            };
             let key = UnparsedPublicKey::new(algorithm, &self.raw);
-            (over_digest && key.verify_digest(&imported, signature).is_ok()).then_some(scheme)
+            key.verify_digest(&imported, signature).ok().map(|()| scheme)
         });
-        found.or_else(|| {
-            if hash == HashAlgorithm::Sha512 { self.verify_prehashed(digest, signature) } else { None }
-        })
+        found.or_else(|| self.verify_prehashed(digest, signature))
     }
 
     /// Whether `signature` over `message` is one by this key in this very scheme.
@@ -226,11 +221,9 @@ impl PublicKey {
         })
     }
 
+    /// `digest` must be of 64 bytes, as of the hashes here only SHA-512 makes them.
     fn verify_prehashed(&self, digest: &[u8], signature: &[u8]) -> Option<Scheme> {
-        if self.kind != KeyKind::Ed25519 {
-            return None;
-        }
-        let key = VerifyingKey::from_bytes(self.raw.as_ref().try_into().ok()?).ok()?;
+        let key = VerifyingKey::from_bytes(self.ed25519()?.try_into().ok()?).ok()?;
         let signature = ed25519_dalek::Signature::from_slice(signature).ok()?;
         let digest = Prehashed(<[u8; 64]>::try_from(digest).ok()?);
         // Strict: keys and signatures of small order, which no signer makes, fit any message.
@@ -351,14 +344,15 @@ fn single_block(pem: &str) -> Result<Vec<u8>, KeyError> {
 }
 
 fn ec_kind(info: &SubjectPublicKeyInfoRef<'_>, point: &[u8]) -> Result<KeyKind, KeyError> {
-    let (kind, coordinate) = match info.algorithm.parameters_oid().map_err(|_| KeyError::Malformed)? {
-        SECP_256_R_1 => (KeyKind::EcdsaP256, 32),
-        SECP_384_R_1 => (KeyKind::EcdsaP384, 48),
-        SECP_521_R_1 => (KeyKind::EcdsaP521, 66),
+    let kind = match info.algorithm.parameters_oid().map_err(|_| KeyError::Malformed)? {
+        SECP_256_R_1 => KeyKind::EcdsaP256,
+        SECP_384_R_1 => KeyKind::EcdsaP384,
+        SECP_521_R_1 => KeyKind::EcdsaP521,
         oid => return Err(KeyError::UnsupportedCurve { oid }),
     };
-    // Uncompressed points only: a second encoding would give one key two fingerprints.
-    if point.first() != Some(&4) || point.len() != 1 + 2 * coordinate {
+    // Uncompressed points only: a second encoding would give one key two fingerprints. That the point
+    // is one of the curve, and so of its length, is for the library to say.
+    if point.first() != Some(&4) {
         return Err(KeyError::Malformed);
     }
     Ok(kind)

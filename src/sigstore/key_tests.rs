@@ -24,6 +24,13 @@ fn parses_each_supported_type() {
 }
 
 #[test]
+fn prints_its_kind_and_fingerprint() {
+    let key = PublicKey::from_pem(P384).unwrap();
+    let expected = format!("PublicKey {{ kind: EcdsaP384, fingerprint: {}, .. }}", key.fingerprint());
+    assert_eq!(format!("{key:?}"), expected);
+}
+
+#[test]
 fn ignores_text_around_the_block_and_line_lengths() {
     let key = PublicKey::from_pem(P384).unwrap();
     let one_line = P384.replace("\n", "").replace("KEY----------", "KEY-----\n-----");
@@ -70,6 +77,18 @@ fn refuses_a_point_that_is_not_on_the_curve() {
 }
 
 #[test]
+fn refuses_a_point_of_another_length() {
+    // SEQUENCE { SEQUENCE { OID, the curve }, BIT STRING { 4, x, y } }: P-256 says that it is P-256.
+    let spki = Signer::p256().spki;
+    assert_eq!(&spki[..2], [0x30, 89]);
+    let shorter = [&[0x30, 88], &spki[2..24], &[66 - 1], &spki[25..90]].concat();
+    let longer = [&[0x30, 90], &spki[2..24], &[66 + 1], &spki[25..], &[0]].concat();
+    for changed in [shorter, longer] {
+        assert_eq!(malformed(&pem("PUBLIC KEY", &changed)), KeyError::Malformed);
+    }
+}
+
+#[test]
 fn refuses_an_ed25519_key_with_parameters() {
     let good = Signer::ed25519().spki;
     // SEQUENCE { SEQUENCE { 1.3.101.112, NULL }, BIT STRING }; RFC 8410 knows no parameters.
@@ -77,6 +96,14 @@ fn refuses_an_ed25519_key_with_parameters() {
     let with_null = [&head, &good[9..]].concat();
     assert_eq!(malformed(&pem("PUBLIC KEY", &with_null)), KeyError::Malformed);
     assert_eq!(malformed(&pem("PUBLIC KEY", &good[..43])), KeyError::Malformed);
+}
+
+#[test]
+fn refuses_an_ed25519_key_within_an_ed25519_key() {
+    // SEQUENCE { SEQUENCE { 1.3.101.112 }, BIT STRING { the whole SPKI once more } }
+    let spki = Signer::ed25519().spki;
+    let nested = [&[0x30, 56], &spki[2..9], &[0x03, 45, 0], &spki[..]].concat();
+    assert_eq!(malformed(&pem("PUBLIC KEY", &nested)), KeyError::Malformed);
 }
 
 #[test]
