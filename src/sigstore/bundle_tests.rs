@@ -129,6 +129,23 @@ fn pitfall_25_refuses_more_than_ten_intermediates_before_any_path_is_built() {
         }
         assert_eq!(read_as(Chains::Found, &with_chain(VERSIONS[1], chain)).map(drop), exceeded);
     }
+    // Roots do not count, and are not read without end.
+    let rooted = |roots| {
+        let mut chain = chain(0);
+        let root = chain.pop().unwrap();
+        chain.extend(std::iter::repeat_n(root, roots));
+        read_as(Chains::Found, &with_chain(VERSIONS[1], chain)).map(drop)
+    };
+    assert_eq!((rooted(11), rooted(12)), (Ok(()), exceeded));
+}
+
+#[test]
+fn a_self_issued_certificate_that_is_no_authority_is_no_root() {
+    let mut chain = chain(0);
+    let own = Draft::new("own").self_signed(&Signer::p256());
+    chain[1] = json!({"rawBytes": STANDARD.encode(own.der())});
+    let read = read_as(Chains::Specified, &with_chain(VERSIONS[0], chain)).unwrap();
+    assert_eq!(read.certificates.unwrap().intermediates, [own]);
 }
 
 #[test]

@@ -188,8 +188,27 @@ fn names_what_the_text_is_instead() {
     assert_eq!(error(&good.replace("MII", "*")), CertificateError::BrokenPem);
     assert_eq!(error(&pem("CERTIFICATE", b"x")), CertificateError::Malformed);
     assert_eq!(error(&format!("{good}{}", Signer::p256().pem())), other);
-    let huge = pem("CERTIFICATE", &vec![0; 2 * CERTIFICATE_LIMIT]);
-    assert_eq!(error(&huge), CertificateError::TooLarge);
+    let hostile = CertificateError::OtherBlock { label: "A[31mB".into() };
+    assert_eq!(error(&pem("A\u{1b}[31m\rB", b"x")), hostile);
+}
+
+#[test]
+fn a_pem_block_may_be_twice_as_long_as_the_largest_certificate() {
+    let certificate = Draft::new("one").self_signed(&Signer::p256());
+    let of_length = |length| {
+        let body = STANDARD.encode(certificate.der());
+        let body = format!("{}{body}", "\n".repeat(length - body.len()));
+        Certificate::list_from_pem(&format!("{BEGIN}CERTIFICATE{DASHES}{body}{END}"), 1)
+    };
+    assert_eq!(of_length(2 * CERTIFICATE_LIMIT), Ok(vec![certificate.clone()]));
+    assert_eq!(of_length(2 * CERTIFICATE_LIMIT + 1), Err(CertificateError::TooLarge));
+}
+
+#[test]
+fn prints_its_fingerprint_alone() {
+    let certificate = Draft::new("one").self_signed(&Signer::p256());
+    let expected = format!("Certificate {{ fingerprint: {}, .. }}", certificate.fingerprint());
+    assert_eq!(format!("{certificate:?}"), expected);
 }
 
 #[test]

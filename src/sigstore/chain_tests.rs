@@ -223,8 +223,11 @@ fn roots_may_issue() {
     assert_eq!(under(&named()), fault(ChainFault::UnknownAuthority));
     let signs_messages = named().with(basic_constraints(true)).with(key_usage(0b1000_0000));
     assert_eq!(under(&signs_messages), fault(ChainFault::UnknownAuthority));
-    let serves = Draft::authority("root").with(usages(false, &[SERVER]));
-    assert_eq!(under(&serves), fault(ChainFault::UnknownAuthority));
+    let with = |usage| Draft::authority("root").with(usages(false, &[usage]));
+    for usage in [CODE, "2.5.29.37.0"] {
+        assert_eq!(under(&with(usage)), Ok(Issuer(pki.root.spki.clone())));
+    }
+    assert_eq!(under(&with(SERVER)), fault(ChainFault::UnknownAuthority));
 }
 
 #[test]

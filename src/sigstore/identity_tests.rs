@@ -174,6 +174,10 @@ fn every_extension_has_its_number() {
     }
     assert_eq!(by_extension("1.3.6.1.4.1.57264.1.7", "jane", &all), Ok(()));
     assert!(by_extension("1.3.6.1.4.1.57264.1.7", "jim", &all).is_err());
+    // A user name is one, and no other name beside it.
+    let two = certificate(&[email("a@b.c"), user("jane")], &[]);
+    assert_eq!(by_extension("1.3.6.1.4.1.57264.1.7", "jane", &two), Ok(()));
+    assert!(by_extension("1.3.6.1.4.1.57264.1.7", "a@b.c", &two).is_err());
     let mut numbers = Vec::new();
     for (name, source) in NAMES {
         let number = match source {

@@ -1,6 +1,7 @@
 //! Rekor v2: entries that are proven by a checkpoint alone.
 
 use super::*;
+use crate::sigstore::log_entry::Demand;
 
 /// A bundle in a log of Rekor v2.
 struct Tiled {
@@ -84,8 +85,28 @@ fn denies_a_rekor_v2_checkpoint_of_another_name() {
 #[test]
 fn pitfall_03_denies_a_promise_in_a_rekor_v2_entry() {
     let mut tiled = Tiled::new();
-    tiled.logged.entry()["inclusionPromise"] = json!({"signedEntryTimestamp": "AAAA"});
+    tiled.logged.entry()["integratedTime"] = TIME.into();
+    // The log's own, over everything that a promise is over.
+    let promised = json!({
+        "body": tiled.logged.entry()["canonicalizedBody"],
+        "integratedTime": TIME,
+        "logID": hex::encode(tiled.log.id()),
+        "logIndex": 1,
+    });
+    let promise = STANDARD.encode(tiled.log.0.sign(promised.to_string().as_bytes()));
+    tiled.logged.entry()["inclusionPromise"] = json!({"signedEntryTimestamp": promise});
     assert_eq!(tiled.judge(), Err(Rejection::LogEntryMalformed));
+}
+
+#[test]
+fn pitfall_02_denies_an_entry_with_neither_promise_nor_proof_however_it_was_read() {
+    let mut logged = Logged::new(Signer::p256());
+    let mut entry = Entry::of_bundle(logged.entry(), Demand::Proof).unwrap();
+    let logs = Logs::from_keys(&[logged.log.0.key()]);
+    let now = UNIX_EPOCH + Duration::from_secs(TIME);
+    assert_eq!(proven(&entry, &logs, now), Ok(Some(now)));
+    (entry.promise, entry.proof) = (None, None);
+    assert_eq!(proven(&entry, &logs, now), Err(Rejection::LogEntryUnproven));
 }
 
 #[test]

@@ -252,6 +252,8 @@ pub(crate) struct TokenDraft {
     /// The name and serial number by which the signer is found.
     pub(crate) issuer: String,
     pub(crate) serial: u8,
+    /// The key identifier by which the signer is found instead.
+    pub(crate) key_identifier: Option<&'static [u8]>,
     pub(crate) embedded: Vec<Vec<u8>>,
     /// `message-digest` instead of the right one.
     pub(crate) digest: Option<Vec<u8>>,
@@ -269,6 +271,7 @@ impl TokenDraft {
             over: over.to_vec(),
             issuer: issuer.to_owned(),
             serial: 7,
+            key_identifier: None,
             embedded: vec![],
             digest: None,
             content_type: TIMESTAMP_INFO,
@@ -304,9 +307,13 @@ impl TokenDraft {
         ];
         attributes.sort();
         let attributes = attributes.concat();
+        let identifier = match self.key_identifier {
+            None => sequence(&[&name(&self.issuer), &tlv(0x02, &[self.serial])]),
+            Some(identifier) => tlv(0x80, identifier),
+        };
         let signer = sequence(&[
             &tlv(0x02, &[1]),
-            &sequence(&[&name(&self.issuer), &tlv(0x02, &[self.serial])]),
+            &identifier,
             &hash_algorithm,
             &tlv(0xa0, &attributes),
             &algorithm(by),

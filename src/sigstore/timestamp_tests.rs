@@ -109,6 +109,21 @@ fn refuses_an_authority_that_nobody_trusts() {
 }
 
 #[test]
+fn finds_the_signer_by_its_key_identifier() {
+    let tsa = Tsa::new(Signer::p256());
+    let identified = |identifier: &[u8]| {
+        let own = stamping().with(extension("2.5.29.14", false, &octets(identifier)));
+        [tsa.leaf(&own), tsa.root()]
+    };
+    let token = TokenDraft { key_identifier: Some(b"ours"), ..draft() }.signed(&tsa.signer);
+    assert_eq!(found(&token, &identified(b"ours")), Ok(at(TIME)));
+    let unknown = Err(Rejection::TimestampUnknownAuthority);
+    assert_eq!(found(&token, &identified(b"")), unknown);
+    assert_eq!(found(&token, &identified(b"others")), unknown);
+    assert_eq!(found(&token, &tsa.chain()), unknown);
+}
+
+#[test]
 fn pitfall_09_a_token_brings_no_signer_where_the_authority_names_one() {
     // CVE-2026-39984: whoever the root issued a certificate to is not the authority's signer.
     let tsa = Tsa::new(Signer::p256());
