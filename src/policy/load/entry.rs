@@ -28,7 +28,7 @@ impl Loader<'_> {
         );
         let forms = self.forms(place, entry)?;
         let mut references = entry.image_references.clone();
-        references.extend(entry.image.clone());
+        references.extend(entry.image.clone().filter(|image| !image.is_empty()));
         if references.is_empty() {
             self.error(line, format!("{place}: An image reference is required (imageReferences)"));
         }

@@ -77,6 +77,18 @@ impl Loader<'_> {
             &resources.namespace_selector,
             "a node does not know the labels of namespaces; name the namespaces",
         );
+        if resources.name.as_ref().is_some_and(|name| !name.is_empty()) && !resources.names.is_empty() {
+            self.error(
+                line,
+                format!("{place}: {word}: Both name and names can not be specified together; keep names"),
+            );
+        }
+        let unspecific = |selector: &yaml::Selector| {
+            selector.match_labels.is_empty() && selector.match_expressions.is_empty()
+        };
+        if resources.selector.as_ref().is_some_and(unspecific) {
+            self.error(line, format!("{place}: {word}: The requirements are not specified in selector; it would fit every pod, so leave it out"));
+        }
         let mut names = resources.names.clone();
         names.extend(resources.name.clone());
         let empty = resources.kinds.is_empty()

@@ -58,6 +58,11 @@ impl Loader<'_> {
                 format!("{place}: its match selects no pods, so it is never applied on a node"),
             );
         }
+        if policy.namespace.is_some()
+            && [&includes, &excludes].into_iter().any(|block| block.reads().namespace)
+        {
+            self.error(line, format!("{place}: Filtering namespaces not allowed in namespaced policies; take them out, or make it a ClusterPolicy"));
+        }
         let namespace = PodFactsRead {
             namespace: policy.namespace.is_some() || !policy.overrides.is_empty(),
             ..Default::default()
