@@ -88,9 +88,8 @@ impl Prepared {
         let gate = Gate::new(Arc::clone(&snapshot), Arc::new(registry), store, audit, settings);
         let pod = PodFacts {
             namespace: arguments.namespace.clone(),
-            name: None,
             labels: arguments.pod_label.iter().cloned().collect(),
-            annotations: std::collections::BTreeMap::new(),
+            ..PodFacts::default()
         };
         Ok(Self { images, gate, snapshot, docker: docker_configs(arguments, &config)?, pod })
     }

@@ -85,6 +85,7 @@ impl cri::Gate for NodeGate {
             name: call.pod.name,
             labels: call.pod.labels,
             annotations: call.pod.annotations,
+            resource: None,
         };
         let request = PullRequest { reference: call.image, pod, credentials };
         let admitted = self.gate.admit(request).await.map_err(refusal)?;

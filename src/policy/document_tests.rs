@@ -189,7 +189,7 @@ fn what_means_nothing_on_a_node_is_said_with_the_reason() {
         "emitWarning": true, "schemaValidation": true, "mutateExistingOnPolicyUpdate": true, "generateExisting": true,
         "useServerSideApply": true, "webhookConfiguration": { "timeoutSeconds": 10, "matchConditions": [] },
     });
-    let rule = json!({ "skipBackgroundRequests": true, "reportProperties": { "a": "b" }, "imageExtractors": { "Task": [] } });
+    let rule = json!({ "skipBackgroundRequests": true, "reportProperties": { "a": "b" }, "imageExtractors": { "Task": [{ "path": "/a" }] } });
     let text = policy(spec, rule, json!({ "useCache": false }));
     let text = text.replace(
         r#""metadata":{"#,

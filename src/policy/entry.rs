@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::PodFacts;
 use super::pods::PodFactsRead;
+use super::resource::View;
 use crate::oci::{Digest, Repository};
 use crate::outcome::Fault;
 use crate::sigstore::{self, PublicKey};
@@ -131,6 +132,8 @@ pub struct Entry {
     pub(super) required: bool,
     pub(super) failure_policy: FailurePolicy,
     pub(super) reads: PodFactsRead,
+    /// What the rule's variables read of a resource.
+    pub(super) view: View,
     pub(super) fingerprint: Digest,
     pub(super) trust_fingerprint: Option<Digest>,
 }
@@ -206,7 +209,7 @@ impl Entry {
     /// The pod facts that the rule reads, and nothing else (rule C1).
     #[must_use]
     pub fn pod_fingerprint(&self, pod: &PodFacts) -> Digest {
-        self.reads.fingerprint(pod)
+        self.reads.fingerprint(pod, self.view)
     }
 
     /// The repositories in which signatures of an image of `image` are looked for; none where the

@@ -69,7 +69,7 @@ documents! {
         report_properties: Option<Unread> = "reportProperties",
         match_resources: Option<MatchResources> = "match",
         exclude: Option<MatchResources> = "exclude",
-        image_extractors: Option<Unread> = "imageExtractors",
+        image_extractors: Option<Spanned<BTreeMap<String, Vec<Spanned<ImageExtractor>>>>> = "imageExtractors",
         preconditions: Option<Unread> = "preconditions",
         cel_preconditions: Option<Unread> = "celPreconditions",
         mutate: Option<Unread> = "mutate",
@@ -94,6 +94,13 @@ documents! {
     ExceptedRules {
         policy_name: String = "policyName",
         rule_names: Vec<String> = "ruleNames",
+    }
+    ImageExtractor {
+        path: String = "path",
+        value: String = "value",
+        key: String = "key",
+        name: String = "name",
+        jmes_path: Option<Unread> = "jmesPath",
     }
     MatchResources {
         any: Option<Vec<Filter>> = "any",

@@ -9,21 +9,29 @@
 mod entry;
 pub mod evaluate;
 mod exception;
+mod extract;
 mod judge;
+mod kinds;
 mod kyverno;
 mod load;
 mod pods;
+mod resource;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub use entry::{Action, Entry, FailurePolicy, Forms, RekorLookup};
+pub use extract::{ExtractError, ExtractedImage};
 pub use judge::{EntryVerdict, Evidence, Explanation, Leaf, Satisfied, judge};
 pub use load::{Compatibility, LoadOptions, OnlineRekor, PolicySource, Remark, RootSource, Severity};
 pub use pods::PodFacts;
+pub use resource::{Resource, ResourceError, View};
 
 use crate::oci::{Digest, Reference, wildcard};
 use exception::Exception;
+use extract::Extractors;
+use kinds::PodController;
 use pods::{PodFactsRead, PodMatch};
 
 /// All policies of one snapshot.
@@ -53,6 +61,8 @@ struct Policy {
     default_action: Action,
     overrides: Vec<(Action, Vec<String>)>,
     rules: Vec<Rule>,
+    /// The kinds that make pods to which its rules about pods extend.
+    controllers: BTreeSet<PodController>,
 }
 
 /// How many of a policy's rules are applied to one image.
@@ -70,10 +80,26 @@ struct Rule {
     name: String,
     includes: PodMatch,
     excludes: PodMatch,
+    extractors: Extractors,
     entries: Vec<Arc<Entry>>,
     own_action: Option<Action>,
     /// The pod facts on which it depends whether it is applied, and how.
     reads: PodFactsRead,
+}
+
+/// The images that one rule finds in a resource.
+#[derive(Debug, Clone)]
+pub struct RuleImages {
+    /// The policy, `name` or `namespace/name`.
+    pub policy: String,
+    /// The rule.
+    pub rule: String,
+    /// Whether it refuses or reports.
+    pub action: Action,
+    /// What a fault means for it.
+    pub failure_policy: FailurePolicy,
+    /// The images, covered by it or not.
+    pub images: Result<Vec<ExtractedImage>, ExtractError>,
 }
 
 /// One rule that covers an image.
@@ -191,14 +217,11 @@ impl PolicySet {
     pub fn matching(&self, reference: &Reference, pod: &PodFacts) -> Vec<Application> {
         let mut applications = Vec::new();
         for policy in self.policies.iter().filter(|policy| policy.is_about(pod)) {
-            for rule in &policy.rules {
-                if !rule.includes.includes(pod) || rule.excludes.excludes(pod) {
-                    continue;
-                }
-                let mut entries = self.covering(rule, reference);
+            for rule in policy.rules_about(pod).filter(|rule| rule.finds(reference, pod)) {
+                let mut entries = self.covering(&rule, reference);
                 if !entries.is_empty() {
                     if policy.apply_rules == ApplyRules::One {
-                        self.end_with_one(&mut entries, rule, reference, pod);
+                        self.end_with_one(&mut entries, &rule, reference, pod);
                     }
                     let skipped = exception::skips(&self.exceptions, &policy.name, &rule.name, pod);
                     if skipped.is_some() {
@@ -207,7 +230,7 @@ impl PolicySet {
                     applications.push(Application {
                         policy: policy.name.clone(),
                         rule: rule.name.clone(),
-                        action: policy.action(rule, pod.namespace.as_deref()),
+                        action: policy.action(&rule, pod.namespace.as_deref()),
                         skipped,
                         entries,
                     });
@@ -215,6 +238,30 @@ impl PolicySet {
             }
         }
         applications
+    }
+
+    /// The images that each rule finds in the resource of `pod`; none for a pull.
+    #[must_use]
+    pub fn extract(&self, pod: &PodFacts) -> Vec<RuleImages> {
+        let Some(resource) = &pod.resource else { return Vec::new() };
+        let mut found = Vec::new();
+        for policy in self.policies.iter().filter(|policy| policy.is_about(pod)) {
+            for rule in policy.rules_about(pod) {
+                let failing = |entry: &Arc<Entry>| entry.failure_policy() == FailurePolicy::Fail;
+                found.push(RuleImages {
+                    policy: policy.name.clone(),
+                    rule: rule.name.clone(),
+                    action: policy.action(&rule, pod.namespace.as_deref()),
+                    failure_policy: if rule.entries.iter().any(failing) {
+                        FailurePolicy::Fail
+                    } else {
+                        FailurePolicy::Ignore
+                    },
+                    images: rule.extractors.images(resource),
+                });
+            }
+        }
+        found
     }
 
     /// Whether any rule covers `reference` in whatever namespace (rule S1).
@@ -332,6 +379,18 @@ impl Policy {
         }
     }
 
+    /// The rules whose `match` takes `pod` in and whose `exclude` leaves it there. For a controller's
+    /// resource also those that stand for rules about the pods it makes.
+    fn rules_about<'a>(&'a self, pod: &'a PodFacts) -> impl Iterator<Item = Cow<'a, Rule>> {
+        let controller = pod.resource.as_ref().and_then(|resource| PodController::named(resource.kind()));
+        let controller = controller.filter(|controller| self.controllers.contains(controller));
+        let standing = controller.into_iter().flat_map(|controller| {
+            self.rules.iter().filter_map(move |rule| rule.standing_for(controller)).map(Cow::Owned)
+        });
+        let all = self.rules.iter().map(Cow::Borrowed).chain(standing);
+        all.filter(|rule| rule.includes.includes(pod) && !rule.excludes.excludes(pod))
+    }
+
     /// Everything that decides. Entries by their fingerprints: trust roots are long.
     fn describe(&self) -> String {
         let mut text = format!(
@@ -370,6 +429,41 @@ impl Policy {
     }
 }
 
+impl Rule {
+    /// Whether `reference` is among what it finds in a resource. A pull is of that image and no other; where
+    /// the rule cannot tell, it is taken to be there.
+    fn finds(&self, reference: &Reference, pod: &PodFacts) -> bool {
+        let Some(resource) = &pod.resource else { return true };
+        match self.extractors.images(resource) {
+            Ok(images) => images.iter().any(|image| image.reference == *reference),
+            Err(_) => true,
+        }
+    }
+
+    /// The rule that autogen makes of a rule about pods, for one kind of controller.
+    fn standing_for(&self, controller: PodController) -> Option<Self> {
+        let about_pods =
+            self.includes.names_pod() && (self.excludes.names_pod() || !self.excludes.names_kinds());
+        if !about_pods || self.name.starts_with("autogen-") {
+            return None;
+        }
+        let name = controller.rule_name(&self.name);
+        let renamed = |entry: &Arc<Entry>| {
+            let entry = Entry { rule: name.clone(), view: View::Template, ..Entry::clone(entry) };
+            Arc::new(entry.sealed())
+        };
+        Some(Self {
+            includes: self.includes.standing_for(controller),
+            excludes: self.excludes.standing_for(controller),
+            // Upstream leaves them behind; the built-in places of a controller count.
+            extractors: Extractors::default(),
+            entries: self.entries.iter().map(renamed).collect(),
+            name,
+            ..self.clone()
+        })
+    }
+}
+
 /// A pattern with its first component in lower case, where that is a host.
 fn lower_host(pattern: &str) -> String {
     match pattern.split_once('/') {
@@ -395,6 +489,8 @@ mod document_tests;
 mod exception_tests;
 #[cfg(test)]
 mod judge_tests;
+#[cfg(test)]
+mod resource_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

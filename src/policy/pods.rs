@@ -2,16 +2,20 @@
 //!
 //! Namespace, name, labels and annotations come from the pull's sandbox config. A pull without a
 //! namespace is judged as if in every namespace that a rule names (rule M3): a missing fact fits in
-//! `match` and does not fit in `exclude`, so that leaving a fact out never avoids a rule.
+//! `match` and does not fit in `exclude`, so that leaving a fact out never avoids a rule. A resource
+//! of `pullgate apply` brings its kind and the same facts of its own; of it nothing is missing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::json;
 
+use super::kinds::{self, KindOf, KindSelector, PodController};
+use super::resource::{Resource, View};
 use super::wildcard;
 use crate::oci::Digest;
 
-/// What the runtime interface tells of the pod for which an image is pulled.
+/// What is known of the pod for which an image is pulled, or of the resource that names the image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PodFacts {
     /// Its namespace; `None` where the caller sent no sandbox config.
@@ -22,6 +26,8 @@ pub struct PodFacts {
     pub labels: BTreeMap<String, String>,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
+    /// The resource, in `pullgate apply`; `None` for a pull.
+    pub resource: Option<Arc<Resource>>,
 }
 
 /// Which pod facts a rule reads.
@@ -47,14 +53,18 @@ impl PodFactsRead {
         }
     }
 
-    pub(super) fn fingerprint(self, pod: &PodFacts) -> Digest {
+    pub(super) fn fingerprint(self, pod: &PodFacts, view: View) -> Digest {
         let facts = json!({
             "namespace": self.namespace.then_some(&pod.namespace),
             "name": self.name.then_some(&pod.name),
             "labels": self.labels.then_some(&pod.labels),
             "annotations": self.annotations.then_some(&pod.annotations),
         });
-        Digest::of(facts.to_string().as_bytes())
+        let mut text = facts.to_string();
+        if let Some(resource) = pod.resource.as_ref().filter(|_| self.any()) {
+            text.push_str(&resource.seen(view).to_string());
+        }
+        Digest::of(text.as_bytes())
     }
 }
 
@@ -75,8 +85,8 @@ pub(super) struct PodMatch {
 /// One filter: all of its parts must fit.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PodFilter {
-    /// Whether one of its kinds is a pod; no kinds at all fit everything.
-    pub(super) pods: bool,
+    /// None at all fit everything.
+    pub(super) kinds: Vec<KindSelector>,
     /// Whether one of its operations is CREATE; none at all fit everything.
     pub(super) creates: bool,
     pub(super) names: Vec<String>,
@@ -130,12 +140,39 @@ impl PodMatch {
     }
 
     fn fits(&self, pod: &PodFacts, missing: Missing) -> bool {
-        self.any.iter().any(|filter| filter.fits(pod, missing))
-            || (!self.all.is_empty() && self.all.iter().all(|filter| filter.fits(pod, missing)))
+        let kind = pod.resource.as_ref().map_or_else(KindOf::pod, |resource| KindOf::resource(resource));
+        self.any.iter().any(|filter| filter.fits(&kind, pod, missing))
+            || (!self.all.is_empty() && self.all.iter().all(|filter| filter.fits(&kind, pod, missing)))
+    }
+
+    fn filters(&self) -> impl Iterator<Item = &PodFilter> {
+        self.any.iter().chain(&self.all)
+    }
+
+    /// Whether one of its filters names kind Pod.
+    pub(super) fn names_pod(&self) -> bool {
+        self.filters().any(|filter| kinds::name_pod(&filter.kinds))
+    }
+
+    /// Whether any of its filters names a kind.
+    pub(super) fn names_kinds(&self) -> bool {
+        self.filters().any(|filter| !filter.kinds.is_empty())
+    }
+
+    /// The block of the rule that stands for this one where `controller` makes the pods.
+    pub(super) fn standing_for(&self, controller: PodController) -> Self {
+        let filters = |filters: &[PodFilter]| {
+            let standing = |filter: &PodFilter| PodFilter {
+                kinds: kinds::standing_for(&filter.kinds, controller),
+                ..filter.clone()
+            };
+            filters.iter().map(standing).collect()
+        };
+        Self { any: filters(&self.any), all: filters(&self.all) }
     }
 
     pub(super) fn reads(&self) -> PodFactsRead {
-        self.any.iter().chain(&self.all).fold(PodFactsRead::default(), |reads, filter| {
+        self.filters().fold(PodFactsRead::default(), |reads, filter| {
             reads.and(PodFactsRead {
                 namespace: !filter.namespaces.is_empty(),
                 name: !filter.names.is_empty(),
@@ -147,13 +184,18 @@ impl PodMatch {
 
     /// Whether any pod at all can fit.
     pub(super) fn is_about_pods(&self) -> bool {
-        let about = |filter: &PodFilter| filter.pods && filter.creates;
+        let pod = KindOf::pod();
+        let about = |filter: &PodFilter| filter.takes(&pod) && filter.creates;
         self.any.iter().any(about) || (!self.all.is_empty() && self.all.iter().all(about))
     }
 }
 
 impl PodFilter {
-    fn fits(&self, pod: &PodFacts, missing: Missing) -> bool {
+    fn takes(&self, kind: &KindOf<'_>) -> bool {
+        self.kinds.is_empty() || self.kinds.iter().any(|selector| selector.fits(kind))
+    }
+
+    fn fits(&self, kind: &KindOf<'_>, pod: &PodFacts, missing: Missing) -> bool {
         let known = |fact: &Option<String>, patterns: &[String]| match fact {
             _ if patterns.is_empty() => true,
             Some(fact) => patterns.iter().any(|pattern| wildcard::matches(pattern, fact)),
@@ -176,7 +218,7 @@ impl PodFilter {
         } else {
             self.annotations.iter().all(|(key, value)| any_pair(key, value, &pod.annotations))
         };
-        self.pods
+        self.takes(kind)
             && self.creates
             && known(&pod.name, &self.names)
             && known(&pod.namespace, &self.namespaces)
@@ -226,12 +268,12 @@ mod tests {
             namespace: namespace.map(str::to_owned),
             name: namespace.map(|_| "pod".to_owned()),
             labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-            annotations: BTreeMap::new(),
+            ..PodFacts::default()
         }
     }
 
     fn filter() -> PodFilter {
-        PodFilter { pods: true, creates: true, ..PodFilter::default() }
+        PodFilter { creates: true, ..PodFilter::default() }
     }
 
     fn any(filter: PodFilter) -> PodMatch {
@@ -253,7 +295,10 @@ mod tests {
     fn an_empty_block_is_about_no_pod() {
         assert!(!PodMatch::default().includes(&pod(Some("a"), &[])));
         assert!(!PodMatch::default().excludes(&pod(Some("a"), &[])));
-        assert!(!any(PodFilter { pods: false, ..filter() }).includes(&pod(Some("a"), &[])));
+        assert!(
+            !any(PodFilter { kinds: vec![KindSelector::parse("Service")], ..filter() })
+                .includes(&pod(Some("a"), &[]))
+        );
     }
 
     #[test]

@@ -104,7 +104,7 @@ fn an_unknown_field_is_an_error_with_file_and_line() {
 
 #[test]
 fn every_struct_refuses_a_bogus_key() {
-    assert_eq!(FIELDS.len(), 23, "a new type needs a line in the list below");
+    assert_eq!(FIELDS.len(), 24, "a new type needs a line in the list below");
     for (name, fields) in FIELDS {
         assert!(!fields.contains(&"bogus"), "{name}");
     }
@@ -112,7 +112,8 @@ fn every_struct_refuses_a_bogus_key() {
     let inside = |path: &str| -> String {
         let mut document: serde_json::Value = serde_json::from_str(&policy(
             serde_json::json!({ "webhookConfiguration": {}, "validationFailureActionOverrides": [{ "action": "Audit", "namespaces": ["a"] }] }),
-            serde_json::json!({ "exclude": { "all": [{ "resources": { "names": ["a"], "selector": { "matchExpressions": [{ "key": "a", "operator": "Exists" }] } } }] } }),
+            serde_json::json!({ "exclude": { "all": [{ "resources": { "names": ["a"], "selector": { "matchExpressions": [{ "key": "a", "operator": "Exists" }] } } }] },
+                                "imageExtractors": { "Task": [{ "path": "/a" }] } }),
             serde_json::json!({
                 "attestors": [{ "entries": [
                     { "keys": { "publicKeys": KEY, "rekor": {}, "ctlog": {} } },
@@ -144,6 +145,7 @@ fn every_struct_refuses_a_bogus_key() {
         "/spec/rules/0/exclude",
         "/spec/rules/0/exclude/all/0/resources/selector",
         "/spec/rules/0/exclude/all/0/resources/selector/matchExpressions/0",
+        "/spec/rules/0/imageExtractors/Task/0",
         "/spec/rules/0/verifyImages/0",
         "/spec/rules/0/verifyImages/0/attestors/0",
         "/spec/rules/0/verifyImages/0/attestors/0/entries/0",

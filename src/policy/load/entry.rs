@@ -12,6 +12,7 @@ use super::{Compatibility, Loader, yaml};
 use crate::oci::{Digest, Repository};
 use crate::policy::entry::{AttestorSet, Entry, FailurePolicy, Forms};
 use crate::policy::pods::PodFactsRead;
+use crate::policy::resource::View;
 use crate::sigstore::Authorities;
 
 impl Loader<'_> {
@@ -82,6 +83,7 @@ impl Loader<'_> {
             required: entry.required.unwrap_or(true),
             failure_policy: FailurePolicy::Fail,
             reads: PodFactsRead::default(),
+            view: View::Whole,
             fingerprint: placeholder,
             trust_fingerprint: None,
         })

@@ -1,8 +1,8 @@
 //! `match` and `exclude`: which pods a rule is about, as far as a node can know.
 
 use super::{Loader, yaml};
+use crate::policy::kinds::KindSelector;
 use crate::policy::pods::{LabelExpression, LabelOperator, LabelSelector, PodFilter, PodMatch};
-use crate::policy::wildcard;
 
 impl Loader<'_> {
     pub(super) fn pod_match(
@@ -110,7 +110,7 @@ impl Loader<'_> {
                 .collect(),
         });
         Some(PodFilter {
-            pods: resources.kinds.is_empty() || resources.kinds.iter().any(|kind| selects_pods(kind)),
+            kinds: resources.kinds.iter().map(|kind| KindSelector::parse(kind)).collect(),
             creates: resources.operations.is_empty()
                 || resources.operations.iter().any(|operation| operation == "CREATE"),
             names,
@@ -165,17 +165,5 @@ impl Side {
             Self::Match => "match",
             Self::Exclude => "exclude",
         }
-    }
-}
-
-/// Whether a kind selector (`Kind`, `Version/Kind`, `Group/Version/Kind`, `Kind/sub`) takes in v1 Pod.
-fn selects_pods(selector: &str) -> bool {
-    let parts: Vec<&str> = selector.split(['/', '.']).collect();
-    let is_pod = |kind: &str| wildcard::matches(kind, "Pod");
-    match parts.as_slice() {
-        [kind] | [kind, "ephemeralcontainers"] => is_pod(kind),
-        [version, kind] => wildcard::matches(version, "v1") && is_pod(kind),
-        ["" | "*", version, kind] => wildcard::matches(version, "v1") && is_pod(kind),
-        _ => false,
     }
 }

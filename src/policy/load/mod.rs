@@ -6,8 +6,10 @@
 
 mod attestation;
 mod attestor;
+mod autogen;
 mod entry;
 mod exception;
+mod extractor;
 mod list;
 mod matching;
 mod remark;
@@ -239,7 +241,6 @@ impl<'a> Loader<'a> {
                 ("skipBackgroundRequests", &spec.skip_background_requests, OTHER_RULES),
             ],
         );
-        self.autogen(line, &name, document.metadata.as_ref());
         if let Some(webhook) = &spec.webhook_configuration {
             let timeout = &webhook.timeout_seconds;
             self.meaningless(
@@ -273,8 +274,10 @@ impl<'a> Loader<'a> {
         let overrides = self.overrides(line, &name, namespaced, spec);
         let default_action =
             self.action(line, &name, "validationFailureAction", spec.validation_failure_action.as_deref());
+        let controllers = self.controllers(line, &name, document.metadata.as_ref(), spec);
         let mut policy = Policy {
             name: name.clone(),
+            controllers,
             namespace: namespaced.then_some(namespace),
             apply_rules,
             default_action: default_action.unwrap_or(Action::Audit),
@@ -303,13 +306,6 @@ impl<'a> Loader<'a> {
             return self.warning(line, format!("policy `{name}` has admission: false: a cluster refuses that for verifyImages, and it is not applied here; take the field out"));
         }
         self.policies.push(policy);
-    }
-
-    fn autogen(&mut self, line: u64, name: &str, metadata: Option<&serde_json::Value>) {
-        let annotations = metadata.and_then(|metadata| metadata.get("annotations"));
-        if annotations.is_some_and(|annotations| annotations.get(AUTOGEN).is_some()) {
-            self.notice(line, format!("{name}: the annotation {AUTOGEN} means nothing on a node: a pull is always for a pod, never for its controller"));
-        }
     }
 
     fn overrides(
@@ -396,7 +392,6 @@ const WITHOUT_IMAGES: &[&str] = &[
 /// Why a field of a policy means nothing here.
 const OTHER_RULES: &str = "it is about mutate or generate rules";
 /// Upstream's copies of a rule for controllers.
-const AUTOGEN: &str = "pod-policies.kyverno.io/autogen-controllers";
 /// Far more than the API server stores for one object.
 const TEXT_LIMIT: usize = 8 * 1024 * 1024;
 

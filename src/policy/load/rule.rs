@@ -27,7 +27,6 @@ impl Loader<'_> {
         self.meaningless(
             &place,
             &[
-                ("imageExtractors", &rule.image_extractors, "a pull names its image itself"),
                 (
                     "skipBackgroundRequests",
                     &rule.skip_background_requests,
@@ -46,6 +45,7 @@ impl Loader<'_> {
             return None;
         };
         let before = self.errors.len();
+        let extractors = self.extractors(&place, rule);
         let includes = self.pod_match(line, &place, matches, Side::Match);
         let excludes = rule
             .exclude
@@ -101,6 +101,6 @@ impl Loader<'_> {
         {
             self.notice(line, format!("{place}: mutateDigest is true, its default, which a cluster refuses beside Audit; here what is verified is pinned, and what Audit lets pass is not"));
         }
-        Some(Rule { name: rule.name.clone(), includes, excludes, entries, own_action, reads })
+        Some(Rule { name: rule.name.clone(), includes, excludes, extractors, entries, own_action, reads })
     }
 }
