@@ -16,6 +16,8 @@ mod kyverno;
 mod load;
 mod pods;
 mod resource;
+#[allow(dead_code, unused_imports, reason = "conditions and functions come next")]
+mod scalar;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
