@@ -10,6 +10,12 @@ mod entry;
 pub mod evaluate;
 mod exception;
 mod extract;
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "conditions and variables, which evaluate expressions, are not read yet"
+)]
+mod jmespath;
 mod judge;
 mod kinds;
 mod kyverno;
