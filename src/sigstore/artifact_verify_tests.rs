@@ -111,6 +111,25 @@ fn verifies_a_statement_about_an_artifact() {
 }
 
 #[test]
+fn an_artifacts_envelope_holds_a_statement() {
+    let signature = Signature::statement(Keys::p256(), None, vec![], statement(&image(), "{}"));
+    let attestor = Attestor { log: LogTrust::Ignored, ..Instance::new().key(&signature.signer) };
+    let judge = |bundle: &Value| {
+        let bundle = bundle.to_string();
+        verify_artifact(bundle.as_bytes(), &Artifact::Digest(image()), &attestor, at(TIME)).map(drop)
+    };
+    let mut bundle = signature.bundle();
+    assert_eq!(judge(&bundle), Ok(()));
+    // The same payload, signed as a text.
+    let signed = String::from_utf8(signature.signed()).unwrap();
+    let signed = signed.replacen("28 application/vnd.in-toto+json", "10 text/plain", 1);
+    let envelope = &mut bundle["dsseEnvelope"];
+    envelope["payloadType"] = "text/plain".into();
+    envelope["signatures"][0]["sig"] = STANDARD.encode(signature.signer.sign(signed.as_bytes())).into();
+    assert_eq!(judge(&bundle), Err(Rejection::EnvelopePayloadType));
+}
+
+#[test]
 fn an_artifacts_signature_has_the_annotations_that_are_asked_for() {
     let wanted = BTreeMap::from([("env".to_owned(), "prod".to_owned())]);
     let missing = Rejection::AnnotationMismatch { key: "env".to_owned() };

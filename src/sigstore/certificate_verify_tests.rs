@@ -380,6 +380,10 @@ fn without_a_log_the_result_ends_with_the_first_certificate_of_the_chain() {
         let mut scene = Scene::with(instance, form, &Instance::draft());
         (scene.attestor.log, scene.now) = (LogTrust::Ignored, TIME);
         assert_eq!(scene.judge().unwrap().holds_until, Some(at(TIME + 60)));
+        // One that has ended already is of no path, and so ends nothing.
+        let ended = Draft::authority("ended").valid(TIME - 90, TIME - 1);
+        scene.signature.chain.push(ended.issued(&Keys::p256(), "root", &Keys::p256()));
+        assert_eq!(scene.judge().unwrap().holds_until, Some(at(TIME + 60)));
     }
 }
 

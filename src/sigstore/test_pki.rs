@@ -260,6 +260,16 @@ pub(crate) struct TokenDraft {
     pub(crate) content_type: &'static str,
     pub(crate) signers: usize,
     pub(crate) status: Option<u8>,
+    /// What is done to the content before it is signed.
+    pub(crate) change: fn(Vec<u8>) -> Vec<u8>,
+    /// A value beside the right one of `message-digest`, in the same attribute or in one of its own.
+    pub(crate) second_digest: Option<SecondDigest>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SecondDigest {
+    SameAttribute,
+    OwnAttribute,
 }
 
 const TIMESTAMP_INFO: &str = "1.2.840.113549.1.9.16.1.4";
@@ -277,6 +287,8 @@ impl TokenDraft {
             content_type: TIMESTAMP_INFO,
             signers: 1,
             status: Some(0),
+            change: |content| content,
+            second_digest: None,
         }
     }
 
@@ -298,13 +310,22 @@ impl TokenDraft {
             &sequence(&[&tlv(0x02, &[1])]),
             &tlv(0x02, &[42]),
         ]);
+        let info = (self.change)(info);
         let digest = self.digest.clone().unwrap_or_else(|| digest(hash, &info).as_ref().to_vec());
         let attribute = |id: &str, value: Vec<u8>| sequence(&[&oid(id), &tlv(0x31, &value)]);
         // DER sorts a set: the shorter one first.
-        let mut attributes = [
+        let second = octets(&[&digest[..], &[0]].concat());
+        let mut value = octets(&digest);
+        if self.second_digest == Some(SecondDigest::SameAttribute) {
+            value.extend(&second);
+        }
+        let mut attributes = vec![
             attribute("1.2.840.113549.1.9.3", oid(self.content_type)),
-            attribute("1.2.840.113549.1.9.4", octets(&digest)),
+            attribute("1.2.840.113549.1.9.4", value),
         ];
+        if self.second_digest == Some(SecondDigest::OwnAttribute) {
+            attributes.push(attribute("1.2.840.113549.1.9.4", second));
+        }
         attributes.sort();
         let attributes = attributes.concat();
         let identifier = match self.key_identifier {

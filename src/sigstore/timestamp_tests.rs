@@ -1,7 +1,8 @@
 use super::*;
 use crate::sigstore::logs::Window;
 use crate::sigstore::test_pki::{
-    CODE_SIGNING, Draft, SERVER, TIME_STAMPING as STAMPING, TokenDraft, at, extension, octets, usages,
+    CODE_SIGNING, Draft, SERVER, SecondDigest, TIME_STAMPING as STAMPING, TokenDraft, at, extension, octets,
+    oid, usages,
 };
 use crate::sigstore::test_signer::{Signer, TIME};
 
@@ -79,11 +80,14 @@ fn reads_fractions_of_a_second() {
     };
     assert_eq!(at_time(".5Z"), Ok(at(TIME) + Duration::from_millis(500)));
     assert_eq!(at_time(".000000001Z"), Ok(at(TIME) + Duration::from_nanos(1)));
-    for suffix in ["", ".Z", ".1234567890Z", ".5", "+0100", ".-1Z", "0Z", ".5.5Z"] {
+    for suffix in ["", ".Z", ".1234567890Z", ".5", "+0100", ".-1Z", ".+5Z", "0Z", ".5.5Z"] {
         assert_eq!(at_time(suffix), Err(Rejection::TimestampMalformed), "{suffix}");
     }
-    let no_month = TokenDraft { time: "20231332000000Z".into(), ..draft() }.signed(&tsa.signer);
-    assert_eq!(found(&no_month, &tsa.chain()), Err(Rejection::TimestampMalformed));
+    // No month, and no digits.
+    for time in ["20231332000000Z", "202311142213+0Z"] {
+        let token = TokenDraft { time: time.into(), ..draft() }.signed(&tsa.signer);
+        assert_eq!(found(&token, &tsa.chain()), Err(Rejection::TimestampMalformed), "{time}");
+    }
 }
 
 #[test]
@@ -239,6 +243,11 @@ fn the_signed_attributes_are_about_the_content() {
     assert_eq!(found(&wrong_digest, &tsa.chain()), Err(Rejection::TimestampInvalid));
     let other_type = TokenDraft { content_type: "1.2.840.113549.1.7.1", ..draft() }.signed(&tsa.signer);
     assert_eq!(found(&other_type, &tsa.chain()), Err(Rejection::TimestampInvalid));
+    // Two readers could go by different ones.
+    for second in [SecondDigest::SameAttribute, SecondDigest::OwnAttribute] {
+        let two = TokenDraft { second_digest: Some(second), ..draft() }.signed(&tsa.signer);
+        assert_eq!(found(&two, &tsa.chain()), Err(Rejection::TimestampInvalid));
+    }
 }
 
 #[test]
@@ -271,6 +280,38 @@ fn refuses_what_is_no_token() {
     let trailing = [&good[..], &[0]].concat();
     for bytes in [&[][..], b"x", &[0x30, 0], &good[..good.len() - 1], &trailing, &octets(b"x")] {
         assert_eq!(found(bytes, &tsa.chain()), Err(Rejection::TimestampMalformed));
+    }
+}
+
+#[test]
+fn refuses_a_signed_content_that_is_no_timestamp() {
+    let tsa = Tsa::new(Signer::p256());
+    let changed = |change| found(&TokenDraft { change, ..draft() }.signed(&tsa.signer), &tsa.chain());
+    /// Writes `to` where `from` is.
+    fn replaced(mut content: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
+        let place = content.windows(from.len()).position(|window| window == from).unwrap();
+        content[place..place + to.len()].copy_from_slice(to);
+        content
+    }
+    assert_eq!(changed(|content| content), Ok(at(TIME)));
+    // Its version, policy, serial number and time, the last of the other fields, and what is behind them.
+    for change in [
+        (|content| replaced(content, &[2, 1, 1], &[2, 1, 2])) as fn(Vec<u8>) -> Vec<u8>,
+        |content| replaced(content, &[2, 1, 1, 6], &[2, 1, 1, 4]),
+        |content| replaced(content, &[2, 1, 9], &[4, 1, 9]),
+        |content| replaced(content, &[0x18, 15], &[0x17, 15]),
+        |content| replaced(content, &[2, 1, 42], &[2, 2, 42]),
+        |content| [content, vec![0]].concat(),
+    ] {
+        assert_eq!(changed(change), Err(Rejection::TimestampMalformed));
+    }
+    // Not signed: what the token says that it is, and that its content is.
+    for (id, other) in [
+        ("1.2.840.113549.1.7.2", "1.2.840.113549.1.7.1"),
+        ("1.2.840.113549.1.9.16.1.4", "1.2.840.113549.1.9.16.1.5"),
+    ] {
+        let token = replaced(tsa.token(), &oid(id), &oid(other));
+        assert_eq!(found(&token, &tsa.chain()), Err(Rejection::TimestampMalformed));
     }
 }
 

@@ -3,6 +3,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::sigstore::test_pki::Draft;
 use crate::sigstore::test_signer::Signer;
 
 /// A root with these logs.
@@ -94,6 +95,29 @@ fn refuses_a_log_that_is_there_twice() {
     assert!(root(&[log(&key), other]).is_ok());
     assert!(
         matches!(root(&[log(&key), log(&key)]), Err(TrustRootError::LogTwice { id: found }) if found == id)
+    );
+}
+
+#[test]
+fn refuses_an_authority_without_certificates() {
+    let with = |certificates: Value| {
+        let authority = json!({
+            "uri": "https://ca.test",
+            "certChain": {"certificates": certificates},
+            "validFor": {"start": "2023-11-14T22:13:20Z"},
+        });
+        let root = json!({
+            "mediaType": format!("{MEDIA_TYPE}+json;version=0.1"),
+            "certificateAuthorities": [authority],
+        });
+        TrustRoot::from_json(root.to_string().as_bytes()).map(|root| root.authorities().all().len())
+    };
+    let der = Draft::authority("ca").der(&Signer::p256(), "ca", &Signer::p256());
+    assert!(matches!(with(json!([{"rawBytes": STANDARD.encode(der)}])), Ok(1)));
+    let none = with(json!([]));
+    assert!(
+        matches!(&none, Err(TrustRootError::NoCertificate { authority }) if authority == "https://ca.test"),
+        "{none:?}"
     );
 }
 

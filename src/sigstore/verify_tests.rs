@@ -235,6 +235,9 @@ fn pitfall_04_does_not_count_an_attestation_of_another_type_as_a_signature() {
     assert_eq!(Rejection::PredicateType.reason(), DenialReason::SignatureNotFound);
     let longer = statement.replace("cosign/sign/v1", "cosign/sign/v1.1");
     assert_eq!(judge_statement(&longer), Err(Rejection::PredicateType));
+    // An image that only another was attested for is told as that, whatever the type.
+    let elsewhere = sbom.replace(&image().hex(), &Digest::of(b"other").hex());
+    assert_eq!(judge_statement(&elsewhere), Err(Rejection::SubjectMismatch));
     let none = statement.replace("predicateType", "predicatetype");
     assert_eq!(judge_statement(&none), Err(Rejection::StatementMalformed));
 }
