@@ -521,3 +521,5 @@ fn pitfall_26_an_identity_and_an_annotation_of_two_signatures_do_not_add_up() {
 
 #[path = "judge_attestation_tests.rs"]
 mod attestations;
+#[path = "judge_strict_tests.rs"]
+mod strict;

@@ -46,7 +46,7 @@ impl Loader<'_> {
                 format!("{place}: name has no effect: there are no conditions that read it"),
             );
         }
-        let context = Context { annotations, purpose: Purpose::Attestation };
+        let context = Context { annotations, roots, purpose: Purpose::Attestation };
         let mut sets = Vec::new();
         for (index, set) in value.attestors.iter().enumerate() {
             sets.extend(self.attestor_set(line, &format!("{place}.attestors[{index}]"), set, context, 0));
@@ -54,29 +54,27 @@ impl Loader<'_> {
         sets.extend(legacy.cloned());
         if value.attestors.is_empty() && legacy.is_none() {
             self.warning(line, format!("{place}: it has no attestors, so anybody's attestation with a certificate of the trust root and a log entry counts; add attestors"));
-            sets.push(self.anybody(annotations, roots));
+            let anybody = self.anybody(annotations, roots, Logged::Ignored);
+            sets.push(AttestorSet { required: 1, attestors: vec![anybody] });
         }
         Some(Attestation { predicate_type: predicate_type.value.clone(), sets })
     }
 
-    /// Any certificate of the authorities, known to the trust root's log. Upstream asks for no SCT here.
-    fn anybody(
+    /// Any certificate of the authorities, known to the trust root's log. Upstream asks for no SCT where it
+    /// is about an attestation.
+    pub(super) fn anybody(
         &self,
         annotations: &BTreeMap<String, String>,
         authorities: &Origin<Authorities>,
-    ) -> AttestorSet {
-        let draft = Draft {
+        sct: Logged,
+    ) -> Attestor {
+        Attestor::Signer(self.signer(Draft {
             kind: SignerKind::Unnamed,
-            who: Who::Identity {
-                identity: Identity::Anyone,
-                authorities: authorities.clone(),
-                sct: Logged::Ignored,
-            },
+            who: Who::Identity { identity: Identity::Anyone, authorities: authorities.clone(), sct },
             log: LogChoice::public(),
             timestamps: None,
             annotations: annotations.clone(),
             repository: None,
-        };
-        AttestorSet { required: 1, attestors: vec![Attestor::Signer(self.signer(draft))] }
+        }))
     }
 }

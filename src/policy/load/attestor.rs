@@ -8,17 +8,19 @@ use std::collections::BTreeMap;
 
 use serde_saphyr::{Location, Spanned};
 
-use super::trust::{Draft, Origin, Who};
-use super::{Loader, yaml};
+use super::trust::{Draft, Logged, Origin, Who};
+use super::{Compatibility, Loader, yaml};
 use crate::oci::Repository;
 use crate::policy::entry::{Attestor, AttestorSet, SignerKind};
-use crate::sigstore::{Certificate, HashAlgorithm, Identity, IdentityText, PublicKey};
+use crate::sigstore::{Authorities, Certificate, HashAlgorithm, Identity, IdentityText, PublicKey};
 
 /// What the attestors of a set have in common.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     /// Annotations for attestors that have none of their own.
     pub(super) annotations: &'a BTreeMap<String, String>,
+    /// Who issues the certificates of attestors that name nobody.
+    pub(super) roots: &'a Origin<Authorities>,
     pub(super) purpose: Purpose,
 }
 
@@ -99,6 +101,15 @@ impl Loader<'_> {
         }
         let repository = self.repository(place, attestor.repository.as_ref());
         let own = attestor.annotations.as_ref().filter(|annotations| !annotations.value.is_empty());
+        let strict = self.options.compatibility == Compatibility::Strict;
+        let in_attestation = context.purpose == Purpose::Attestation;
+        if attestor.attestor.is_some() && in_attestation && strict {
+            // Upstream does not look into it and is left with an attestor without anybody in it.
+            self.warning(line, format!("{place}: a nested attestor of an attestation is not read under compatibility: strict, as upstream, so anybody's certificate counts; list its entries here"));
+            let annotations = own.map_or(context.annotations, |own| &own.value);
+            out.push(self.anybody(annotations, context.roots, Logged::Ignored));
+            return;
+        }
         if let Some(nested) = &attestor.attestor {
             if repository.is_some() || own.is_some() {
                 self.error(line, format!("{place}: repository and annotations have no effect beside a nested attestor; put them inside"));
@@ -111,14 +122,16 @@ impl Loader<'_> {
         for value in annotations.values() {
             self.without_variables(line, place, "annotations", value);
         }
-        if context.purpose == Purpose::Attestation && !annotations.is_empty() {
+        if in_attestation && !annotations.is_empty() {
             let line = own.map_or(line, |own| own.referenced.line());
             self.warning(line, format!("{place}: annotations on an attestor of an attestation: cosign's attestations carry none, so upstream nothing ever satisfies it; take them out"));
         }
         let outer =
             Outer { line, place, annotations, repository, hash: attestor.signature_algorithm.as_ref() };
+        // Upstream takes a text of several keys apart for signatures alone.
+        let keys_read = if in_attestation && strict { 1 } else { usize::MAX };
         if let Some(keys) = &attestor.keys {
-            self.keys(&outer, keys, out);
+            self.keys(&outer, keys, keys_read, out);
         } else if let Some(certificates) = &attestor.certificates {
             self.certificates(&outer, certificates, out);
         } else if let Some(keyless) = &attestor.keyless {
@@ -126,7 +139,8 @@ impl Loader<'_> {
         }
     }
 
-    fn keys(&mut self, outer: &Outer<'_>, keys: &Spanned<yaml::Keys>, out: &mut Vec<Attestor>) {
+    /// At most `limit` keys of one text are read.
+    fn keys(&mut self, outer: &Outer<'_>, keys: &Spanned<yaml::Keys>, limit: usize, out: &mut Vec<Attestor>) {
         let place = outer.place;
         // Kyverno: the algorithm beside the keys is the one that is read for keys.
         let hash = self.hash(place, keys.value.signature_algorithm.as_ref().or(outer.hash));
@@ -135,7 +149,11 @@ impl Loader<'_> {
         self.without_certificate(place, keys.value.ctlog.as_ref());
         let found = self.public_keys(keys.referenced, place, &keys.value);
         let (Some(hash), Some(log), Some(timestamps)) = (hash, log, timestamps) else { return };
-        for key in found {
+        if found.len() > limit {
+            let line = keys.referenced.line();
+            self.warning(line, format!("{place}: keys.publicKeys holds {} keys; under compatibility: strict the first alone counts for an attestation, as upstream; write each as an entry of its own", found.len()));
+        }
+        for key in found.into_iter().take(limit) {
             let draft = Draft {
                 kind: SignerKind::Keys,
                 who: Who::Key { key, hash },

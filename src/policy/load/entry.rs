@@ -7,12 +7,13 @@
 use serde_saphyr::Spanned;
 
 use super::attestor::{Context, Purpose};
-use super::trust::Origin;
+use super::trust::{Logged, Origin};
 use super::{Compatibility, Loader, yaml};
 use crate::oci::{Digest, Repository};
 use crate::policy::entry::{AttestorSet, Entry, FailurePolicy, Forms};
 use crate::policy::pods::PodFactsRead;
 use crate::policy::resource::View;
+use crate::policy::{wildcard, without_tag};
 use crate::sigstore::Authorities;
 
 impl Loader<'_> {
@@ -38,14 +39,18 @@ impl Loader<'_> {
                 self.error(line, format!("{place}: imageReferences must not hold variables: `{text}`"));
             }
         }
-        let context = Context { annotations: &entry.annotations, purpose: Purpose::Image };
+        if self.options.compatibility == Compatibility::Strict {
+            references.iter().for_each(|pattern| self.warn_of_digests(line, place, pattern));
+        }
+        let context =
+            Context { annotations: &entry.annotations, roots: &Origin::Root, purpose: Purpose::Image };
         let mut sets = Vec::new();
         for (index, set) in entry.attestors.iter().enumerate() {
             sets.extend(self.attestor_set(line, &format!("{place}.attestors[{index}]"), set, context, 0));
         }
         let attestations = entry.attestations.as_ref().filter(|list| !list.value.is_empty());
-        let legacy = self.legacy(line, place, entry, attestations.is_some());
         let roots = self.default_roots(place, entry);
+        let legacy = self.legacy(line, place, entry, &roots, attestations.is_some());
         let listed = attestations.map_or(&[][..], |list| &list.value);
         let attestations = listed
             .iter()
@@ -147,16 +152,19 @@ impl Loader<'_> {
         line: u64,
         place: &str,
         entry: &yaml::VerifyImages,
+        roots: &Origin<Authorities>,
         attestations: bool,
     ) -> Option<AttestorSet> {
         let given = |text: &&Spanned<String>| !text.value.trim().is_empty();
         let (key, issuer) = (entry.key.as_ref().filter(given), entry.issuer.as_ref().filter(given));
         self.without_effect(place, entry);
         let purpose = if attestations { Purpose::Attestation } else { Purpose::Image };
-        let context = Context { annotations: &entry.annotations, purpose };
+        let context = Context { annotations: &entry.annotations, roots, purpose };
         let (field, at, attestor) = match (key, issuer) {
             (None, None) => {
-                // Upstream turns this into "any certificate of the public Fulcio".
+                if self.options.compatibility == Compatibility::Strict {
+                    return self.unsigned_annotations(line, place, entry, attestations);
+                }
                 if !entry.annotations.is_empty() && entry.attestors.is_empty() {
                     self.error(line, format!("{place}: annotations need a key or attestors; without them nobody in particular must have signed"));
                 }
@@ -190,6 +198,37 @@ impl Loader<'_> {
         let entries = Some(Spanned::new(vec![attestor], at.referenced, at.defined));
         let set = yaml::AttestorSet { count: None, entries };
         self.attestor_set(at.referenced.line(), &format!("{place}.{field}"), &set, context, 0)
+    }
+
+    /// `annotations` without anybody to sign them, as upstream reads them: beside `image` any certificate of
+    /// the trust root counts, else they mean nothing.
+    fn unsigned_annotations(
+        &mut self,
+        line: u64,
+        place: &str,
+        entry: &yaml::VerifyImages,
+        attestations: bool,
+    ) -> Option<AttestorSet> {
+        let image = entry.image.as_ref().is_some_and(|image| !image.is_empty());
+        if entry.annotations.is_empty() || !image || attestations {
+            return None;
+        }
+        self.warning(line, format!("{place}: annotations beside image without key or issuer: under compatibility: strict anybody's certificate with them counts, as upstream; add attestors"));
+        let sct = Logged::Required(Origin::Root);
+        let anybody = self.anybody(&entry.annotations, &Origin::Root, sct);
+        Some(AttestorSet { required: 1, attestors: vec![anybody] })
+    }
+
+    /// A pattern with a tag does not fit a digest upstream, so that adding one avoids the rule.
+    fn warn_of_digests(&mut self, line: u64, place: &str, pattern: &str) {
+        let name = without_tag(pattern).replace(['*', '?'], "a");
+        if name.len() == pattern.len() || pattern.contains('@') {
+            return;
+        }
+        let digest = Digest::of(b"");
+        if !wildcard::matches(pattern, &format!("{name}@{digest}")) {
+            self.warning(line, format!("{place}: imageReferences `{pattern}` does not fit a reference by digest under compatibility: strict, as upstream, so naming the digest avoids the rule; add `{}@*`", without_tag(pattern)));
+        }
     }
 
     /// What upstream drops silently is refused: the policy means less trust than it would give.
