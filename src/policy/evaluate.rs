@@ -10,6 +10,7 @@
 //! | refuse | an Enforce rule is definitely not satisfied (D2: every failing rule is named) |
 //! | undecided | an Enforce rule met a fault, and D4 does not let it pass |
 //! | permit, pinned | every Enforce rule that is applied is satisfied, or the digest is approved |
+//! | permit, pinned, ignored | an Enforce rule met a fault that upstream lets pass, under `compatibility: strict` |
 //! | permit, as sent | exempt, unmatched, skipped, ignored, or only audit let it pass |
 //!
 //! A permit has three constructors: [`Permit::verified`], [`Permit::by_rule`], [`Permit::ignored`],
@@ -19,7 +20,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::{
-    Action, Application, Coverage, EntryVerdict, FailurePolicy, Following, PodFacts, PolicySet, wildcard,
+    Action, Application, Compatibility, Coverage, Entry, EntryVerdict, FailurePolicy, Following, PodFacts,
+    PolicySet, wildcard,
 };
 use crate::oci::{Digest, DigestError, Index, Reference, ReferenceError, Repository};
 use crate::outcome::{Contact, Denial, DenialReason, Fault};
@@ -369,8 +371,8 @@ pub fn unresolved(case: &Case<'_>, fault: Fault) -> Decision {
 /// Every entry that covers the image was judged for `digest`.
 pub fn decide(case: &Case<'_>, digest: Digest, resolution: Resolution, judged: &[Judged]) -> Decision {
     let (mut refusing, mut reporting) = (Vec::new(), Vec::new());
-    let (mut refusing_fault, mut reporting_fault) = (None::<Fault>, None::<Fault>);
-    let (mut satisfied, mut covered) = (0_usize, 0_usize);
+    let (mut refusing_fault, mut reporting_fault, mut ignored_fault) = (None, None, None);
+    let (mut satisfied, mut ignored, mut covered) = (0_usize, 0_usize, 0_usize);
     let mut source = Source::Fresh;
     // `applyRules: One`: the policy in which a rule passed or failed. Its later rules neither refuse nor
     // allow anything; a rule without a definite answer ends nothing.
@@ -405,14 +407,15 @@ pub fn decide(case: &Case<'_>, digest: Digest, resolution: Resolution, judged: &
                     if enforced { &mut refusing } else { &mut reporting }.push(denial.clone());
                 }
                 Some((EntryVerdict::Undecided(fault), _)) => {
-                    let slot = if enforced { &mut refusing_fault } else { &mut reporting_fault };
-                    // The kinds of fault are compared so that the text does not depend on timing.
-                    if slot.as_ref().is_none_or(|known| {
-                        (fault.contact == Contact::Answered, &fault.message)
-                            > (known.contact == Contact::Answered, &known.message)
-                    }) {
-                        *slot = Some(fault.clone());
-                    }
+                    let slot = if !enforced {
+                        &mut reporting_fault
+                    } else if ignored_by_upstream(case, entry, fault) {
+                        ignored += 1;
+                        &mut ignored_fault
+                    } else {
+                        &mut refusing_fault
+                    };
+                    *slot = Some(telling(slot.take(), fault));
                 }
                 Some((EntryVerdict::Satisfied(_) | EntryVerdict::NeedsBundles, _)) | None => {
                     return Decision::Undecided(not_judged());
@@ -430,8 +433,14 @@ pub fn decide(case: &Case<'_>, digest: Digest, resolution: Resolution, judged: &
     if let Some(fault) = refusing_fault {
         return undecided(case, Some(digest), fault, resolution);
     }
-    if satisfied != covered {
+    if satisfied + ignored != covered {
         return Decision::Undecided(not_judged());
+    }
+    if let Some(fault) = ignored_fault {
+        // What other policies proved of this digest must not go to another one.
+        let forward = Forward::Pinned(case.reference.pinned(digest));
+        let permit = Permit::ignored(case, Some(digest), fault);
+        return Decision::Allow(Permit { forward, would_deny: reporting, ..permit });
     }
     let proven = covered > 0 || (reporting.is_empty() && reporting_fault.is_none());
     let permit = if proven {
@@ -472,6 +481,25 @@ pub fn by_index(
             }
         }
         Decision::Allow(_) | Decision::Deny(_) | Decision::Undecided(_) => None,
+    }
+}
+
+/// `compatibility: strict` under `failurePolicy: Ignore`: upstream lets a failed connection pass at any
+/// time while signatures are verified. What happens to attestations it calls a failure, whatever it is.
+fn ignored_by_upstream(case: &Case<'_>, entry: &Entry, fault: &Fault) -> bool {
+    case.policies.compatibility == Compatibility::Strict
+        && entry.failure_policy() == FailurePolicy::Ignore
+        && fault.contact == Contact::None
+        && entry.attestations.is_empty()
+}
+
+/// Of two faults the one that never passes, then by their texts, so that the answer does not depend on
+/// timing.
+fn telling(known: Option<Fault>, other: &Fault) -> Fault {
+    let rank = |fault: &Fault| (fault.contact == Contact::Answered, fault.message.clone());
+    match known {
+        Some(known) if rank(&known) >= rank(other) => known,
+        Some(_) | None => other.clone(),
     }
 }
 

@@ -4,8 +4,8 @@
 
 use serde_json::{Value, json};
 
-use super::evaluate::{Decision, unresolved};
-use super::tests::{KEY, Pull, denied, fault, load, none, policy};
+use super::evaluate::{Decision, Forward, Source, unresolved};
+use super::tests::{KEY, Pull, denied, digest, fault, load, none, options, permit, policy, satisfied};
 use super::*;
 use crate::outcome::Contact;
 
@@ -151,45 +151,109 @@ fn policies_and_rules() {
     assert!(errors.iter().any(|error| error.message.contains("rule `rule` is defined twice")), "{errors:?}");
 }
 
-#[test]
-fn which_results_block() {
-    /// A result of the one rule, and whether nobody answered.
-    #[derive(Debug, Clone, Copy)]
-    enum Result {
-        Fail,
-        Error(Contact),
-    }
-    let blocks = |action: &str, failure_policy: &str, result: Result| {
-        let spec = json!({ "validationFailureAction": action, "failurePolicy": failure_policy });
-        let pull = Pull::new(&policy(spec, none(), none()));
-        let decision = match result {
-            Result::Fail => pull.decide(denied),
-            Result::Error(contact) => pull.ask(|case| Some(unresolved(case, fault(contact)))).unwrap(),
-        };
-        match decision {
-            Decision::Allow(_) => false,
-            Decision::Deny(_) | Decision::Undecided(_) => true,
+/// A result of the one rule.
+#[derive(Debug, Clone, Copy)]
+enum RuleResult {
+    Fail,
+    /// Whether anybody answered, while the image was resolved.
+    Unresolved(Contact),
+    /// The same, while signatures were looked for.
+    NoEvidence(Contact),
+}
+
+impl RuleResult {
+    fn decision(self, pull: &Pull) -> Decision {
+        match self {
+            Self::Fail => pull.decide(denied),
+            Self::Unresolved(contact) => pull.ask(|case| Some(unresolved(case, fault(contact)))).unwrap(),
+            Self::NoEvidence(contact) => pull.decide(|_| EntryVerdict::Undecided(fault(contact))),
         }
-    };
-    let socket = Result::Error(Contact::None);
-    for (action, failure_policy, result, upstream, ours) in [
-        ("Enforce", "Fail", Result::Fail, true, true),
-        ("Enforce", "Ignore", Result::Fail, true, true),
-        ("Audit", "Fail", Result::Fail, false, false),
-        ("Audit", "Ignore", Result::Fail, false, false),
-        ("Enforce", "Fail", socket, true, true),
-        ("Enforce", "Ignore", socket, false, false),
-        // An Audit rule never refuses (rule D1).
-        ("Audit", "Fail", socket, true, false),
-        ("Audit", "Ignore", socket, false, false),
-        // What a registry answers is a `fail` upstream, so Ignore does not help there either.
-        ("Enforce", "Ignore", Result::Error(Contact::Answered), true, true),
-        ("Audit", "Fail", Result::Error(Contact::Answered), false, false),
-    ] {
-        assert_eq!(
-            blocks(action, failure_policy, result),
-            ours,
-            "{action} {failure_policy} {result:?}, upstream {upstream}"
-        );
     }
+}
+
+fn pull(action: &str, failure_policy: &str, compatibility: Compatibility, entry: Value) -> Pull {
+    let spec = json!({ "validationFailureAction": action, "failurePolicy": failure_policy });
+    let text = policy(spec, none(), entry);
+    let source = PolicySource { file: "p.yaml".into(), text: text.clone() };
+    let set = PolicySet::load(&[source], &LoadOptions { compatibility, ..options() }).unwrap().set;
+    Pull { set, ..Pull::new(&text) }
+}
+
+fn blocks(decision: &Decision) -> bool {
+    match decision {
+        Decision::Allow(_) => false,
+        Decision::Deny(_) | Decision::Undecided(_) => true,
+    }
+}
+
+#[test]
+fn d4_which_results_block() {
+    use Contact::{Answered, None as Nobody};
+    use RuleResult::{Fail, NoEvidence, Unresolved};
+    // Upstream, then ours by default and under `compatibility: strict`.
+    for (action, failure_policy, result, upstream, default, strict) in [
+        ("Enforce", "Fail", Fail, true, true, true),
+        ("Enforce", "Ignore", Fail, true, true, true),
+        ("Audit", "Fail", Fail, false, false, false),
+        ("Audit", "Ignore", Fail, false, false, false),
+        ("Enforce", "Fail", Unresolved(Nobody), true, true, true),
+        ("Enforce", "Ignore", Unresolved(Nobody), false, false, false),
+        ("Enforce", "Fail", NoEvidence(Nobody), true, true, true),
+        // Whoever can cut one connection could switch verification off.
+        ("Enforce", "Ignore", NoEvidence(Nobody), false, true, false),
+        // An Audit rule never refuses (rule D1).
+        ("Audit", "Fail", Unresolved(Nobody), true, false, false),
+        ("Audit", "Fail", NoEvidence(Nobody), true, false, false),
+        ("Audit", "Ignore", Unresolved(Nobody), false, false, false),
+        // What a registry answers is a failure upstream, so Ignore does not help.
+        ("Enforce", "Ignore", Unresolved(Answered), true, true, true),
+        ("Enforce", "Ignore", NoEvidence(Answered), true, true, true),
+        ("Audit", "Fail", NoEvidence(Answered), false, false, false),
+    ] {
+        for (compatibility, wanted) in [(Compatibility::Default, default), (Compatibility::Strict, strict)] {
+            let decision = result.decision(&pull(action, failure_policy, compatibility, none()));
+            assert_eq!(
+                blocks(&decision),
+                wanted,
+                "{action} {failure_policy} {result:?} {compatibility:?}, upstream {upstream}"
+            );
+        }
+    }
+}
+
+#[test]
+fn d4_what_strict_ignores_is_pinned_and_never_counts_as_verified() {
+    let by_strict = |entry: Value| pull("Enforce", "Ignore", Compatibility::Strict, entry);
+    let away = RuleResult::NoEvidence(Contact::None);
+    let permit = permit(away.decision(&by_strict(none())));
+    assert_eq!((permit.source(), permit.digest()), (Source::Ignored, Some(digest())));
+    assert_eq!(permit.forward(), &Forward::Pinned(format!("ghcr.io/org/app@{}", digest())));
+    assert_eq!(permit.would_fault(), Some(&fault(Contact::None)));
+    // Of attestations upstream says that they fail, whatever the cause.
+    let attested = json!({ "attestors": [], "attestations": [{ "type": "a", "attestors": [{ "entries": [{ "keys": { "publicKeys": KEY } }] }] }] });
+    assert!(blocks(&away.decision(&by_strict(attested))));
+}
+
+#[test]
+fn d4_what_strict_ignores_of_one_rule_makes_good_for_no_other() {
+    let mut document: Value =
+        serde_json::from_str(&policy(json!({ "failurePolicy": "Ignore" }), none(), none())).unwrap();
+    let rules = document["spec"]["rules"].as_array_mut().unwrap();
+    let mut second = rules[0].clone();
+    second["name"] = json!("second");
+    rules.push(second);
+    let of_fail = policy(json!({ "failurePolicy": "Fail" }), none(), none())
+        .replace(r#""name":"check""#, r#""name":"other""#);
+    let text = format!("{document}\n---\n{of_fail}");
+    let source = PolicySource { file: "p.yaml".into(), text: text.clone() };
+    let options = LoadOptions { compatibility: Compatibility::Strict, ..options() };
+    let pull = Pull { set: PolicySet::load(&[source], &options).unwrap().set, ..Pull::new(&text) };
+    let away = || EntryVerdict::Undecided(fault(Contact::None));
+    // The rule of the policy that does not ignore.
+    let decision = pull.decide(|entry| if entry.policy() == "other" { away() } else { satisfied(entry) });
+    assert!(matches!(decision, Decision::Undecided(_)), "{decision:?}");
+    let decision = pull.decide(|entry| if entry.rule() == "second" { denied(entry) } else { away() });
+    assert!(matches!(decision, Decision::Deny(_)), "{decision:?}");
+    let decision = pull.decide(|entry| if entry.policy() == "other" { satisfied(entry) } else { away() });
+    assert_eq!(permit(decision).source(), Source::Ignored);
 }
