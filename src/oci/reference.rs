@@ -219,11 +219,13 @@ impl Reference {
         self.suffixed(&self.repository.to_string())
     }
 
-    /// The normalised form without docker's `library/`, as a policy may write it.
+    /// The normalised form without docker's `library/`, as a policy may write it. None where that would be
+    /// another image: docker puts it before a single component only.
     #[must_use]
     pub fn short_form(&self) -> Option<String> {
         let short = self.repository.path.strip_prefix("library/")?;
-        (self.repository.host == "docker.io").then(|| self.suffixed(&format!("docker.io/{short}")))
+        (self.repository.host == "docker.io" && !short.contains('/'))
+            .then(|| self.suffixed(&format!("docker.io/{short}")))
     }
 
     /// The names without tag and digest, in Kyverno's and in normalised form.
@@ -348,6 +350,13 @@ mod tests {
         assert_eq!(pinned.kyverno_form(), format!("ghcr.io/org/app@{digest}"));
         assert_eq!(pinned.tag(), Some("v1"));
         assert_eq!(pinned.digest(), Some(digest.parse().unwrap()));
+    }
+
+    #[test]
+    fn m2_the_short_form_is_of_a_single_component_at_docker_io() {
+        assert_eq!(reference("library/nginx").short_form().as_deref(), Some("docker.io/nginx:latest"));
+        assert_eq!(reference("docker.io/library/a/b").short_form(), None);
+        assert_eq!(reference("ghcr.io/library/nginx").short_form(), None);
     }
 
     #[test]
