@@ -47,7 +47,7 @@ fn try_take_in(shared: &Shared, key: &[u8], sealed: &[u8]) -> Option<()> {
             let record: EvidenceRecord = decode(key, sealed)?;
             let (repository, digest) = std::str::from_utf8(rest).ok()?.rsplit_once('@')?;
             let (repository, digest): (_, Digest) =
-                (Repository::parse(repository).ok()?, digest.parse().ok()?);
+                (Repository::from_key(repository).ok()?, digest.parse().ok()?);
             let mut state = lock();
             let image = state.image(&repository, digest);
             if !state.evidence.contains_key(&image) {

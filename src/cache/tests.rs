@@ -79,6 +79,25 @@ async fn c6_everything_survives_a_restart() {
 }
 
 #[tokio::test]
+async fn c6_evidence_stays_with_a_registry_that_only_capitals_tell_from_a_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let [registry, hub] = ["Registry/app", "docker.io/registry/app"].map(|text| {
+        let digest = key(1).digest;
+        (Repository::parse(text).unwrap(), digest)
+    });
+    let store = Store::open(options(folder.path())).unwrap();
+    store.put_evidence(&registry.0, &registry.1, vec![b"one".to_vec()]);
+    assert!(store.flush().await);
+    store.close();
+
+    let store = Store::open(options(folder.path())).unwrap();
+    let kept = store.evidence(&registry.0, &registry.1).await.map(|kept| kept.pieces);
+    assert_eq!(kept, Some(vec![b"one".to_vec()]));
+    assert_eq!(store.evidence(&hub.0, &hub.1).await, None);
+    store.close();
+}
+
+#[tokio::test]
 async fn purge_forgets_what_it_names() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(options(folder.path())).unwrap();

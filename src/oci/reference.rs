@@ -99,6 +99,17 @@ impl Repository {
         Ok(reference.repository)
     }
 
+    /// Reads what its `Display` wrote, where the first component always is the host: [`Self::parse`] takes
+    /// one without dot and port (of `Registry/app`) for part of a path at docker.io.
+    ///
+    /// # Errors
+    /// [`ReferenceError`] if it does not fit the grammar or has no host.
+    pub fn from_key(text: &str) -> Result<Self, ReferenceError> {
+        Self::parse(text)?;
+        let (host, path) = text.split_once('/').ok_or_else(|| malformed(text))?;
+        Ok(Self { host: host.to_owned(), path: path.to_owned() })
+    }
+
     /// The registry's name, with its port where that is not 443.
     #[must_use]
     pub fn host(&self) -> &str {
@@ -411,5 +422,15 @@ mod tests {
         assert_eq!(Repository::parse("ghcr.io/org/sigs").unwrap().to_string(), "ghcr.io/org/sigs");
         assert_eq!(Repository::parse("localhost:5000/sigs").unwrap().host(), "localhost:5000");
         assert!(Repository::parse("ghcr.io/org/sigs:v1").is_err());
+    }
+
+    #[test]
+    fn a_repository_is_read_back_from_what_it_is_printed_as() {
+        for text in ["nginx", "Registry/app", "GHCR.io:443/org/app", "localhost/a", "[::1]:5000/a"] {
+            let repository = Repository::parse(text).unwrap();
+            assert_eq!(Repository::from_key(&repository.to_string()), Ok(repository), "{text}");
+        }
+        assert!(Repository::from_key("app").is_err());
+        assert!(Repository::from_key("ghcr.io/org/app:v1").is_err());
     }
 }
