@@ -215,7 +215,7 @@ impl Gate {
         let Ok(RequestedImage::Reference(reference)) = RequestedImage::parse(name) else {
             return Background::Fine;
         };
-        let Ok(pinned) = Reference::parse(&format!("{}@{digest}", reference.repository())) else {
+        let Ok(pinned) = Reference::parse(&reference.pinned(digest)) else {
             return Background::Fine;
         };
         let snapshot = self.current.take();

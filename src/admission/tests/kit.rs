@@ -18,7 +18,7 @@ use super::super::words::Refusal;
 use super::super::{
     Admitted, Background, Gate, ImageFacts, PullRequest, Record, ServePresent, Settings, Shown, Snapshot,
 };
-use crate::cache::{Admission, Age, Clock, Options, Stamp, Store};
+use crate::cache::{Admission, Age, Clock, Options, Stamp, Store, VerdictKey};
 use crate::oci::{Digest, Reference, RequestedImage, media_type};
 use crate::policy::evaluate::{Approved, Mode, Unmatched};
 use crate::policy::{Compatibility, LoadOptions, OnlineRekor, PodFacts, PolicySet, PolicySource, RootSource};
@@ -319,13 +319,24 @@ impl Node {
 
     /// How old the verdicts of the policy in force on the index are.
     pub(super) fn verdict_ages(&self) -> Vec<Age> {
-        let (reference, pod) = (self.pinned(), PodFacts::default());
+        let keys = self.verdict_keys(&self.pinned());
+        keys.iter().filter_map(|key| self.gate.store().verdict(key)).collect()
+    }
+
+    /// As if the policy in force had just allowed the index under this name.
+    pub(super) fn keep_verdict(&self, reference: &Reference) {
+        for key in self.verdict_keys(reference) {
+            self.gate.store().put_verdict(key, now(), None);
+        }
+    }
+
+    fn verdict_keys(&self, reference: &Reference) -> Vec<VerdictKey> {
+        let (reference, pod) = (reference.clone(), PodFacts::default());
         let request = PullRequest { reference, pod, credentials: Credentials::Anonymous };
         let snapshot = self.gate.snapshot();
         let applications = snapshot.policies.matching(&request.reference, &request.pod);
         let entries = applications.iter().flat_map(|application| &application.entries);
-        let keys = entries.map(|covered| super::super::verdict_key(&covered.entry, &request, self.image));
-        keys.filter_map(|key| self.gate.store().verdict(&key)).collect()
+        entries.map(|covered| super::super::verdict_key(&covered.entry, &request, self.image)).collect()
     }
 }
 

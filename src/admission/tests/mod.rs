@@ -13,7 +13,7 @@ use self::kit::{DAY, Key, Node, Setup, WEEK, advance, away, basic, hangs_up, sta
 use super::words::RefusalCode;
 use super::{Background, ImageFacts, Record, Shown};
 use crate::cache::{Age, Phase};
-use crate::oci::Digest;
+use crate::oci::{Digest, Reference};
 use crate::policy::evaluate::{Forward, Mode, Resolution, Source};
 
 const ID: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
@@ -301,6 +301,19 @@ async fn s4_a_registry_that_shows_strangers_nothing_hides_no_image() {
     node.enforce(&node.policy(&[(&other, json!({}))], json!({})));
     assert_eq!(node.look().await, Background::Undecided);
     assert_eq!((node.status_by_tag(ID), node.status_by_id(ID)), (Shown::Show, Shown::Show));
+}
+
+#[tokio::test]
+async fn s4_a_present_image_is_decided_under_its_own_name_where_only_capitals_make_a_registry() {
+    let node = keyed().await;
+    node.enforce(&node.keyed().replace(&node.host(), "Registry"));
+    let [own, hub] = ["Registry/app:v1", "docker.io/registry/app:v1"]
+        .map(|text| Reference::parse(text).unwrap().repository().clone());
+    node.keep_verdict(&Reference::parse(&format!("Registry/app@{}", node.image)).unwrap());
+    let store = node.gate.store();
+    assert_eq!(node.gate.decide_present("Registry/app:v1", node.image, None).await, Background::Fine);
+    let source = |repository| store.admission(repository, &node.image).map(|admission| admission.source);
+    assert_eq!((source(&own).as_deref(), source(&hub).as_deref()), (Some(Source::Fresh.word()), None));
 }
 
 #[tokio::test]
