@@ -17,6 +17,7 @@
 //!
 //! | layer | modules | does I/O |
 //! |---|---|---|
+//! | 7 | `fuzz` (tests only) | no |
 //! | 6 | `main`, [`cli`] | yes |
 //! | 5 | [`daemon`], [`config`] | yes |
 //! | 4 | [`cri`] | yes |
@@ -48,6 +49,8 @@ pub mod registry;
 #[cfg(feature = "node")]
 pub mod trust;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod oci;
 pub mod outcome;
 pub mod policy;

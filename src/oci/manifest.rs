@@ -196,8 +196,8 @@ fn null_as_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Ve
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-const IMAGE_TYPES: &[&str] = &[media_type::OCI_MANIFEST, media_type::DOCKER_MANIFEST];
-const INDEX_TYPES: &[&str] = &[media_type::OCI_INDEX, media_type::DOCKER_LIST];
+pub(super) const IMAGE_TYPES: &[&str] = &[media_type::OCI_MANIFEST, media_type::DOCKER_MANIFEST];
+pub(super) const INDEX_TYPES: &[&str] = &[media_type::OCI_INDEX, media_type::DOCKER_LIST];
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,8 @@
 //! error, never a guess.
 
 mod digest;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod manifest;
 mod reference;
 pub mod wildcard;

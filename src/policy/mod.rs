@@ -10,6 +10,8 @@ mod entry;
 pub mod evaluate;
 mod exception;
 mod extract;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 #[expect(
     dead_code,
     unused_imports,

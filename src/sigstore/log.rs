@@ -43,7 +43,7 @@ pub(super) fn verify(
 }
 
 /// Whether a log has the entry; the time that it promises.
-fn proven(entry: &Entry, logs: &Logs, now: SystemTime) -> Result<Option<SystemTime>, Rejection> {
+pub(super) fn proven(entry: &Entry, logs: &Logs, now: SystemTime) -> Result<Option<SystemTime>, Rejection> {
     if entry.promise.is_none() && entry.proof.is_none() {
         return Err(Rejection::LogEntryUnproven);
     }
@@ -119,7 +119,7 @@ fn included(entry: &Entry, proof: &Proof, log: &LogKey) -> Result<(), Rejection>
 
 /// Whether the log signed the checkpoint. Which signature is the log's is said by the first bytes of its
 /// id; others may have the same ones.
-fn signed_by(checkpoint: &Checkpoint, id: &[u8], log: &LogKey) -> bool {
+pub(super) fn signed_by(checkpoint: &Checkpoint, id: &[u8], log: &LogKey) -> bool {
     checkpoint.signatures().iter().filter(|signature| id.starts_with(signature.key_id.as_bytes())).any(
         |found| {
             let signature = found.signature.as_bytes();

@@ -157,7 +157,8 @@ impl Kind {
     }
 }
 
-fn kind_and_spec(body: &[u8]) -> Result<(Kind, Value), Rejection> {
+/// Takes a body apart.
+pub(super) fn kind_and_spec(body: &[u8]) -> Result<(Kind, Value), Rejection> {
     let mut body = json::parse(body).map_err(|_| Rejection::LogEntryMalformed)?;
     let text = |name| json::field(&body, name).and_then(Value::as_str);
     let names = text("kind").zip(text("apiVersion"));

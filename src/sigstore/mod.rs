@@ -21,6 +21,8 @@ mod bundle;
 mod certificate;
 mod chain;
 mod cosign;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod identity;
 mod json;
 mod key;

@@ -26,6 +26,11 @@ use crate::sigstore::rejection::{Limited, Rejection};
 pub(super) fn verify(leaf: &Certificate, issuer: &Issuer, logs: &Logs) -> Result<(), Rejection> {
     let precertificate = Precertificate::of(leaf.der()).map_err(|_| Rejection::SctMalformed)?;
     let list = precertificate.list.as_deref().ok_or(Rejection::SctMissing)?;
+    logged(list, &precertificate.body, issuer, logs)
+}
+
+/// Whether a log says in `list` that it knows this precertificate.
+pub(super) fn logged(list: &[u8], body: &[u8], issuer: &Issuer, logs: &Logs) -> Result<(), Rejection> {
     let timestamps = Timestamp::list(list)?;
     let mut known = false;
     for timestamp in &timestamps {
@@ -33,7 +38,7 @@ pub(super) fn verify(leaf: &Certificate, issuer: &Issuer, logs: &Logs) -> Result
         if keys.is_empty() {
             continue;
         }
-        let signed = timestamp.signed(issuer, &precertificate.body).ok_or(Rejection::SctMalformed)?;
+        let signed = timestamp.signed(issuer, body).ok_or(Rejection::SctMalformed)?;
         let time = timestamp.time().ok_or(Rejection::SctMalformed)?;
         let scheme = timestamp.scheme.ok_or(Rejection::SctInvalid)?;
         let holds = |log: &&LogKey| {
@@ -48,13 +53,13 @@ pub(super) fn verify(leaf: &Certificate, issuer: &Issuer, logs: &Logs) -> Result
 }
 
 /// What a log saw of a certificate, and the timestamps that were put in later.
-struct Precertificate {
-    body: Vec<u8>,
-    list: Option<Vec<u8>>,
+pub(super) struct Precertificate {
+    pub(super) body: Vec<u8>,
+    pub(super) list: Option<Vec<u8>>,
 }
 
 impl Precertificate {
-    fn of(certificate: &[u8]) -> der::Result<Self> {
+    pub(super) fn of(certificate: &[u8]) -> der::Result<Self> {
         let body = elements(AnyRef::from_der(certificate)?.value())?.first().copied();
         let body = body.ok_or_else(|| Tag::Sequence.value_error())?;
         let mut kept = Vec::new();
@@ -91,7 +96,7 @@ fn elements(sequence: &[u8]) -> der::Result<Vec<AnyRef<'_>>> {
 }
 
 /// One timestamp.
-struct Timestamp<'a> {
+pub(super) struct Timestamp<'a> {
     log: &'a [u8],
     /// Milliseconds since 1970.
     milliseconds: u64,
@@ -103,7 +108,7 @@ struct Timestamp<'a> {
 
 impl<'a> Timestamp<'a> {
     /// Reads a `SignedCertificateTimestampList`; timestamps of another version than 1 are passed over.
-    fn list(bytes: &'a [u8]) -> Result<Vec<Self>, Rejection> {
+    pub(super) fn list(bytes: &'a [u8]) -> Result<Vec<Self>, Rejection> {
         let mut outer = Bytes(bytes);
         let mut list = Bytes(outer.vector().ok_or(Rejection::SctMalformed)?);
         if !outer.0.is_empty() || list.0.is_empty() {
@@ -143,7 +148,7 @@ impl<'a> Timestamp<'a> {
     }
 
     /// The bytes that the log signed (RFC 6962, 3.2).
-    fn signed(&self, issuer: &Issuer, body: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn signed(&self, issuer: &Issuer, body: &[u8]) -> Option<Vec<u8>> {
         let [_, length @ ..] = u32::try_from(body.len()).ok()?.to_be_bytes();
         let extensions = u16::try_from(self.extensions.len()).ok()?.to_be_bytes();
         Some(

@@ -1,6 +1,8 @@
 //! A signer and a transparency log for tests. They share no code with what they test: encodings,
 //! the Merkle tree, checkpoints and canonical JSON are written here once more, by hand.
 
+use std::rc::Rc;
+
 use aws_lc_rs::digest::{SHA256, SHA384, SHA512, digest};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
@@ -21,9 +23,10 @@ pub(crate) const TIME: u64 = 1_700_000_000;
 
 type Sign = dyn Fn(&[u8]) -> Vec<u8>;
 
+#[derive(Clone)]
 pub(crate) struct Signer {
     pub(crate) spki: Vec<u8>,
-    sign: Box<Sign>,
+    sign: Rc<Sign>,
 }
 
 fn der(key: &impl AsDer<PublicKeyX509Der<'static>>) -> Vec<u8> {
@@ -35,7 +38,7 @@ impl Signer {
         let pair = EcdsaKeyPair::generate(algorithm).unwrap();
         let spki = der(pair.public_key());
         let sign = move |message: &[u8]| pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec();
-        Self { spki, sign: Box::new(sign) }
+        Self { spki, sign: Rc::new(sign) }
     }
 
     fn rsa_with(encoding: &'static dyn RsaEncoding) -> Self {
@@ -46,7 +49,7 @@ impl Signer {
             pair.sign(encoding, &SystemRandom::new(), message, &mut signature).unwrap();
             signature
         };
-        Self { spki, sign: Box::new(sign) }
+        Self { spki, sign: Rc::new(sign) }
     }
 
     pub(crate) fn p256() -> Self {
@@ -80,7 +83,17 @@ impl Signer {
     pub(crate) fn ed25519() -> Self {
         let pair = Ed25519KeyPair::generate().unwrap();
         let spki = der(pair.public_key());
-        Self { spki, sign: Box::new(move |message: &[u8]| pair.sign(message).as_ref().to_vec()) }
+        Self { spki, sign: Rc::new(move |message: &[u8]| pair.sign(message).as_ref().to_vec()) }
+    }
+
+    /// The same signer, which tells of each message that it signs.
+    pub(crate) fn telling(self, told: impl Fn(&[u8]) + 'static) -> Self {
+        let Self { spki, sign } = self;
+        let sign = move |message: &[u8]| {
+            told(message);
+            sign(message)
+        };
+        Self { spki, sign: Rc::new(sign) }
     }
 
     pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {

@@ -16,7 +16,8 @@ use crate::sigstore::test_pki::{
     sct_list, usages,
 };
 use crate::sigstore::test_signer::{
-    Log, Signer, TIME, TiledLog, Verifier, claim, dsse_entry, hashedrekord, hashedrekord_v2, pem, statement,
+    Log, Signer, TIME, TiledLog, Verifier, claim, dsse_entry, hashedrekord, hashedrekord_v2, pem, sha256,
+    statement,
 };
 use crate::sigstore::{
     Attestor, Authorities, Certificate, CertificateSigner, HashAlgorithm, Identity, IdentitySigner,
@@ -60,6 +61,19 @@ impl Instance {
         }
     }
 
+    /// The same with other signers in the place of its own.
+    pub(super) fn with_signers(self, other: impl Fn(Signer) -> Signer) -> Self {
+        Self {
+            root: other(self.root),
+            between: other(self.between),
+            certificate_log: other(self.certificate_log),
+            stamper: other(self.stamper),
+            log: Log(other(self.log.0)),
+            tiles: TiledLog(other(self.tiles.0)),
+            between_validity: self.between_validity,
+        }
+    }
+
     pub(super) fn root(&self) -> Certificate {
         Draft::authority("root").valid(TIME - 100_000, TIME + 100_000).self_signed(&self.root)
     }
@@ -91,16 +105,62 @@ impl Instance {
     }
 
     pub(super) fn stamp(&self, over: &[u8], time: u64) -> Vec<u8> {
-        TokenDraft { time: format!("{}Z", digits(time)), ..TokenDraft::new(over, "stamps") }
-            .signed(&self.stamper)
+        self.stamped(&TokenDraft { time: format!("{}Z", digits(time)), ..TokenDraft::new(over, "stamps") })
+    }
+
+    pub(super) fn stamped(&self, draft: &TokenDraft) -> Vec<u8> {
+        draft.signed(&self.stamper)
     }
 
     pub(super) fn timestamps(&self) -> Arc<TimestampAuthorities> {
+        Arc::new(TimestampAuthorities::from_chain(self.stamping_chain()))
+    }
+
+    fn stamping_chain(&self) -> Vec<Certificate> {
         let root = Draft::authority("stamps").valid(TIME - 100_000, TIME + 100_000);
         let leaf =
             Draft::new("stamper").valid(TIME - 90_000, TIME + 90_000).with(usages(true, &[TIME_STAMPING]));
-        let chain = vec![leaf.issued(&self.stamper, "stamps", &self.root), root.self_signed(&self.root)];
-        Arc::new(TimestampAuthorities::from_chain(chain))
+        vec![leaf.issued(&self.stamper, "stamps", &self.root), root.self_signed(&self.root)]
+    }
+
+    /// The `trusted_root.json` of this instance.
+    pub(super) fn trusted_root(&self) -> Value {
+        let window = json!({"start": "2023-01-01T00:00:00Z"});
+        let log = |address: &str, id: &[u8], signer: &Signer, details: &str| {
+            json!({
+                "baseUrl": address,
+                "hashAlgorithm": "SHA2_256",
+                "publicKey": {
+                    "rawBytes": STANDARD.encode(&signer.spki),
+                    "keyDetails": details,
+                    "validFor": window,
+                },
+                "logId": {"keyId": STANDARD.encode(id)},
+            })
+        };
+        let authority = |uri: &str, chain: &[Certificate]| {
+            let raw = |found: &Certificate| json!({"rawBytes": STANDARD.encode(found.der())});
+            json!({
+                "subject": {"organization": "test", "commonName": uri},
+                "uri": uri,
+                "certChain": {"certificates": chain.iter().map(raw).collect::<Vec<_>>()},
+                "validFor": window,
+            })
+        };
+        let v1 = |address: &str, signer: &Signer| {
+            log(address, &sha256(&signer.spki), signer, "PKIX_ECDSA_P256_SHA_256")
+        };
+        let tiles = format!("https://{}", TiledLog::ORIGIN);
+        json!({
+            "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
+            "tlogs": [
+                v1("https://log.test", &self.log.0),
+                log(&tiles, &self.tiles.id(), &self.tiles.0, "PKIX_ED25519"),
+            ],
+            "certificateAuthorities": [authority("https://ca.test", &[self.intermediate(), self.root()])],
+            "ctlogs": [v1("https://ct.test", &self.certificate_log)],
+            "timestampAuthorities": [authority("https://stamps.test", &self.stamping_chain())],
+        })
     }
 
     pub(super) fn logs(&self) -> Arc<Logs> {
@@ -232,7 +292,7 @@ impl Signature {
 
     pub(super) fn dsse(&self) -> String {
         let body = dsse_entry(self.payload.as_bytes(), &STANDARD.encode(&self.signature), &self.verifier());
-        let hash = |text: &str| hex::encode(super::test_signer::sha256(text.as_bytes()));
+        let hash = |text: &str| hex::encode(sha256(text.as_bytes()));
         body.replace(&hash("not looked at"), &hash(&self.envelope))
     }
 
