@@ -251,12 +251,14 @@ impl Fetcher<'_> {
     }
 
     fn request<'b>(&'b self, repository: &'b Repository) -> EvidenceRequest<'b> {
-        // Another repository has shown nothing yet about these credentials.
+        // Another repository has shown nothing yet about these credentials, and another registry is not
+        // who they are for: it would only have to ask for them.
         let own = *repository == self.image.repository;
+        let theirs = repository.host() == self.image.repository.host();
         EvidenceRequest {
             repository,
             digest: &self.image.digest,
-            credentials: self.credentials,
+            credentials: if theirs { self.credentials } else { &Credentials::Anonymous },
             manifest: if own { self.manifest } else { ManifestAccess::Unknown },
             budget: self.budget,
         }

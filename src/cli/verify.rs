@@ -48,7 +48,6 @@ struct Prepared {
     images: Vec<Reference>,
     gate: Gate,
     snapshot: Arc<Snapshot>,
-    docker: Vec<DockerConfig>,
     pod: PodFacts,
 }
 
@@ -74,7 +73,8 @@ impl Prepared {
                     .to_owned(),
             );
         }
-        let options = registry_options(&config).map_err(|error| error.to_string())?;
+        let mut options = registry_options(&config).map_err(|error| error.to_string())?;
+        options.docker_configs = docker_configs(arguments, options.docker_configs)?;
         let registry = registry::Client::new(&options).map_err(|error| error.to_string())?;
         let settings = Settings {
             verification: config.limits.verification,
@@ -91,7 +91,7 @@ impl Prepared {
             labels: arguments.pod_label.iter().cloned().collect(),
             ..PodFacts::default()
         };
-        Ok(Self { images, gate, snapshot, docker: docker_configs(arguments, &config)?, pod })
+        Ok(Self { images, gate, snapshot, pod })
     }
 
     async fn verify_all(&self, arguments: &Verify) -> Exit {
@@ -126,11 +126,8 @@ impl Prepared {
     }
 
     async fn verify(&self, reference: &Reference) -> Judgement {
-        let found = self.docker.iter().map(|docker| docker.credentials(reference.repository()));
-        let credentials = found
-            .into_iter()
-            .find(|found| *found != Credentials::Anonymous)
-            .unwrap_or(Credentials::Anonymous);
+        // The registry client finds those of the docker config files.
+        let credentials = Credentials::Anonymous;
         let request = PullRequest { reference: reference.clone(), pod: self.pod.clone(), credentials };
         self.gate.judge(&self.snapshot, &request, &mut Phases::start()).await
     }
@@ -210,14 +207,13 @@ fn read_config(arguments: &Verify, images: &[Reference]) -> Result<Config, Strin
 }
 
 /// `--docker-config`, the config's files, then the user's own; a missing file of the user is no error.
-fn docker_configs(arguments: &Verify, config: &Config) -> Result<Vec<DockerConfig>, String> {
+fn docker_configs(arguments: &Verify, of_config: Vec<DockerConfig>) -> Result<Vec<DockerConfig>, String> {
     let mut configs = Vec::new();
-    let named = arguments.docker_config.iter().map(|folder| folder.join("config.json"));
-    for path in named.chain(config.registry.docker_config.iter().cloned()) {
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        configs.push(DockerConfig::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?);
+    if let Some(folder) = &arguments.docker_config {
+        let path = folder.join("config.json");
+        configs.push(DockerConfig::read(&path).map_err(|error| error.to_string())?);
     }
+    configs.extend(of_config);
     let own = std::env::var_os("DOCKER_CONFIG")
         .map(std::path::PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker")));

@@ -36,7 +36,7 @@ use crate::config::{self, Config};
 use crate::cri::{Proxy, ProxyOptions, socket};
 use crate::oci::{Digest, Reference, Repository};
 use crate::policy::{PolicySource, Remark, Severity};
-use crate::registry::{self, CertificateAuthority, RegistryOptions};
+use crate::registry::{self, CertificateAuthority, DockerConfig, RegistryOptions};
 use crate::{containerd, cri};
 use control::{Answer, Request, Response};
 use gate::NodeGate;
@@ -74,6 +74,9 @@ pub enum DaemonError {
         #[source]
         source: std::io::Error,
     },
+    /// A file of registry credentials cannot be used.
+    #[error("registry.dockerConfig: {0}")]
+    DockerConfig(#[source] registry::DockerConfigError),
     /// The state folder cannot be used.
     #[error("state folder {path}: {source}")]
     State {
@@ -317,14 +320,16 @@ pub fn cache_options(config: &Config) -> Options {
 /// Registries as the config says.
 ///
 /// # Errors
-/// [`DaemonError::CaFile`].
+/// [`DaemonError::CaFile`] and [`DaemonError::DockerConfig`].
 pub fn registry_options(config: &Config) -> Result<RegistryOptions, DaemonError> {
     let mut certificate_authorities = Vec::new();
     for path in &config.registry.ca_files {
         let pem = std::fs::read(path).map_err(|source| DaemonError::CaFile { path: path.clone(), source })?;
         certificate_authorities.push(CertificateAuthority { name: path.display().to_string(), pem });
     }
+    let docker_configs = config.registry.docker_config.iter().map(|path| DockerConfig::read(path));
     Ok(RegistryOptions {
+        docker_configs: docker_configs.collect::<Result<_, _>>().map_err(DaemonError::DockerConfig)?,
         plain_http: config.registry.plain_http.clone(),
         certificate_authorities,
         concurrency_per_host: NonZeroUsize::new(4).unwrap_or(NonZeroUsize::MIN),

@@ -5,10 +5,12 @@
 //! they are not passed on), and caches use [`Credentials::keyed_hash`].
 //!
 //! Credentials belong to the host that they name: an entry with a server address for another host
-//! is not used (CVE-2020-15157 and its like: secrets sent to whoever asks).
+//! is not used, and those of a pull go to the image's host alone (CVE-2020-15157 and its like: secrets
+//! sent to whoever asks). Where a request has none, the docker config files of this machine may.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -59,6 +61,29 @@ pub struct AuthConfig {
 #[derive(Clone, Default)]
 pub struct DockerConfig {
     entries: BTreeMap<String, Credentials>,
+}
+
+/// Why a docker config file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DockerConfigError {
+    /// It cannot be read.
+    #[error("cannot read {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What reading said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not one.
+    #[error("{path}: {source}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: RegistryError,
+    },
 }
 
 impl Credentials {
@@ -142,6 +167,16 @@ impl fmt::Debug for DockerConfig {
 }
 
 impl DockerConfig {
+    /// Reads a file, which must be there.
+    ///
+    /// # Errors
+    /// [`DockerConfigError`].
+    pub fn read(path: &Path) -> Result<Self, DockerConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| DockerConfigError::File { path: path.to_owned(), source })?;
+        Self::parse(&text).map_err(|source| DockerConfigError::Content { path: path.to_owned(), source })
+    }
+
     /// Reads a `config.json`; everything but `auths` is left aside.
     ///
     /// # Errors
@@ -161,17 +196,14 @@ impl DockerConfig {
 
     /// The entry for `repository`: the longest of `host`, `host/path`… that it lies in.
     #[must_use]
-    pub fn credentials(&self, repository: &Repository) -> Credentials {
+    pub fn credentials(&self, repository: &Repository) -> Option<&Credentials> {
         let host = canonical_host(repository.host());
         let mut key = format!("{host}/{}", repository.path());
         loop {
             if let Some(credentials) = self.entries.get(&key) {
-                return credentials.clone();
+                return Some(credentials);
             }
-            match key.rfind('/') {
-                Some(end) => key.truncate(end),
-                None => return Credentials::Anonymous,
-            }
+            key.truncate(key.rfind('/')?);
         }
     }
 }
@@ -326,13 +358,13 @@ mod tests {
                 "helper.io":{}}}"#,
         )
         .unwrap();
-        let of = |text| config.credentials(&Repository::parse(text).unwrap());
-        assert_eq!(of("busybox"), basic("hub", "pw"));
-        assert_eq!(of("ghcr.io/org/app"), basic("org", "p"));
-        assert_eq!(of("ghcr.io/organisation/app"), basic("host", "p"));
-        assert_eq!(of("a.io/app"), Credentials::IdentityToken("refresh".into()));
-        assert_eq!(of("helper.io/app"), Credentials::Anonymous);
-        assert_eq!(of("b.io/app"), Credentials::Anonymous);
+        let of = |text| config.credentials(&Repository::parse(text).unwrap()).cloned();
+        assert_eq!(of("busybox"), Some(basic("hub", "pw")));
+        assert_eq!(of("ghcr.io/org/app"), Some(basic("org", "p")));
+        assert_eq!(of("ghcr.io/organisation/app"), Some(basic("host", "p")));
+        assert_eq!(of("a.io/app"), Some(Credentials::IdentityToken("refresh".into())));
+        assert_eq!(of("helper.io/app"), None);
+        assert_eq!(of("b.io/app"), None);
     }
 
     #[test]

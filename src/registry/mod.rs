@@ -27,12 +27,12 @@ use std::time::Duration;
 use ::http::{Method, StatusCode};
 use reqwest::Url;
 
-pub use self::credentials::{AuthConfig, Credentials, DockerConfig};
+pub use self::credentials::{AuthConfig, Credentials, DockerConfig, DockerConfigError};
 pub use self::referrers::{ReferrerForms, SIGNATURE_PREDICATE, Wanted};
 pub use self::rekor::{LOG_BUNDLE, LogQuestion};
 
 use self::auth::{Asker, Tokens};
-use self::http::{Answer, Call, Scheme, Step, Transport};
+use self::http::{Answer, Call, Host, Scheme, Step, Transport};
 use self::referrers::UnreadReferrers;
 use self::rekor::LogMemory;
 use self::signatures::Layer;
@@ -44,6 +44,7 @@ use crate::sigstore::SignatureEvidence;
 pub struct Client {
     transport: Transport,
     tokens: Tokens,
+    docker_configs: Vec<DockerConfig>,
     log: LogMemory,
 }
 
@@ -54,6 +55,8 @@ pub struct RegistryOptions {
     pub plain_http: Vec<String>,
     /// Certificate authorities besides the system's.
     pub certificate_authorities: Vec<CertificateAuthority>,
+    /// Credentials of this machine, for requests that bring none; the first entry that fits counts.
+    pub docker_configs: Vec<DockerConfig>,
     /// Requests to one host at once.
     pub concurrency_per_host: NonZeroUsize,
     /// How long is waited.
@@ -96,7 +99,7 @@ pub struct EvidenceRequest<'a> {
     pub repository: &'a Repository,
     /// The image.
     pub digest: &'a Digest,
-    /// As whom.
+    /// As whom; [`Credentials::Anonymous`] where the pull's are for another host.
     pub credentials: &'a Credentials,
     /// Whether this registry has shown that it lets these credentials in.
     pub manifest: ManifestAccess,
@@ -204,7 +207,12 @@ impl Client {
     /// # Errors
     /// [`RegistryError`] if a certificate authority cannot be read.
     pub fn new(options: &RegistryOptions) -> Result<Self, RegistryError> {
-        Ok(Self { transport: Transport::new(options)?, tokens: Tokens::new()?, log: LogMemory::default() })
+        Ok(Self {
+            transport: Transport::new(options)?,
+            tokens: Tokens::new()?,
+            docker_configs: options.docker_configs.clone(),
+            log: LogMemory::default(),
+        })
     }
 
     /// The digest that `reference` stands for. With a digest in it: that, without a request. Else
@@ -306,7 +314,7 @@ impl Client {
     ) -> Result<Answer, Fault> {
         let name = network_host(repository.host());
         let host = self.transport.host(name);
-        let asker = Asker { repository, credentials, host: &host };
+        let asker = self.asker(repository, credentials, &host);
         let schemes = self.transport.schemes(name, &host);
         let mut refused = None;
         for scheme in schemes {
@@ -332,8 +340,18 @@ impl Client {
     /// A further page, at an address that the registry gave.
     async fn ask_at(&self, step: &Step, request: &EvidenceRequest<'_>, call: &Call) -> Result<Answer, Fault> {
         let host = self.transport.host(network_host(request.repository.host()));
-        let asker = Asker { repository: request.repository, credentials: request.credentials, host: &host };
+        let asker = self.asker(request.repository, request.credentials, &host);
         self.tokens.send(&self.transport, step, call, asker).await
+    }
+
+    /// The request's own credentials; where it has none, this machine's for the repository.
+    fn asker<'a>(&'a self, repository: &'a Repository, own: &'a Credentials, host: &'a Host) -> Asker<'a> {
+        let stored = || self.docker_configs.iter().find_map(|config| config.credentials(repository));
+        let credentials = match own {
+            Credentials::Anonymous => stored().unwrap_or(own),
+            Credentials::Basic { .. } | Credentials::IdentityToken(_) | Credentials::RegistryToken(_) => own,
+        };
+        Asker { repository, credentials, host }
     }
 
     /// The blob of that digest and of at most `size` bytes.
@@ -365,6 +383,7 @@ impl Default for RegistryOptions {
         Self {
             plain_http: Vec::new(),
             certificate_authorities: Vec::new(),
+            docker_configs: Vec::new(),
             concurrency_per_host: NonZeroUsize::MIN.saturating_add(3),
             timeouts: Timeouts::default(),
         }

@@ -15,6 +15,8 @@ use super::{Background, ImageFacts, Record, Shown};
 use crate::cache::{Age, Phase};
 use crate::oci::{Digest, Reference};
 use crate::policy::evaluate::{Forward, Mode, Resolution, Source};
+use crate::registry::Credentials;
+use crate::registry::tests::server::Server;
 
 const ID: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
 
@@ -83,6 +85,31 @@ async fn d3_distinct_entries_may_hold_on_distinct_signatures() {
     node.forget_denials();
     node.sign(&[(&node.key, json!({})), (&other, json!({}))]);
     node.pull(node.tagged()).await.unwrap();
+}
+
+/// A policy may name another registry for signatures: it needs only to ask for a password.
+#[tokio::test]
+async fn credentials_of_a_pull_do_not_go_to_another_registry_than_the_images() {
+    let elsewhere = Server::start(|_| status(401).header("www-authenticate", "Basic realm=\"r\"")).await;
+    let node = Node::start(Setup::default()).await;
+    let there = json!({"repository": format!("{}/signatures", elsewhere.address)});
+    node.enforce(&node.policy(&[(&node.key, there)], json!({})));
+    let bearer = |token: &str| Credentials::RegistryToken(token.to_owned());
+    for credentials in [basic("ada", "secret"), bearer("secret"), Credentials::Anonymous] {
+        node.pull_as(node.tagged(), credentials).await.unwrap_err();
+    }
+    let sent: Vec<_> = elsewhere.seen().into_iter().map(|seen| seen.authorization).collect();
+    assert!(sent.len() >= 3 && sent.iter().all(Option::is_none), "{sent:?}");
+
+    // Another repository of the image's own registry is asked with them.
+    let beside = json!({"repository": format!("{}/signatures", node.host())});
+    node.enforce(&node.policy(&[(&node.key, beside)], json!({})));
+    node.answers(|seen| {
+        let asked = seen.line.contains("/signatures/") && seen.authorization.is_none();
+        asked.then(|| status(401).header("www-authenticate", "Basic realm=\"r\""))
+    });
+    let refusal = node.pull_as(node.tagged(), basic("ada", "secret")).await.unwrap_err();
+    assert_eq!(refusal.message, refused(&node, "signature not found"));
 }
 
 #[tokio::test]

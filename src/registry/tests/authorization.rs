@@ -84,6 +84,28 @@ async fn tokens_are_kept_apart_by_repository_and_credentials() {
 }
 
 #[tokio::test]
+async fn a_docker_config_serves_requests_without_credentials_at_its_own_host_alone() {
+    let ask = |seen: &Seen| match &seen.authorization {
+        Some(_) => digest_reply(),
+        None => challenge("Basic realm=\"r\"".into()),
+    };
+    let (named, other) = (Server::start(ask).await, Server::start(ask).await);
+    let file = format!(r#"{{"auths":{{"{}":{{"username":"user","password":"hunter2"}}}}}}"#, named.address);
+    let docker_configs = vec![DockerConfig::parse("{}").unwrap(), DockerConfig::parse(&file).unwrap()];
+    let client = Client::new(&RegistryOptions { docker_configs, ..options() }).unwrap();
+    let own = Credentials::Basic { user: "ada".into(), password: "own".into() };
+    for (server, credentials, expected) in [
+        (&named, &Credentials::Anonymous, Some(BASIC)),
+        (&named, &own, Some("Basic YWRhOm93bg==")),
+        (&other, &Credentials::Anonymous, None),
+    ] {
+        let resolved = client.resolve(&server.reference("app:v1"), credentials).await;
+        assert_eq!(resolved.is_ok(), expected.is_some());
+        assert_eq!(server.seen().last().unwrap().authorization.as_deref(), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_withdrawn_token_is_asked_for_anew_once() {
     let withdrawn = std::sync::Arc::new(AtomicUsize::new(0));
     let least = std::sync::Arc::clone(&withdrawn);
