@@ -41,6 +41,7 @@ struct Parsed {
     serial: Vec<u8>,
     key_identifier: Option<Vec<u8>>,
     is_authority: bool,
+    path_length: Option<u8>,
     key_usage: Option<KeyUsage>,
     extended_usages: Option<ExtendedUsages>,
 }
@@ -152,6 +153,7 @@ impl Certificate {
             serial: body.serial_number.as_bytes().to_vec(),
             key_identifier: extensions.key_identifier,
             is_authority: extensions.is_authority,
+            path_length: extensions.path_length,
             key_usage: extensions.key_usage,
             extended_usages: extensions.extended_usages,
         })))
@@ -247,6 +249,11 @@ impl Certificate {
         self.0.is_authority
     }
 
+    /// How many certificates may lie between it and a signer's (basic constraints, pathLenConstraint).
+    pub(super) fn path_length(&self) -> Option<u8> {
+        self.0.path_length
+    }
+
     /// Whether its issuer has its own name, as a root's has.
     #[must_use]
     pub fn self_issued(&self) -> bool {
@@ -305,6 +312,7 @@ struct Extensions {
     fulcio: BTreeMap<u32, String>,
     key_identifier: Option<Vec<u8>>,
     is_authority: bool,
+    path_length: Option<u8>,
     key_usage: Option<KeyUsage>,
     extended_usages: Option<ExtendedUsages>,
 }
@@ -316,6 +324,7 @@ impl Extensions {
             fulcio: BTreeMap::new(),
             key_identifier: None,
             is_authority: false,
+            path_length: None,
             key_usage: None,
             extended_usages: None,
         };
@@ -336,7 +345,8 @@ impl Extensions {
         match oid {
             SUBJECT_ALT_NAME => self.subjects = subjects(value)?,
             BASIC_CONSTRAINTS => {
-                self.is_authority = BasicConstraints::from_der(value)?.ca;
+                let constraints = BasicConstraints::from_der(value)?;
+                (self.is_authority, self.path_length) = (constraints.ca, constraints.path_len_constraint);
             }
             KEY_USAGE => self.key_usage = Some(KeyUsage::from_der(value)?),
             EXTENDED_KEY_USAGE => {

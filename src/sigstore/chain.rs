@@ -2,7 +2,8 @@
 //!
 //! The path is built and its signatures, validity, basic constraints, name constraints and extended key
 //! usages are checked by rustls-webpki. What it leaves out is checked here: the key usages, and
-//! everything about the certificates at which a path ends, which webpki takes as they come.
+//! everything about the certificates at which a path ends, their path length included, which webpki takes
+//! as they come.
 //!
 //! The last certificate of an authority ends paths, its others only lead there: an authority's
 //! intermediate that is expired, or that its own root did not sign, is worth nothing. A policy's `roots`
@@ -22,10 +23,10 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use const_oid::ObjectIdentifier;
-use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
+use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use webpki::{
     EndEntityCert, Error, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsage, RequiredEkuNotFoundContext,
-    anchor_from_trusted_cert, aws_lc_rs as algorithms,
+    VerifiedPath, anchor_from_trusted_cert, aws_lc_rs as algorithms,
 };
 
 use crate::sigstore::authorities::Authorities;
@@ -90,12 +91,13 @@ pub(super) fn path(
             Err(Rejection::CertificateUsage)
         };
     }
-    let ends: Vec<CertificateDer<'_>> = ends
+    let ends: Vec<(&Certificate, CertificateDer<'_>)> = ends
         .into_iter()
         .filter(|end| end.is_authority() && end.may_issue() && purpose.allowed_by(end))
-        .map(|end| CertificateDer::from(end.der()))
+        .map(|end| (end, CertificateDer::from(end.der())))
         .collect();
-    let anchors: Vec<_> = ends.iter().filter_map(|end| anchor_from_trusted_cert(end).ok()).collect();
+    let (ends, anchors): (Vec<&Certificate>, Vec<TrustAnchor<'_>>) =
+        ends.iter().filter_map(|(end, der)| Some((*end, anchor_from_trusted_cert(der).ok()?))).unzip();
     let between: Vec<CertificateDer<'_>> = between
         .iter()
         .filter(|certificate| certificate.may_issue())
@@ -105,6 +107,16 @@ pub(super) fn path(
         return Err(Rejection::CertificateTime);
     };
 
+    // Two certificates of one authority may be one anchor: it is enough if one of them reaches so far.
+    let reaches = |path: &VerifiedPath<'_>| {
+        let length = path.intermediate_certificates().count();
+        let mut ends = ends.iter().zip(&anchors).filter(|(_, anchor)| *anchor == path.anchor());
+        if ends.any(|(end, _)| end.path_length().is_none_or(|most| length <= most.into())) {
+            Ok(())
+        } else {
+            Err(Error::PathLenConstraintViolated)
+        }
+    };
     let der = CertificateDer::from(leaf.der());
     let leaf = EndEntityCert::try_from(&der).map_err(rejection)?;
     let verified = leaf
@@ -115,7 +127,7 @@ pub(super) fn path(
             UnixTime::since_unix_epoch(since_epoch),
             purpose,
             None,
-            None,
+            Some(&reaches),
         )
         .map_err(rejection)?;
     Ok(Issuer(verified.issuer_spki().as_ref().to_vec()))

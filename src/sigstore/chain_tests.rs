@@ -241,6 +241,24 @@ fn an_intermediate_with_a_path_length_leads_no_further() {
 }
 
 #[test]
+fn a_root_with_a_path_length_leads_no_further() {
+    let pki = Pki::new();
+    let root = |length: u8| {
+        let constrained = extension("2.5.29.19", true, &sequence(&[&tlv(1, &[0xff]), &tlv(2, &[length])]));
+        Draft::new("root").with(constrained).self_signed(&pki.root)
+    };
+    let direct = signing().issued(&pki.leaf, "root", &pki.root);
+    let found = verify(&direct, &[], &roots(&[&root(0)]), at(TIME));
+    assert_eq!(found, Ok(Issuer(pki.root.spki.clone())));
+    let leaf = pki.leaf(&signing());
+    let through =
+        |ends: &[&Certificate]| verify(&leaf, &[pki.intermediate(&between())], &roots(ends), at(TIME));
+    assert_eq!(through(&[&root(0)]), fault(ChainFault::MayNotIssue));
+    assert_eq!(through(&[&root(1)]), pki.issuer());
+    assert_eq!(through(&[&root(0), &root(1)]), pki.issuer());
+}
+
+#[test]
 fn an_authority_signs_no_images() {
     let pki = Pki::new();
     let leaf = pki.intermediate(&Draft::new("leaf").with(basic_constraints(true)));
