@@ -388,6 +388,19 @@ fn without_a_log_the_result_ends_with_the_first_certificate_of_the_chain() {
 }
 
 #[test]
+fn without_a_log_the_result_ends_with_the_authority() {
+    for form in FORMS {
+        let mut scene = Scene::new(form);
+        let root = Draft::authority("root").valid(TIME - 90_000, TIME + 30);
+        let root = scene.instance.root_as(&root);
+        let Signer::Identity(signer) = &mut scene.attestor.signer else { unreachable!() };
+        signer.authorities = Arc::new(Authorities::from_roots(vec![root]));
+        (scene.attestor.log, scene.now) = (LogTrust::Ignored, TIME);
+        assert_eq!(scene.judge().unwrap().holds_until, Some(at(TIME + 30)));
+    }
+}
+
+#[test]
 fn without_a_log_a_timestamp_proves_the_time() {
     for form in FORMS {
         let mut scene = Scene::new(form);

@@ -37,6 +37,23 @@ use crate::sigstore::rejection::{ChainFault, Limited, Rejection};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Issuer(pub(super) Vec<u8>);
 
+/// A path from a certificate to an authority.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Path {
+    /// Who issued the certificate.
+    pub(super) issuer: Issuer,
+    /// The last moment at which every certificate of the path is valid and its end is believed.
+    pub(super) until: SystemTime,
+}
+
+/// A certificate at which a path may end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct End<'a> {
+    pub(super) certificate: &'a Certificate,
+    /// The last moment at which its authority is believed, if there is one.
+    pub(super) until: Option<SystemTime>,
+}
+
 /// What a certificate must be good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -50,15 +67,15 @@ pub(super) fn verify(
     intermediates: &[Certificate],
     authorities: &Authorities,
     time: SystemTime,
-) -> Result<Issuer, Rejection> {
+) -> Result<Path, Rejection> {
     if intermediates.len() > INTERMEDIATES {
         return Err(Rejection::LimitExceeded { what: Limited::Intermediates, limit: INTERMEDIATES });
     }
     let mut between: Vec<&Certificate> = intermediates.iter().collect();
     let mut ends = Vec::new();
     for authority in authorities.all().iter().filter(|authority| authority.window.holds(time)) {
-        if let Some((root, others)) = authority.certificates.split_last() {
-            ends.push(root);
+        if let Some((certificate, others)) = authority.certificates.split_last() {
+            ends.push(End { certificate, until: authority.window.end });
             between.extend(others);
         }
     }
@@ -69,10 +86,10 @@ pub(super) fn verify(
 pub(super) fn path(
     leaf: &Certificate,
     between: &[&Certificate],
-    ends: &[&Certificate],
+    ends: &[End<'_>],
     time: SystemTime,
     purpose: Purpose,
-) -> Result<Issuer, Rejection> {
+) -> Result<Path, Rejection> {
     let fault = |fault| Err(Rejection::CertificateChain(fault));
     if !leaf.valid_at(time) {
         return Err(Rejection::CertificateTime);
@@ -80,57 +97,69 @@ pub(super) fn path(
     if !leaf.may_sign() {
         return Err(Rejection::CertificateUsage);
     }
-    let ends: Vec<&Certificate> = ends.iter().copied().filter(|end| end.valid_at(time)).collect();
+    let ends: Vec<End<'_>> = ends.iter().copied().filter(|end| end.certificate.valid_at(time)).collect();
     if ends.is_empty() {
         return fault(ChainFault::NoAuthorityAtTime);
     }
-    if ends.contains(&leaf) {
+    if let Some(end) = ends.iter().filter(|end| end.certificate == leaf).max_by_key(|end| end.last_moment()) {
         return if purpose.allowed_by(leaf) {
-            Ok(Issuer(leaf.key().spki_der().to_vec()))
+            Ok(Path { issuer: Issuer(leaf.key().spki_der().to_vec()), until: end.last_moment() })
         } else {
             Err(Rejection::CertificateUsage)
         };
     }
-    let ends: Vec<(&Certificate, CertificateDer<'_>)> = ends
+    let ends: Vec<(End<'_>, CertificateDer<'_>)> = ends
         .into_iter()
-        .filter(|end| end.is_authority() && end.may_issue() && purpose.allowed_by(end))
-        .map(|end| (end, CertificateDer::from(end.der())))
+        .filter(|End { certificate, .. }| {
+            certificate.is_authority() && certificate.may_issue() && purpose.allowed_by(certificate)
+        })
+        .map(|end| (end, CertificateDer::from(end.certificate.der())))
         .collect();
-    let (ends, anchors): (Vec<&Certificate>, Vec<TrustAnchor<'_>>) =
+    let (ends, anchors): (Vec<End<'_>>, Vec<TrustAnchor<'_>>) =
         ends.iter().filter_map(|(end, der)| Some((*end, anchor_from_trusted_cert(der).ok()?))).unzip();
-    let between: Vec<CertificateDer<'_>> = between
-        .iter()
-        .filter(|certificate| certificate.may_issue())
-        .map(|certificate| CertificateDer::from(certificate.der()))
-        .collect();
+    let between: Vec<&Certificate> =
+        between.iter().copied().filter(|certificate| certificate.may_issue()).collect();
+    let between_der: Vec<CertificateDer<'_>> =
+        between.iter().map(|certificate| CertificateDer::from(certificate.der())).collect();
     let Ok(since_epoch) = time.duration_since(UNIX_EPOCH) else {
         return Err(Rejection::CertificateTime);
     };
 
-    // Two certificates of one authority may be one anchor: it is enough if one of them reaches so far.
-    let reaches = |path: &VerifiedPath<'_>| {
+    // Several certificates of one key and name are one anchor: the last of those that reach so far counts.
+    let reached = |path: &VerifiedPath<'_>| {
         let length = path.intermediate_certificates().count();
-        let mut ends = ends.iter().zip(&anchors).filter(|(_, anchor)| *anchor == path.anchor());
-        if ends.any(|(end, _)| end.path_length().is_none_or(|most| length <= most.into())) {
-            Ok(())
-        } else {
-            Err(Error::PathLenConstraintViolated)
-        }
+        let named = ends.iter().zip(&anchors).filter(|(_, anchor)| *anchor == path.anchor());
+        let far =
+            named.filter(|(end, _)| end.certificate.path_length().is_none_or(|most| length <= most.into()));
+        far.map(|(end, _)| end.last_moment()).max()
     };
+    let reaches = |path: &VerifiedPath<'_>| reached(path).map(drop).ok_or(Error::PathLenConstraintViolated);
     let der = CertificateDer::from(leaf.der());
-    let leaf = EndEntityCert::try_from(&der).map_err(rejection)?;
-    let verified = leaf
+    let end_entity = EndEntityCert::try_from(&der).map_err(rejection)?;
+    let verified = end_entity
         .verify_for_usage(
             ALGORITHMS,
             &anchors,
-            &between,
+            &between_der,
             UnixTime::since_unix_epoch(since_epoch),
             purpose,
             None,
             Some(&reaches),
         )
         .map_err(rejection)?;
-    Ok(Issuer(verified.issuer_spki().as_ref().to_vec()))
+    let used = |certificate: &&&Certificate| {
+        verified.intermediate_certificates().any(|used| used.der().as_ref() == certificate.der())
+    };
+    let ends = between.iter().filter(used).map(|certificate| certificate.not_after());
+    let until = ends.chain(reached(&verified)).fold(leaf.not_after(), SystemTime::min);
+    Ok(Path { issuer: Issuer(verified.issuer_spki().as_ref().to_vec()), until })
+}
+
+impl End<'_> {
+    fn last_moment(&self) -> SystemTime {
+        let of_certificate = self.certificate.not_after();
+        self.until.map_or(of_certificate, |until| until.min(of_certificate))
+    }
 }
 
 impl Purpose {

@@ -44,6 +44,16 @@ impl Pki {
     }
 }
 
+/// Who issued, where that is all that is asked.
+fn verify(
+    leaf: &Certificate,
+    intermediates: &[Certificate],
+    authorities: &Authorities,
+    time: SystemTime,
+) -> Result<Issuer, Rejection> {
+    super::verify(leaf, intermediates, authorities, time).map(|path| path.issuer)
+}
+
 fn between() -> Draft {
     Draft::authority("intermediate")
 }
@@ -256,6 +266,32 @@ fn a_root_with_a_path_length_leads_no_further() {
     assert_eq!(through(&[&root(0)]), fault(ChainFault::MayNotIssue));
     assert_eq!(through(&[&root(1)]), pki.issuer());
     assert_eq!(through(&[&root(0), &root(1)]), pki.issuer());
+}
+
+#[test]
+fn a_path_holds_until_the_first_of_its_certificates_or_its_authority_ends() {
+    let pki = Pki::new();
+    let until = |leaf: u64, intermediate: u64, root: u64, window: Option<u64>| {
+        let root = Draft::authority("root").valid(TIME - 60, TIME + root).self_signed(&pki.root);
+        let certificates = vec![pki.intermediate(&between().valid(TIME - 60, TIME + intermediate)), root];
+        let window = Window { start: None, end: window.map(|end| at(TIME + end)) };
+        let unused = between().valid(TIME - 60, TIME + 1).issued(&Signer::p256(), "root", &pki.root);
+        let authorities = Authorities::new(vec![Authority { certificates, window }]);
+        let leaf = pki.leaf(&signing().valid(TIME - 60, TIME + leaf));
+        super::verify(&leaf, &[unused], &authorities, at(TIME)).map(|path| path.until)
+    };
+    assert_eq!(until(10, 20, 30, None), Ok(at(TIME + 10)));
+    assert_eq!(until(20, 10, 30, Some(30)), Ok(at(TIME + 10)));
+    assert_eq!(until(20, 30, 10, Some(20)), Ok(at(TIME + 10)));
+    assert_eq!(until(20, 30, 40, Some(10)), Ok(at(TIME + 10)));
+    // One key with two certificates: the one that ends last is as good.
+    let leaf = signing().valid(TIME - 60, TIME + 90).issued(&pki.leaf, "root", &pki.root);
+    let root = |end: u64| Draft::authority("root").valid(TIME - 60, TIME + end).self_signed(&pki.root);
+    let path = super::verify(&leaf, &[], &roots(&[&root(10), &root(20)]), at(TIME));
+    assert_eq!(path.map(|path| path.until), Ok(at(TIME + 20)));
+    let trusted = signing().valid(TIME - 60, TIME + 10).self_signed(&pki.leaf);
+    let path = super::verify(&trusted, &[], &roots(&[&trusted]), at(TIME));
+    assert_eq!(path.map(|path| path.until), Ok(at(TIME + 10)));
 }
 
 #[test]

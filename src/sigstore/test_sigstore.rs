@@ -75,7 +75,12 @@ impl Instance {
     }
 
     pub(super) fn root(&self) -> Certificate {
-        Draft::authority("root").valid(TIME - 100_000, TIME + 100_000).self_signed(&self.root)
+        self.root_as(&Draft::authority("root").valid(TIME - 100_000, TIME + 100_000))
+    }
+
+    /// The root's key with another certificate.
+    pub(super) fn root_as(&self, draft: &Draft) -> Certificate {
+        draft.self_signed(&self.root)
     }
 
     pub(super) fn intermediate(&self) -> Certificate {

@@ -29,7 +29,7 @@ use spki::AlgorithmIdentifierRef;
 
 use crate::sigstore::authorities::{Authority, TimestampAuthorities};
 use crate::sigstore::certificate::Certificate;
-use crate::sigstore::chain::{self, Purpose, TIME_STAMPING};
+use crate::sigstore::chain::{self, End, Purpose, TIME_STAMPING};
 use crate::sigstore::key::HashAlgorithm;
 use crate::sigstore::rejection::{Limited, Rejection};
 
@@ -138,6 +138,7 @@ impl Token {
         if roots.is_empty() {
             roots.extend(authority.certificates.last());
         }
+        let roots: Vec<_> = roots.into_iter().map(|certificate| End { certificate, until: None }).collect();
         let between: Vec<&Certificate> = all().collect();
         chain::path(signer, &between, &roots, self.time, Purpose::TimeStamping)
             .map_err(|_| Rejection::TimestampSigner)?;

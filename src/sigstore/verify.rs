@@ -109,8 +109,8 @@ impl Proven {
         self.signer.as_ref()
     }
 
-    /// Until when this may be believed, if nothing proves when the signature was made: the end of the
-    /// certificate.
+    /// Until when this may be believed, if nothing proves when the signature was made: the first end among
+    /// the certificate and those that vouch for it, the authority's included.
     #[must_use]
     pub const fn holds_until(&self) -> Option<SystemTime> {
         self.holds_until
@@ -345,16 +345,15 @@ fn check(
     let Some((leaf, trust)) = claimed.certificate else {
         return Ok(Proven { key_fingerprint, form, signer: None, holds_until: None });
     };
-    let mut holds_until = None;
-    if times.is_empty() {
+    let undated = times.is_empty();
+    if undated {
         if attestor.log.logs().is_some() {
             return Err(Rejection::TimeUnproven);
         }
-        let ends = trust.intermediates.iter().map(Certificate::not_after).filter(|end| *end >= now);
-        holds_until = Some(ends.fold(leaf.not_after(), SystemTime::min));
         times.insert(now);
     }
-    certificate(leaf, &trust, &times)?;
+    let until = certificate(leaf, &trust, &times)?;
+    let holds_until = until.filter(|_| undated);
     Ok(Proven { key_fingerprint, form, signer: Some(leaf.clone()), holds_until })
 }
 
@@ -452,22 +451,25 @@ fn timestamps(
     tokens.iter().map(time).collect()
 }
 
-/// Whether the certificate was good at every one of the times, is in a log, and names whom it must.
+/// Whether the certificate was good at every one of the times, is in a log, and names whom it must; the
+/// last moment at which it and all that vouch for it are.
 fn certificate(
     leaf: &Certificate,
     trust: &CertificateTrust<'_>,
     times: &BTreeSet<SystemTime>,
-) -> Result<(), Rejection> {
+) -> Result<Option<SystemTime>, Rejection> {
+    let mut until = None;
     for time in times {
-        let issuer = chain::verify(leaf, trust.intermediates, trust.authorities, *time)?;
+        let path = chain::verify(leaf, trust.intermediates, trust.authorities, *time)?;
         if let Some(logs) = trust.sct.logs() {
-            sct::verify(leaf, &issuer, logs)?;
+            sct::verify(leaf, &path.issuer, logs)?;
         }
+        until = [until, Some(path.until)].into_iter().flatten().min();
     }
-    match trust.identity {
-        Some(identity) => identity.matches(leaf),
-        None => Ok(()),
+    if let Some(identity) = trust.identity {
+        identity.matches(leaf)?;
     }
+    Ok(until)
 }
 
 #[cfg(test)]

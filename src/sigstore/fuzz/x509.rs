@@ -8,7 +8,7 @@ use webpki::EndEntityCert;
 
 use super::{SUBJECT, TIME, TRUST, is_genuine, now};
 use crate::sigstore::certificate::CERTIFICATE_LIMIT;
-use crate::sigstore::chain::{self, Issuer};
+use crate::sigstore::chain::{self, Issuer, Path};
 use crate::sigstore::material::CERTIFICATE_LIST_LIMIT;
 use crate::sigstore::sct::{self, Precertificate, Timestamp};
 use crate::sigstore::{Certificate, PublicKey, Signer, TrustRoot, timestamp as rfc3161};
@@ -52,7 +52,8 @@ fn one_certificate(certificate: &Certificate) {
             );
         }
     }
-    if let Ok(issuer) = chain::verify(certificate, &[], &TRUST.root.authorities(), now()) {
+    if let Ok(Path { issuer, until }) = chain::verify(certificate, &[], &TRUST.root.authorities(), now()) {
+        assert!(now() <= until && until <= certificate.not_after(), "holds now, and no longer than itself");
         let signed = first_element(der).expect("a certificate is a sequence");
         assert!(is_genuine(signed), "leads to an authority, and it never issued it");
         if sct::verify(certificate, &issuer, &TRUST.root.certificate_logs()).is_ok() {
@@ -98,8 +99,8 @@ fn some_is_genuine(list: &[u8], body: &[u8], issuer: &Issuer) -> bool {
 /// The precertificate of the seeds' certificate, and who issued it.
 static LOGGED: LazyLock<(Vec<u8>, Issuer)> = LazyLock::new(|| {
     let body = Precertificate::of(TRUST.certificate.der()).expect("the seeds' certificate").body;
-    let issuer = chain::verify(&TRUST.certificate, &[], &TRUST.root.authorities(), now());
-    (body, issuer.expect("issued by the seeds' authority"))
+    let path = chain::verify(&TRUST.certificate, &[], &TRUST.root.authorities(), now());
+    (body, path.expect("issued by the seeds' authority").issuer)
 });
 
 /// An RFC 3161 token or response.
