@@ -275,6 +275,11 @@ impl Certificate {
         &self.0.issuer
     }
 
+    /// The DER bytes of its own name.
+    pub(super) fn subject(&self) -> &[u8] {
+        &self.0.subject
+    }
+
     /// The bytes of its serial number.
     pub(super) fn serial(&self) -> &[u8] {
         &self.0.serial

@@ -389,6 +389,20 @@ fn hostile_intermediates_end() {
 }
 
 #[test]
+fn of_namesakes_that_came_along_two_are_tried() {
+    let pki = Pki::new();
+    let namesake = || between().issued(&Signer::p256(), "root", &pki.root);
+    let (leaf, right) = (pki.leaf(&signing()), pki.intermediate(&between()));
+    let found = |given: &[Certificate]| verify(&leaf, given, &roots(&[&pki.root()]), at(TIME));
+    assert_eq!(found(&[namesake(), right.clone()]), pki.issuer());
+    assert_eq!(found(&[namesake(), namesake(), right.clone()]), fault(ChainFault::UnknownAuthority));
+    // An authority's own are as many as it likes.
+    let certificates = vec![namesake(), namesake(), right, pki.root()];
+    let authorities = Authorities::new(vec![Authority { certificates, window: Window::ALWAYS }]);
+    assert_eq!(verify(&leaf, &[], &authorities, at(TIME)), pki.issuer());
+}
+
+#[test]
 fn times_before_1970_are_no_times() {
     let pki = Pki::new();
     let leaf = signing().valid(0, TIME).issued(&pki.leaf, "root", &pki.root);
