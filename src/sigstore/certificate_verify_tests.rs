@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::sigstore::test_pki::{Draft, at, email, fulcio, names};
+use crate::sigstore::test_pki::{Draft, TokenDraft, at, digits, email, fulcio, names};
 use crate::sigstore::test_signer::{Signer as Keys, TIME, attestation, statement};
 use crate::sigstore::test_sigstore::{Instance, SUBJECT, Signature, image};
 use crate::sigstore::{ChainFault, Identity, KeySigner, Limited, LogTrust, SignatureEvidence};
@@ -413,7 +413,7 @@ fn without_a_log_a_timestamp_proves_the_time() {
 // Timestamps.
 
 #[test]
-fn every_timestamp_must_hold_where_an_attestor_believes_in_timestamps() {
+fn every_timestamp_by_an_authority_that_is_believed_must_hold() {
     let mut scene = Scene::new(Form::Bundle);
     scene.stamp_at(TIME);
     assert_eq!(scene.verdict(), Ok(()));
@@ -427,11 +427,42 @@ fn every_timestamp_must_hold_where_an_attestor_believes_in_timestamps() {
         assert_eq!(scene.verdict(), Err(Rejection::TimestampForeign));
         scene.signature.stamps = vec![vec![0]];
         assert_eq!(scene.verdict(), Err(Rejection::TimestampMalformed));
+        // One that names the authority and is by another key.
         scene.signature.stamps = vec![Instance::new().stamp(&scene.signature.signature, TIME)];
-        assert!(matches!(
-            scene.verdict(),
-            Err(Rejection::TimestampInvalid | Rejection::TimestampUnknownAuthority)
-        ));
+        assert_eq!(scene.verdict(), Err(Rejection::TimestampInvalid));
+    }
+}
+
+#[test]
+fn a_timestamp_by_a_stranger_neither_proves_a_time_nor_refuses_where_one_is_proven() {
+    for form in FORMS {
+        let mut scene = Scene::new(form);
+        // At a time at which the certificate did not hold: it is not looked at.
+        let draft = TokenDraft::new(&scene.signature.signature, "elsewhere");
+        let token = TokenDraft { time: format!("{}Z", digits(TIME + 50_000)), ..draft };
+        scene.signature.stamps = vec![token.signed(&Keys::p256())];
+        assert_eq!(scene.verdict(), Ok(()), "the log proves a time");
+        let strange = Err(Rejection::TimestampUnknownAuthority);
+        let logged = scene.attestor.log.clone();
+        (scene.attestor.log, scene.now) = (LogTrust::Ignored, TIME);
+        assert_eq!(scene.verdict(), strange, "not judged as of now");
+        scene.attestor.timestamps = Arc::new(TimestampAuthorities::none());
+        assert_eq!(scene.verdict(), Ok(()), "no timestamps are wanted");
+
+        scene.attestor = scene.instance.key(&scene.signature.signer);
+        scene.attestor.log = logged;
+        scene.signature.certificate = None;
+        scene.log_at(TIME);
+        assert_eq!(scene.verdict(), Ok(()), "a key needs no time");
+        if matches!(form, Form::Bundle | Form::AttestationBundle) {
+            let mut scene = Scene::new(form);
+            scene.log_in_tiles();
+            let over = TokenDraft::new(&scene.signature.signature, "elsewhere");
+            scene.signature.stamps = vec![over.signed(&Keys::p256())];
+            assert_eq!(scene.verdict(), strange, "the log proves no time");
+            scene.stamp_at(TIME);
+            assert_eq!(scene.verdict(), Ok(()), "another timestamp does");
+        }
     }
 }
 

@@ -34,6 +34,9 @@ use crate::sigstore::key::HashAlgorithm;
 use crate::sigstore::rejection::{Limited, Rejection};
 
 /// The time at which a token by one of the authorities says that `over` was there.
+///
+/// [`Rejection::TimestampUnknownAuthority`] says that none of them has anything to do with the token; any
+/// other rejection of a token over these bytes that it is one of theirs and does not hold.
 pub(super) fn verify(
     token: &[u8],
     over: &[u8],
@@ -119,33 +122,47 @@ impl Token {
 
     /// Whether `authority` made the token.
     fn by(&self, authority: &Authority) -> Result<(), Rejection> {
-        let all = || authority.certificates.iter();
-        let own: Vec<&Certificate> = all().filter(|certificate| !certificate.is_authority()).collect();
-        let candidates = if own.is_empty() { self.embedded.iter().collect() } else { own };
-        let signer = candidates
-            .into_iter()
-            .find(|candidate| self.names(candidate))
-            .ok_or(Rejection::TimestampUnknownAuthority)?;
-        if !self.signed_by(signer) {
-            return Err(Rejection::TimestampInvalid);
+        let mut own = authority.certificates.iter().filter(|found| !found.is_authority()).peekable();
+        if own.peek().is_some() {
+            let signer = own.find(|found| self.names(found)).ok_or(Rejection::TimestampUnknownAuthority)?;
+            if !self.signed_by(signer) {
+                return Err(Rejection::TimestampInvalid);
+            }
+            self.may_stamp(signer, authority)?;
+        } else {
+            // Whoever does not lead to the authority has nothing to do with it.
+            let theirs = |found: &&Certificate| self.names(found) && self.may_stamp(found, authority).is_ok();
+            let mut theirs = self.embedded.iter().filter(theirs).peekable();
+            if theirs.peek().is_none() {
+                return Err(Rejection::TimestampUnknownAuthority);
+            }
+            if !theirs.any(|found| self.signed_by(found)) {
+                return Err(Rejection::TimestampInvalid);
+            }
         }
-        // RFC 3161, 2.3: this usage alone, and critical.
-        if !signer.extended_usages().is_some_and(|usages| usages.critical && usages.list == [TIME_STAMPING]) {
-            return Err(Rejection::TimestampSigner);
-        }
-        // A policy may give its chain in any order; a trust root's may end before the root.
-        let mut roots: Vec<&Certificate> = all().filter(|certificate| certificate.self_issued()).collect();
-        if roots.is_empty() {
-            roots.extend(authority.certificates.last());
-        }
-        let roots: Vec<_> = roots.into_iter().map(|certificate| End { certificate, until: None }).collect();
-        let between: Vec<&Certificate> = all().collect();
-        chain::path(signer, &between, &roots, self.time, Purpose::TimeStamping)
-            .map_err(|_| Rejection::TimestampSigner)?;
         if !authority.window.holds(self.time) {
             return Err(Rejection::TimestampOutsideWindow);
         }
         Ok(())
+    }
+
+    /// Whether `authority` lets the holder of a certificate sign timestamps at the token's time.
+    fn may_stamp(&self, signer: &Certificate, authority: &Authority) -> Result<(), Rejection> {
+        // RFC 3161, 2.3: this usage alone, and critical.
+        if !signer.extended_usages().is_some_and(|usages| usages.critical && usages.list == [TIME_STAMPING]) {
+            return Err(Rejection::TimestampSigner);
+        }
+        let between: Vec<&Certificate> = authority.certificates.iter().collect();
+        // A policy may give its chain in any order; a trust root's may end before the root.
+        let end = |certificate| End { certificate, until: None };
+        let mut roots: Vec<_> =
+            authority.certificates.iter().filter(|found| found.self_issued()).map(end).collect();
+        if roots.is_empty() {
+            roots.extend(authority.certificates.last().map(end));
+        }
+        chain::path(signer, &between, &roots, self.time, Purpose::TimeStamping)
+            .map(drop)
+            .map_err(|_| Rejection::TimestampSigner)
     }
 
     /// Whether the signer's identifier is this certificate's.

@@ -7,11 +7,15 @@
 //! 2. the key: the attestor's, or that of the certificate that came along;
 //! 3. the signature, over the exact bytes;
 //! 4. each entry of a transparency log, if the attestor wants the signature to be logged;
-//! 5. each timestamp, if the attestor has authorities for them;
+//! 5. each timestamp by an authority that the attestor believes;
 //! 6. the certificate: its chain at every time that was proven, its SCT, whom it names;
 //! 7. what the bytes say: type, digest, annotations.
 //!
 //! Nothing of a payload is read before its signature holds.
+//!
+//! A signer may ask several timestamp authorities, and an attestor believes some of them. What the others
+//! say proves nothing and is no reason to refuse, unless it is the only word on a time that is
+//! needed. What one of those that are believed is named for must hold, whatever else does.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -339,7 +343,8 @@ fn check(
         let logged = Logged { signed, envelope, signature, scheme, key, certificate };
         times.extend(log::verify(entries, logs, &logged, now)?);
     }
-    times.extend(timestamps(material, &attestor.timestamps, now)?);
+    let stamps = timestamps(material, &attestor.timestamps, now)?;
+    times.extend(stamps.times);
 
     let (key_fingerprint, form) = (claimed.key.fingerprint(), material.form);
     let Some((leaf, trust)) = claimed.certificate else {
@@ -347,6 +352,10 @@ fn check(
     };
     let undated = times.is_empty();
     if undated {
+        // Not as if it were not there: then the certificate would be judged as of now.
+        if stamps.by_strangers > 0 {
+            return Err(Rejection::TimestampUnknownAuthority);
+        }
         if attestor.log.logs().is_some() {
             return Err(Rejection::TimeUnproven);
         }
@@ -426,29 +435,42 @@ impl<'a> Claimed<'a> {
     }
 }
 
+/// What the timestamps of a signature say.
+#[derive(Default)]
+struct Stamps {
+    times: Vec<SystemTime>,
+    /// How many are by authorities that the attestor does not believe.
+    by_strangers: usize,
+}
+
 /// The times of all timestamps. They are over the signature; beside an envelope that is a layer, cosign 2
 /// has them over the envelope.
 fn timestamps(
     material: &Material,
     authorities: &TimestampAuthorities,
     now: SystemTime,
-) -> Result<Vec<SystemTime>, Rejection> {
+) -> Result<Stamps, Rejection> {
+    let mut stamps = Stamps::default();
     if authorities.is_empty() {
-        return Ok(Vec::new());
+        return Ok(stamps);
     }
     let stored = match &material.message {
         Message::Envelope(envelope) => envelope.stored.as_deref(),
         Message::Claim(_) | Message::Artifact(_) => None,
     };
-    let tokens = material.timestamps.as_ref().map_err(Clone::clone)?;
-    let time = |token: &Vec<u8>| {
+    for token in material.timestamps.as_ref().map_err(Clone::clone)? {
         let time = match (timestamp::verify(token, &material.signature, authorities), stored) {
             (Err(Rejection::TimestampForeign), Some(stored)) => timestamp::verify(token, stored, authorities),
             (time, _) => time,
-        }?;
-        if time > now { Err(Rejection::TimestampInFuture) } else { Ok(time) }
-    };
-    tokens.iter().map(time).collect()
+        };
+        match time {
+            Ok(time) if time > now => return Err(Rejection::TimestampInFuture),
+            Ok(time) => stamps.times.push(time),
+            Err(Rejection::TimestampUnknownAuthority) => stamps.by_strangers += 1,
+            Err(rejection) => return Err(rejection),
+        }
+    }
+    Ok(stamps)
 }
 
 /// Whether the certificate was good at every one of the times, is in a log, and names whom it must; the
