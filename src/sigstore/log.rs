@@ -1,8 +1,9 @@
 //! The transparency log: was this very signature, by this very key, over this very payload, logged?
 //!
-//! Every entry that comes with a signature must be by a log to believe, proven, and about the signature
-//! at hand: an entry of another artifact is genuine too (CVE-2022-36056, CVE-2026-22703), and one
-//! that is not proven says nothing. Each proof that an entry carries must hold.
+//! At least one entry must be by a log to believe. Each entry by such a log must be proven, and about the
+//! signature at hand: an entry of another artifact is genuine too (CVE-2022-36056, CVE-2026-22703), and
+//! one that is not proven says nothing. Each proof that it carries must hold. Entries by other logs
+//! count as not there: a signer may write to several.
 //!
 //! * A promise (Rekor v1) is the log's signature over the canonical JSON of body, time, log and index,
 //!   by a key that was valid at that time. Only a promise proves a time (CVE-2026-48816), which must not be after `now`.
@@ -34,20 +35,23 @@ pub(super) fn verify(
     if entries.is_empty() {
         return Err(Rejection::LogEntryMissing);
     }
+    let known: Vec<_> = entries.iter().filter_map(|entry| Some((entry, log_of(entry, logs)?))).collect();
+    if known.is_empty() {
+        return Err(Rejection::LogUnknown);
+    }
     let mut times = Vec::new();
-    for entry in entries {
-        times.extend(proven(entry, logs, now)?);
+    for (entry, log) in known {
+        times.extend(proven(entry, log, now)?);
         log_body::compare(entry, logged)?;
     }
     Ok(times)
 }
 
-/// Whether a log has the entry; the time that it promises.
-pub(super) fn proven(entry: &Entry, logs: &Logs, now: SystemTime) -> Result<Option<SystemTime>, Rejection> {
+/// Whether the log has the entry; the time that it promises.
+pub(super) fn proven(entry: &Entry, log: &LogKey, now: SystemTime) -> Result<Option<SystemTime>, Rejection> {
     if entry.promise.is_none() && entry.proof.is_none() {
         return Err(Rejection::LogEntryUnproven);
     }
-    let log = log_of(entry, logs).ok_or(Rejection::LogUnknown)?;
     if let Some(proof) = &entry.proof {
         // Without a time of its own, an entry of an expired key counts: it was not logged later.
         if log.window.start.is_some_and(|start| now < start) {
@@ -63,7 +67,7 @@ pub(super) fn proven(entry: &Entry, logs: &Logs, now: SystemTime) -> Result<Opti
 
 /// The log that an entry names. A log of which only the key is known has two ids: Rekor v1's, and the one
 /// that follows from the name in a checkpoint.
-fn log_of<'a>(entry: &Entry, logs: &'a Logs) -> Option<&'a LogKey> {
+pub(super) fn log_of<'a>(entry: &Entry, logs: &'a Logs) -> Option<&'a LogKey> {
     let origin = entry.proof.as_ref().map(|proof| proof.checkpoint.origin());
     logs.all().iter().find(|log| {
         log.id == entry.log

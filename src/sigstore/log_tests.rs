@@ -341,6 +341,23 @@ fn pitfall_02_denies_an_entry_of_a_log_that_is_not_trusted() {
 }
 
 #[test]
+fn an_entry_of_a_log_that_is_not_trusted_counts_as_not_there() {
+    let mut logged = Logged::new(Signer::p256());
+    let (trusted, other) = (logged.entry().clone(), Logged::new(Signer::p256()).entry().clone());
+    for entries in [[trusted.clone(), other.clone()], [other.clone(), trusted.clone()]] {
+        logged.set_entries(entries.to_vec());
+        assert_eq!(logged.judge(), Ok(()));
+    }
+    logged.set_entries(vec![other.clone(), other.clone()]);
+    assert_eq!(logged.judge(), Err(Rejection::LogUnknown));
+    // One that names the trusted log must hold, whatever else does.
+    let mut claims = other;
+    claims["logId"] = trusted["logId"].clone();
+    logged.set_entries(vec![trusted, claims]);
+    assert_eq!(logged.judge(), Err(Rejection::LogProofInvalid));
+}
+
+#[test]
 fn pitfall_02_denies_an_entry_that_claims_the_id_of_a_trusted_log() {
     let mut logged = Logged::new(Signer::p256());
     let trusted = Log::new();

@@ -103,10 +103,11 @@ fn pitfall_02_denies_an_entry_with_neither_promise_nor_proof_however_it_was_read
     let mut logged = Logged::new(Signer::p256());
     let mut entry = Entry::of_bundle(logged.entry(), Demand::Proof).unwrap();
     let logs = Logs::from_keys(&[logged.log.0.key()]);
+    let log = &logs.all()[0];
     let now = UNIX_EPOCH + Duration::from_secs(TIME);
-    assert_eq!(proven(&entry, &logs, now), Ok(Some(now)));
+    assert_eq!(proven(&entry, log, now), Ok(Some(now)));
     (entry.promise, entry.proof) = (None, None);
-    assert_eq!(proven(&entry, &logs, now), Err(Rejection::LogEntryUnproven));
+    assert_eq!(proven(&entry, log, now), Err(Rejection::LogEntryUnproven));
 }
 
 #[test]

@@ -6,16 +6,16 @@
 //! 1. limits, while the material is read;
 //! 2. the key: the attestor's, or that of the certificate that came along;
 //! 3. the signature, over the exact bytes;
-//! 4. each entry of a transparency log, if the attestor wants the signature to be logged;
+//! 4. each entry of a log that the attestor believes, if it wants the signature to be logged;
 //! 5. each timestamp by an authority that the attestor believes;
 //! 6. the certificate: its chain at every time that was proven, its SCT, whom it names;
 //! 7. what the bytes say: type, digest, annotations.
 //!
 //! Nothing of a payload is read before its signature holds.
 //!
-//! A signer may ask several timestamp authorities, and an attestor believes some of them. What the others
-//! say proves nothing and is no reason to refuse, unless it is the only word on a time that is
-//! needed. What one of those that are believed is named for must hold, whatever else does.
+//! A signer may write to several logs and ask several timestamp authorities, and an attestor believes some
+//! of them. What the others say proves nothing and is no reason to refuse, unless it is the only word on
+//! a time that is needed. What one of those that are believed is named for must hold, whatever else does.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};

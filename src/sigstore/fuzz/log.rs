@@ -39,7 +39,8 @@ pub(crate) fn log_annotation(data: &[u8]) -> Option<()> {
 
 /// What a log's own words prove must be what they are about.
 fn proven(entry: &Entry) -> Option<()> {
-    log::proven(entry, &TRUST.root.logs(), now()).ok()?;
+    let logs = TRUST.root.logs();
+    log::proven(entry, log::log_of(entry, &logs)?, now()).ok()?;
     assert!(is_genuine(&entry.body), "a body that was never logged");
     if entry.promise.is_some() {
         let promised = json!({
