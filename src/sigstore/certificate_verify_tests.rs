@@ -410,6 +410,25 @@ fn without_a_log_a_timestamp_proves_the_time() {
     }
 }
 
+#[test]
+fn pitfall_10_a_log_that_has_ended_saw_nothing_that_is_younger() {
+    for form in [Form::Bundle, Form::AttestationBundle] {
+        let mut scene = Scene::new(form);
+        scene.log_in_tiles();
+        scene.stamp_at(TIME);
+        let mut ended = |time| {
+            scene.attestor.log = LogTrust::Required(scene.instance.logs_until(at(time)));
+            scene.verdict()
+        };
+        assert_eq!(ended(TIME), Ok(()));
+        assert_eq!(ended(TIME - 1), Err(Rejection::LogUnknown));
+        // It was there before, and was stamped once more later.
+        scene.stamp_at(TIME - 5);
+        scene.attestor.log = LogTrust::Required(scene.instance.logs_until(at(TIME - 1)));
+        assert_eq!(scene.verdict(), Ok(()));
+    }
+}
+
 // Timestamps.
 
 #[test]

@@ -7,6 +7,7 @@
 //!
 //! * A promise (Rekor v1) is the log's signature over the canonical JSON of body, time, log and index,
 //!   by a key that was valid at that time. Only a promise proves a time (CVE-2026-48816), which must not be after `now`.
+//!   A log that promises none has not seen what was signed after its key had ended.
 //! * An inclusion proof leads from the body to the root of a checkpoint that the log signed. Rekor v1
 //!   repeats index, size and root outside of the checkpoint, and its index there is that in the shard; of
 //!   Rekor v2's only the checkpoint and the entry's own index are believed. Signatures of others on
@@ -25,13 +26,22 @@ use crate::sigstore::log_entry::{Entry, Kind, Proof};
 use crate::sigstore::logs::{LogKey, Logs};
 use crate::sigstore::rejection::Rejection;
 
-/// The times at which logs promise to have seen the signature; there may be none although it is logged.
+/// When logs saw a signature.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// The times that they promise; there may be none although it is logged.
+    pub(super) times: Vec<SystemTime>,
+    /// Of the logs that promise none, the last moment at which the one that ended first was believed.
+    pub(super) ended: Option<SystemTime>,
+}
+
+/// Whether the signature is logged.
 pub(super) fn verify(
     entries: &[Entry],
     logs: &Logs,
     logged: &Logged<'_>,
     now: SystemTime,
-) -> Result<Vec<SystemTime>, Rejection> {
+) -> Result<Seen, Rejection> {
     if entries.is_empty() {
         return Err(Rejection::LogEntryMissing);
     }
@@ -39,12 +49,15 @@ pub(super) fn verify(
     if known.is_empty() {
         return Err(Rejection::LogUnknown);
     }
-    let mut times = Vec::new();
+    let mut seen = Seen::default();
     for (entry, log) in known {
-        times.extend(proven(entry, log, now)?);
+        match proven(entry, log, now)? {
+            Some(time) => seen.times.push(time),
+            None => seen.ended = [seen.ended, log.window.end].into_iter().flatten().min(),
+        }
         log_body::compare(entry, logged)?;
     }
-    Ok(times)
+    Ok(seen)
 }
 
 /// Whether the log has the entry; the time that it promises.
@@ -53,7 +66,7 @@ pub(super) fn proven(entry: &Entry, log: &LogKey, now: SystemTime) -> Result<Opt
         return Err(Rejection::LogEntryUnproven);
     }
     if let Some(proof) = &entry.proof {
-        // Without a time of its own, an entry of an expired key counts: it was not logged later.
+        // Without a time of its own, an entry of an expired key counts, unless another time is later.
         if log.window.start.is_some_and(|start| now < start) {
             return Err(Rejection::LogUnknown);
         }

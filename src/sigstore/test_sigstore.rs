@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -169,7 +170,15 @@ impl Instance {
     }
 
     pub(super) fn logs(&self) -> Arc<Logs> {
-        let window = Window::ALWAYS;
+        self.logs_within(Window::ALWAYS)
+    }
+
+    /// Logs that are believed until this time.
+    pub(super) fn logs_until(&self, end: SystemTime) -> Arc<Logs> {
+        self.logs_within(Window { start: None, end: Some(end) })
+    }
+
+    fn logs_within(&self, window: Window) -> Arc<Logs> {
         let tiles = LogKey {
             id: self.tiles.id(),
             key: self.tiles.0.key(),

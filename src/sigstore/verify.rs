@@ -337,14 +337,21 @@ fn check(
     let scheme = scheme.ok_or(Rejection::SignatureInvalid(claimed.key.kind()))?;
 
     let mut times = BTreeSet::new();
+    let mut log_ended = None;
     if let Some(logs) = attestor.log.logs() {
         let entries = material.entries.as_ref().map_err(Clone::clone)?;
         let (key, certificate) = (claimed.key, claimed.carried);
         let logged = Logged { signed, envelope, signature, scheme, key, certificate };
-        times.extend(log::verify(entries, logs, &logged, now)?);
+        let seen = log::verify(entries, logs, &logged, now)?;
+        times.extend(seen.times);
+        log_ended = seen.ended;
     }
     let stamps = timestamps(material, &attestor.timestamps, now)?;
     times.extend(stamps.times);
+    // The first time is the nearest to the signing, and whoever has the key of a retired log may have it log anything.
+    if times.first().is_some_and(|first| log_ended.is_some_and(|ended| ended < *first)) {
+        return Err(Rejection::LogUnknown);
+    }
 
     let (key_fingerprint, form) = (claimed.key.fingerprint(), material.form);
     let Some((leaf, trust)) = claimed.certificate else {
