@@ -243,6 +243,23 @@ fn pitfall_06_reads_large_attestations_up_to_a_limit() {
 }
 
 #[test]
+fn pitfall_06_refuses_more_json_than_evidence_needs() {
+    let signer = Keys::p256();
+    let judge = |evidence| verify_statement(&evidence, &image(), &attestor(&signer), at(TIME)).map(drop);
+    let crowd = format!("[{}]", vec!["[]"; 100_000].join(","));
+    let crowded = |text: &str| text.replacen('{', &format!("{{\"x\":{crowd},"), 1);
+    let too_many = JsonError::TooManyValues { limit: 1 << 16 };
+    let layer = layer(&crowded(&signer.envelope(&good())));
+    assert_eq!(judge(layer), Err(Rejection::EnvelopeJson(too_many)));
+    let json = crowded(&signer.bundle(&good()).to_string()).into_bytes();
+    assert_eq!(judge(SignatureEvidence::Bundle { json }), Err(Rejection::BundleJson(too_many)));
+    assert_eq!(Rejection::BundleJson(too_many).reason(), DenialReason::LimitExceeded);
+    // What the signer says may be long.
+    let statement = attestation(&image(), "https://spdx.dev/Document", &crowd);
+    assert_eq!(judge(bundle(&signer.bundle(&statement))), Ok(()));
+}
+
+#[test]
 fn a_message_signature_is_no_attestation() {
     let signer = Keys::p256();
     let mut signed = signer.bundle(&good());

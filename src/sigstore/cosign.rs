@@ -64,7 +64,7 @@ pub(super) fn attestation_layer(
 
 /// Reads a payload whose signature holds.
 pub(super) fn claim(payload: &[u8]) -> Result<Claim, Rejection> {
-    let claim = json::parse(payload).map_err(Rejection::PayloadJson)?;
+    let claim = json::parse_signed(payload).map_err(Rejection::PayloadJson)?;
     if claim.pointer("/critical/type").and_then(Value::as_str) != Some(CLAIM_TYPE) {
         return Err(Rejection::PayloadType);
     }

@@ -329,7 +329,10 @@ impl Rejection {
     #[must_use]
     pub const fn reason(&self) -> DenialReason {
         match self {
-            Self::LimitExceeded { .. } => DenialReason::LimitExceeded,
+            Self::LimitExceeded { .. }
+            | Self::BundleJson(JsonError::TooManyValues { .. })
+            | Self::EnvelopeJson(JsonError::TooManyValues { .. })
+            | Self::PayloadJson(JsonError::TooManyValues { .. }) => DenialReason::LimitExceeded,
             // It is no signature at all: an image that only has attestations is not signed.
             Self::PredicateType => DenialReason::SignatureNotFound,
             Self::NoAttestation => DenialReason::AttestationNotFound,

@@ -29,7 +29,7 @@ pub(super) struct Statement {
 impl Statement {
     /// Reads an envelope whose signature holds; a subject must be the artifact.
     pub(super) fn read(envelope: &Envelope, artifact: &Digest) -> Result<Self, Rejection> {
-        let mut statement = json::parse(&envelope.payload).map_err(Rejection::PayloadJson)?;
+        let mut statement = json::parse_signed(&envelope.payload).map_err(Rejection::PayloadJson)?;
         let text = |name| json::field(&statement, name).and_then(Value::as_str);
         if !text("_type").is_some_and(|found| STATEMENT_TYPES.contains(&found)) {
             return Err(Rejection::StatementMalformed);
