@@ -67,6 +67,16 @@ impl Statement {
         if envelope.payload_type == STATEMENT_PAYLOAD { Ok(()) } else { Err(Rejection::EnvelopePayloadType) }
     }
 
+    /// The predicate type that a payload claims, whether or not its signature holds.
+    pub(super) fn claimed_type(envelope: &Envelope) -> Option<String> {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Claimed {
+            predicate_type: String,
+        }
+        serde_json::from_slice(&envelope.payload).ok().map(|claimed: Claimed| claimed.predicate_type)
+    }
+
     /// The annotations of the first subject that carries all of `wanted`.
     pub(super) fn annotations(
         &self,

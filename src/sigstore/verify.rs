@@ -31,7 +31,7 @@ use crate::sigstore::certificate::Certificate;
 use crate::sigstore::key::{HashAlgorithm, PublicKey};
 use crate::sigstore::log_body::Logged;
 use crate::sigstore::material::{ATTESTATION_LIMIT, Certificates, Material, Message, PAYLOAD_LIMIT, Signed};
-use crate::sigstore::rejection::Rejection;
+use crate::sigstore::rejection::{Limited, Rejection};
 use crate::sigstore::statement::{SIGNATURE_PREDICATE, Statement, carries};
 use crate::sigstore::{
     Authorities, Identity, SctTrust, SignatureEvidence, chain, cosign, log, sct, timestamp,
@@ -201,6 +201,7 @@ pub fn verify_signature(
         SignatureEvidence::CosignLayer { payload, annotations } => {
             cosign::signature_layer(payload, annotations)?
         }
+        SignatureEvidence::Bundle { json } if json.len() > PAYLOAD_LIMIT => return Err(too_large(json)),
         SignatureEvidence::Bundle { json } => bundle::read(json, PAYLOAD_LIMIT, Chains::Found)?,
         SignatureEvidence::AttestationLayer { .. } => return Err(Rejection::PredicateType),
     };
@@ -227,6 +228,22 @@ pub fn verify_signature(
         Message::Artifact(_) => return Err(Rejection::MessageSignature),
     };
     Ok(VerifiedSignature { digest: *subject, annotations, proven })
+}
+
+/// Why a bundle of more bytes than a signature has is none: an SBOM that says that it is one does not become
+/// a signature that is too large. Nobody vouches for what it says, and it only chooses the words.
+fn too_large(json: &[u8]) -> Rejection {
+    let says_other = |material: Material| match &material.message {
+        Message::Envelope(envelope) => {
+            Statement::claimed_type(envelope).is_some_and(|claimed| claimed != SIGNATURE_PREDICATE)
+        }
+        Message::Claim(_) | Message::Artifact(_) => false,
+    };
+    if bundle::read(json, ATTESTATION_LIMIT, Chains::Found).is_ok_and(says_other) {
+        Rejection::PredicateType
+    } else {
+        Rejection::LimitExceeded { what: Limited::Bundle, limit: PAYLOAD_LIMIT }
+    }
 }
 
 /// Verifies that `evidence` is an attestation of `attestor` about the image with the digest `subject`: an

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::outcome::DenialReason;
-use crate::sigstore::test_signer::{Signer, TIME, claim, statement};
+use crate::sigstore::test_signer::{Signer, TIME, attestation, claim, statement};
 use crate::sigstore::{
     BundleField, HashAlgorithm, JsonError, KeyKind, Limited, LogTrust, PublicKey, TimestampAuthorities,
 };
@@ -349,6 +349,12 @@ fn pitfall_07_refuses_what_exceeds_a_limit_before_any_cryptography() {
     json.push(b' ');
     let result = judge(&SignatureEvidence::Bundle { json }, attestor(&signer));
     assert_eq!(result, exceeds(Limited::Bundle, MEBIBYTE));
+    // An attestation is no signature, however large it is.
+    let sbom = attestation(&image(), "https://spdx.dev/Document", &format!("\"{}\"", "x".repeat(MEBIBYTE)));
+    let sbom = judge(&as_evidence(&signer.bundle(&sbom)), attestor(&signer));
+    assert_eq!(sbom, Err(Rejection::PredicateType));
+    let large = judge(&SignatureEvidence::Bundle { json: vec![b' '; 10 * MEBIBYTE + 1] }, attestor(&signer));
+    assert_eq!(large, exceeds(Limited::Bundle, MEBIBYTE));
 
     let entries =
         |count: usize| judge_changed(|b| b["verificationMaterial"]["tlogEntries"] = vec![0; count].into());
