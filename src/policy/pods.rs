@@ -83,7 +83,7 @@ pub(super) struct PodMatch {
 }
 
 /// One filter: all of its parts must fit.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct PodFilter {
     /// None at all fit everything.
     pub(super) kinds: Vec<KindSelector>,
@@ -96,14 +96,14 @@ pub(super) struct PodFilter {
 }
 
 /// A Kubernetes label selector, with wildcards in `matchLabels`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct LabelSelector {
     pub(super) labels: BTreeMap<String, String>,
     pub(super) expressions: Vec<LabelExpression>,
 }
 
 /// One element of `matchExpressions`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LabelExpression {
     pub(super) key: String,
     pub(super) operator: LabelOperator,

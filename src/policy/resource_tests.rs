@@ -98,7 +98,10 @@ fn match_and_exclude_read_the_resource() {
     ] {
         let expected: &[&str] = if fits { &["rule"] } else { &[] };
         assert_eq!(rules(&in_match(resources.clone()), &here), expected, "match {resources}");
-        let exclude = set(vec![rule(json!({ "exclude": { "any": [{ "resources": resources }] } }))]);
+        // Not the same filter twice: such a rule is refused.
+        let all = json!({ "any": [{ "resources": { "kinds": ["Pod"], "names": ["*"] } }] });
+        let exclude = json!({ "match": all, "exclude": { "any": [{ "resources": resources }] } });
+        let exclude = set(vec![rule(exclude)]);
         let expected: &[&str] = if fits { &[] } else { &["rule"] };
         assert_eq!(rules(&exclude, &here), expected, "exclude {resources}");
     }

@@ -129,6 +129,17 @@ fn policies_and_rules() {
             namespaced(matching(json!({ "kinds": ["Pod"], "namespaces": ["a"] }))),
             "Filtering namespaces not allowed in namespaced policies",
         ),
+        (
+            rule(json!({ "exclude": { "any": [{ "resources": { "kinds": ["Pod"] } }] } })),
+            "Rule is matching an empty set",
+        ),
+        (
+            rule(
+                json!({ "match": { "resources": { "kinds": ["Pod"], "selector": { "matchLabels": { "a": "b" } } } },
+                "exclude": { "resources": { "kinds": ["Pod"], "selector": { "matchLabels": { "a": "b" } } } } }),
+            ),
+            "Rule is matching an empty set",
+        ),
         (rule(json!({ "name": "" })), "a rule has no name"),
         (rule(json!({ "mutate": { "a": 1 } })), "a rule is of one kind"),
         (
@@ -144,6 +155,8 @@ fn policies_and_rules() {
         assert!(errors.iter().any(|error| error.message.contains(wanted)), "{wanted:?}, got {errors:?}");
     }
     assert!(load(&namespaced(none())).is_ok());
+    let narrower = json!({ "exclude": { "any": [{ "resources": { "kinds": ["Pod"], "names": ["a"] } }] } });
+    assert!(load(&rule(narrower)).is_ok());
     let twice: Value = serde_json::from_str(&rule(none())).unwrap();
     let twice =
         policy(json!({ "rules": [twice["spec"]["rules"][0], twice["spec"]["rules"][0]] }), none(), none());

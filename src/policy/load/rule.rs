@@ -63,6 +63,13 @@ impl Loader<'_> {
         {
             self.error(line, format!("{place}: Filtering namespaces not allowed in namespaced policies; take them out, or make it a ClusterPolicy"));
         }
+        // Upstream refuses it: nothing is left of what that filter of match takes in.
+        if includes.any.iter().any(|filter| excludes.any.contains(filter)) {
+            self.error(
+                line,
+                format!("{place}: Rule is matching an empty set: exclude has a filter of match; take it out of both"),
+            );
+        }
         let namespace = PodFactsRead {
             namespace: policy.namespace.is_some() || !policy.overrides.is_empty(),
             ..Default::default()
