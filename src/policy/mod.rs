@@ -174,24 +174,16 @@ impl PolicySet {
     /// # Errors
     /// Every error of every file, with line and field.
     pub fn load(sources: &[PolicySource], options: &LoadOptions) -> Result<Loaded, Vec<Remark>> {
-        let (mut policies, mut errors, mut notices) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut exceptions, mut named) = (Vec::new(), Vec::new());
-        let mut seen = BTreeSet::new();
-        for source in sources {
-            let mut loader = load::Loader::new(options, source.file.clone(), &mut seen);
-            loader.file(&source.text);
-            policies.append(&mut loader.policies);
-            exceptions.append(&mut loader.exceptions);
-            named.append(&mut loader.excepted);
-            errors.append(&mut loader.errors);
-            notices.append(&mut loader.notices);
-        }
+        let mut loader = load::Loader::new(options);
+        sources.iter().for_each(|source| loader.read(source));
+        loader.load();
+        let load::Loader { mut policies, mut exceptions, excepted, errors, mut notices, .. } = loader;
         if !errors.is_empty() {
             return Err(errors);
         }
         policies.sort_by(|left: &Policy, right| left.name.cmp(&right.name));
         exceptions.sort_by(|left: &Exception, right| left.name.cmp(&right.name));
-        notices.extend(named.iter().flat_map(|named| named.warnings(&policies)));
+        notices.extend(excepted.iter().flat_map(|named| named.warnings(&policies)));
         for policy in &mut policies {
             policy.settle_reads(&exceptions);
         }

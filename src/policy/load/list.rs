@@ -6,20 +6,14 @@
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::with_deserializer_from_str;
 
-use super::{Head, Loader, Sort, yaml};
+use super::Loader;
+use super::document::{Head, Item, Sort};
 
 /// The heads of the items.
 #[derive(serde::Deserialize)]
 struct Heads {
     #[serde(default)]
     items: Vec<Head>,
-}
-
-/// One item, read as its kind.
-enum Item {
-    Policy(Box<yaml::Document>),
-    Exception(Box<yaml::ExceptionDocument>),
-    Skipped,
 }
 
 impl Loader<'_> {
@@ -47,11 +41,9 @@ impl Loader<'_> {
         }
         match with_deserializer_from_str(text, |yaml| List(&sorts).deserialize(yaml)) {
             Ok(items) => {
-                for ((line, _), item) in sorts.iter().zip(&items) {
-                    match item {
-                        Item::Policy(document) => self.policy(*line, document),
-                        Item::Exception(document) => self.exception(*line, document),
-                        Item::Skipped => {}
+                for ((line, _), item) in sorts.iter().zip(items) {
+                    if let Some(item) = item {
+                        self.parsed(*line, item);
                     }
                 }
             }
@@ -65,21 +57,21 @@ impl Loader<'_> {
 struct List<'a>(&'a [(u64, Option<Sort>)]);
 
 impl<'de> DeserializeSeed<'de> for List<'_> {
-    type Value = Vec<Item>;
+    type Value = Vec<Option<Item>>;
 
-    fn deserialize<D: Deserializer<'de>>(self, yaml: D) -> Result<Vec<Item>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, yaml: D) -> Result<Vec<Option<Item>>, D::Error> {
         yaml.deserialize_map(self)
     }
 }
 
 impl<'de> Visitor<'de> for List<'_> {
-    type Value = Vec<Item>;
+    type Value = Vec<Option<Item>>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("a List")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Item>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Option<Item>>, A::Error> {
         let mut items = Vec::new();
         while let Some(field) = map.next_key::<String>()? {
             match field.as_str() {
@@ -95,27 +87,27 @@ impl<'de> Visitor<'de> for List<'_> {
 struct Items<'a>(&'a [(u64, Option<Sort>)]);
 
 impl<'de> DeserializeSeed<'de> for Items<'_> {
-    type Value = Vec<Item>;
+    type Value = Vec<Option<Item>>;
 
-    fn deserialize<D: Deserializer<'de>>(self, yaml: D) -> Result<Vec<Item>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, yaml: D) -> Result<Vec<Option<Item>>, D::Error> {
         yaml.deserialize_seq(self)
     }
 }
 
 impl<'de> Visitor<'de> for Items<'_> {
-    type Value = Vec<Item>;
+    type Value = Vec<Option<Item>>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("the items of a List")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Item>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Option<Item>>, A::Error> {
         let mut items = Vec::new();
         for (_, sort) in self.0 {
             let item = match sort {
-                Some(Sort::Policy) => list.next_element()?.map(|found| Item::Policy(Box::new(found))),
-                Some(Sort::Exception) => list.next_element()?.map(|found| Item::Exception(Box::new(found))),
-                Some(Sort::List) | None => list.next_element::<IgnoredAny>()?.map(|_| Item::Skipped),
+                Some(Sort::Policy) => list.next_element()?.map(Item::Policy).map(Some),
+                Some(Sort::Exception) => list.next_element()?.map(Item::Exception).map(Some),
+                Some(Sort::List) | None => list.next_element::<IgnoredAny>()?.map(|_| None),
             };
             items.push(item.ok_or_else(|| A::Error::custom("the items of a List have changed"))?);
         }

@@ -1,0 +1,151 @@
+//! The documents of a file: which there are, of which kinds, and each as its kind.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+use super::{Loader, PolicySource, yaml};
+
+/// One document as it is written.
+pub(super) struct Parsed {
+    pub(super) file: PathBuf,
+    /// Where its kind stands.
+    pub(super) line: u64,
+    pub(super) item: Item,
+}
+
+/// A document as its kind.
+pub(super) enum Item {
+    Policy(Box<yaml::Document>),
+    Exception(Box<yaml::ExceptionDocument>),
+}
+
+#[derive(Deserialize)]
+pub(super) struct Head {
+    #[serde(default, rename = "apiVersion")]
+    api_version: String,
+    kind: Option<Spanned<String>>,
+}
+
+impl Head {
+    pub(super) fn line(&self) -> u64 {
+        self.kind.as_ref().map_or(0, |kind| kind.referenced.line())
+    }
+}
+
+/// How a document is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sort {
+    Policy,
+    Exception,
+    List,
+}
+
+impl Loader<'_> {
+    /// Reads the documents of a file; [`Self::load`] loads them.
+    pub(in crate::policy) fn read(&mut self, source: &PolicySource) {
+        self.file.clone_from(&source.file);
+        if source.text.len() > TEXT_LIMIT {
+            self.error(0, format!("larger than {TEXT_LIMIT} bytes; split it"));
+            return;
+        }
+        for document in documents(&source.text) {
+            if document.trim().is_empty() {
+                continue;
+            }
+            match serde_saphyr::from_multiple::<Option<Head>>(&document) {
+                Ok(heads) if heads.len() <= 1 => {
+                    if let Some(head) = heads.into_iter().flatten().next() {
+                        self.document(&head, &document);
+                    }
+                }
+                Ok(_) => self.error(0, "several documents that are not separated by a line `---`".to_owned()),
+                Err(error) => self.yaml_error(&error),
+            }
+        }
+    }
+
+    fn document(&mut self, head: &Head, text: &str) {
+        let item = match self.sort(head) {
+            Some(Sort::Policy) => serde_saphyr::from_str(text).map(Item::Policy),
+            Some(Sort::Exception) => serde_saphyr::from_str(text).map(Item::Exception),
+            Some(Sort::List) => return self.list(head.line(), text),
+            None => return,
+        };
+        match item {
+            Ok(item) => self.parsed(head.line(), item),
+            Err(error) => self.yaml_error(&error),
+        }
+    }
+
+    pub(super) fn parsed(&mut self, line: u64, item: Item) {
+        self.documents.push(Parsed { file: self.file.clone(), line, item });
+    }
+
+    /// By its kind; none where it is not read, which is said.
+    pub(super) fn sort(&mut self, head: &Head) -> Option<Sort> {
+        let (kind, line) = (head.kind.as_ref().map_or("", |kind| kind.value.as_str()), head.line());
+        let ours = head.api_version.split('/').next() == Some("kyverno.io");
+        match (head.api_version.as_str(), kind) {
+            ("kyverno.io/v1" | "kyverno.io/v2beta1", "ClusterPolicy" | "Policy") => Some(Sort::Policy),
+            ("kyverno.io/v2" | "kyverno.io/v2beta1", "PolicyException") => Some(Sort::Exception),
+            ("v1", "List") => Some(Sort::List),
+            (version, kind @ ("ClusterPolicy" | "Policy" | "PolicyException")) if ours => {
+                let read = if kind == "PolicyException" { "v2" } else { "v1" };
+                self.error(
+                    line,
+                    format!("apiVersion `{version}` is not supported, only kyverno.io/{read} and v2beta1"),
+                );
+                None
+            }
+            (version, kind)
+                if kind.is_empty()
+                    || kind == "List"
+                    || (ours && !WITHOUT_IMAGES.contains(&kind))
+                    || version.starts_with("policies.kyverno.io/") =>
+            {
+                self.error(line, format!("kind `{kind}` of `{version}` is not supported; is it misspelt?"));
+                None
+            }
+            (version, kind) => {
+                self.notice(
+                    line,
+                    format!("kind `{kind}` of `{version}` is skipped: it has no verifyImages rules"),
+                );
+                None
+            }
+        }
+    }
+}
+
+/// The documents of a file, each with as many empty lines before it as it has in the file, so that
+/// line numbers stay true.
+fn documents(text: &str) -> Vec<String> {
+    let mut documents = Vec::new();
+    let mut current = String::new();
+    for (number, line) in text.lines().enumerate() {
+        let marker = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r']));
+        if marker {
+            documents.push(std::mem::replace(&mut current, "\n".repeat(number)));
+        }
+        current.push_str(line);
+        current.push('\n');
+    }
+    documents.push(current);
+    documents
+}
+
+/// Kinds of kyverno.io that verify no images.
+const WITHOUT_IMAGES: &[&str] = &[
+    "CleanupPolicy",
+    "ClusterCleanupPolicy",
+    "GlobalContextEntry",
+    "UpdateRequest",
+    "PolicyReport",
+    "ClusterPolicyReport",
+];
+/// Far more than the API server stores for one object.
+const TEXT_LIMIT: usize = 8 * 1024 * 1024;
