@@ -17,7 +17,9 @@ mod semver;
 mod time;
 
 pub(crate) use duration::GoDuration;
-pub(crate) use number::{element_text, float, float_text, integral, parse_float, parse_int, value_text};
+pub(crate) use number::{
+    element_text, float, float_text, integral, parse_float, parse_int, value_text, whole_seconds,
+};
 pub(crate) use quantity::Quantity;
 pub(crate) use semver::{Version, VersionRange};
 pub(crate) use time::GoTime;

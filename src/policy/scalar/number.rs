@@ -70,11 +70,17 @@ pub(crate) fn integral(number: f64) -> Option<i64> {
     (fits && number.trunc() == number).then_some(number as i64)
 }
 
+/// A number as whole seconds in nanoseconds, cut; more than any duration where it is.
+#[expect(clippy::cast_possible_truncation, reason = "the fraction is cut, and the largest is large enough")]
+pub(crate) fn whole_seconds(number: f64) -> i128 {
+    (number as i128).saturating_mul(1_000_000_000)
+}
+
 fn write_element(value: &Value, text: &mut String) {
     match value {
         Value::Null => text.push_str("<nil>"),
         Value::Bool(truth) => text.push_str(if *truth { "true" } else { "false" }),
-        Value::Number(number) => text.push_str(&element_number_text(float(number))),
+        Value::Number(number) => text.push_str(&element_number_text(number)),
         Value::String(string) => text.push_str(string),
         Value::Array(elements) => {
             text.push('[');
@@ -101,10 +107,13 @@ fn write_element(value: &Value, text: &mut String) {
     }
 }
 
-/// Go writes the float as JSON and reads an integer back where the digits are one.
-fn element_number_text(number: f64) -> String {
-    let positional = number.to_string();
-    match parse_int(&positional) {
+/// An integer where it is one. A float that is whole is one too: Go writes it as JSON without a point.
+fn element_number_text(number: &Number) -> String {
+    if let Some(integer) = number.as_i64() {
+        return integer.to_string();
+    }
+    let number = float(number);
+    match parse_int(&number.to_string()) {
         Some(integer) => integer.to_string(),
         None => float_text(number),
     }
@@ -151,8 +160,8 @@ mod tests {
             (json!(1e6), "1e+06", "1000000"),
             (json!(-0.0), "-0", "0"),
             (json!(1.5), "1.5", "1.5"),
-            (json!(9_007_199_254_740_993_i64), "9.007199254740992e+15", "9007199254740992"),
-            (json!(1_u64 << 60), "1.152921504606847e+18", "1152921504606847000"),
+            (json!(9_007_199_254_740_993_i64), "9.007199254740992e+15", "9007199254740993"),
+            (json!(1.152_921_504_606_847e18), "1.152921504606847e+18", "1152921504606847000"),
             (json!(1e19), "1e+19", "1e+19"),
             (json!(u64::MAX), "1.8446744073709552e+19", "1.8446744073709552e+19"),
             (json!(null), "<nil>", "<nil>"),
