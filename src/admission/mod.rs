@@ -116,6 +116,8 @@ pub struct Judgement {
     pub resolve_fault: Option<Fault>,
     /// The rules that cover the image.
     pub applications: Vec<Application>,
+    /// One verdict an entry that was judged; none where the decision needed no evidence.
+    pub judged: Vec<Judged>,
     /// One tree an entry that was verified.
     pub explanations: Vec<Explanation>,
 }
@@ -232,6 +234,7 @@ impl Gate {
             resolution: Resolution::NotAsked,
             resolve_fault: None,
             applications: applications.clone(),
+            judged: Vec::new(),
             explanations: Vec::new(),
         };
         if let Some(decision) = evaluate::before_resolving(&case) {
@@ -258,6 +261,7 @@ impl Gate {
         let judged: Vec<_> = outcomes.iter().map(|outcome| outcome.judged.clone()).collect();
         judgement.explanations = outcomes.into_iter().map(|outcome| outcome.explanation).collect();
         let decision = evaluate::decide(&case, digest, judgement.resolution, &judged);
+        judgement.judged = judged;
         let decision = match decision {
             Decision::Deny(denials) => {
                 let looking = self.by_index(snapshot, request, &case, digest);

@@ -24,6 +24,7 @@ mod judge;
 mod kinds;
 mod kyverno;
 mod load;
+mod manifest;
 mod pods;
 mod resource;
 #[allow(dead_code, unused_imports, reason = "conditions and functions come next")]
@@ -37,6 +38,7 @@ pub use entry::{Action, Entry, FailurePolicy, Forms, RekorLookup};
 pub use extract::{ExtractError, ExtractedImage};
 pub use judge::{EntryVerdict, Evidence, Explanation, Leaf, Satisfied, judge};
 pub use load::{Compatibility, LoadOptions, OnlineRekor, PolicySource, Remark, RootSource, Severity};
+pub use manifest::{Manifest, Placed};
 pub use pods::PodFacts;
 pub use resource::{Resource, ResourceError, View};
 

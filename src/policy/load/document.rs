@@ -121,7 +121,7 @@ impl Loader<'_> {
 
 /// The documents of a file, each with as many empty lines before it as it has in the file, so that
 /// line numbers stay true.
-fn documents(text: &str) -> Vec<String> {
+pub(in crate::policy) fn documents(text: &str) -> Vec<String> {
     let mut documents = Vec::new();
     let mut current = String::new();
     for (number, line) in text.lines().enumerate() {

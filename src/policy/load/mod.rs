@@ -23,7 +23,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+pub(in crate::policy) use document::documents;
 pub(super) use exception::Named;
+pub(in crate::policy) use remark::yaml_error;
 pub use remark::{Remark, Severity};
 
 use super::Policy;

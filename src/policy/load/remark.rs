@@ -38,6 +38,16 @@ impl fmt::Display for Remark {
     }
 }
 
+/// What a parser says, in one line, and where.
+pub(in crate::policy) fn yaml_error(error: &serde_saphyr::Error) -> (u64, String) {
+    let error = error.without_snippet();
+    let line = error.location().map_or(0, |location| location.line());
+    // The parser's hint is for programs, not for people who write policies.
+    let text = error.to_string().replace(", set DuplicateKeyPolicy in Options if acceptable", "");
+    let message = text.lines().next().unwrap_or("not YAML").chars().take(300).collect();
+    (line, message)
+}
+
 impl Loader<'_> {
     pub(super) fn unsupported(&mut self, place: &str, fields: &[(&str, &Option<yaml::Unread>)]) {
         for (field, value) in fields {
@@ -75,9 +85,7 @@ impl Loader<'_> {
     }
 
     pub(super) fn yaml_error(&mut self, error: &serde_saphyr::Error) {
-        let error = error.without_snippet();
-        let line = error.location().map_or(0, |location| location.line());
-        let message = error.to_string().lines().next().unwrap_or("not YAML").chars().take(300).collect();
+        let (line, message) = yaml_error(error);
         self.error(line, message);
     }
 
