@@ -74,18 +74,9 @@ pub struct Verify {
     /// Image references
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<String>,
-    /// A policy file or folder; without it the config's policies apply (repeatable)
-    #[arg(short, long, value_name = "FILE")]
-    pub policy: Vec<PathBuf>,
-    /// The config file; with --policy it is read only where it is named
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// A folder with docker's config.json, for registry credentials
-    #[arg(long, value_name = "DIR")]
-    pub docker_config: Option<PathBuf>,
-    /// What to say of an image that no rule covers
-    #[arg(long, value_name = "ACTION")]
-    pub unmatched: Option<UnmatchedArgument>,
+    /// What the images are judged by
+    #[command(flatten)]
+    pub basis: Basis,
     /// Judge as if pulled for a pod in this namespace
     #[arg(long, value_name = "NS")]
     pub namespace: Option<String>,
@@ -98,6 +89,23 @@ pub struct Verify {
     /// Print the whole tree of each decision
     #[arg(long)]
     pub explain: bool,
+}
+
+/// What images are judged by: `verify` and `apply` take the same.
+#[derive(Debug, Args)]
+pub struct Basis {
+    /// A policy file or folder; without it the config's policies apply (repeatable)
+    #[arg(short, long, value_name = "FILE")]
+    pub policy: Vec<PathBuf>,
+    /// The config file; with --policy it is read only where it is named
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A folder with docker's config.json, for registry credentials
+    #[arg(long, value_name = "DIR")]
+    pub docker_config: Option<PathBuf>,
+    /// What to say of an image that no rule covers
+    #[arg(long, value_name = "ACTION")]
+    pub unmatched: Option<UnmatchedArgument>,
     /// A trusted_root.json instead of the config's trust root
     #[arg(long, value_name = "FILE", conflicts_with = "tuf_mirror")]
     pub trusted_root: Option<PathBuf>,

@@ -8,6 +8,7 @@ mod args;
 mod cache;
 mod check;
 mod control;
+mod judge;
 mod serve;
 mod verify;
 mod verify_bundle;
