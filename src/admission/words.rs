@@ -7,6 +7,7 @@
 
 use crate::oci::Reference;
 use crate::outcome::{Denial, Fault, FaultReason};
+use crate::policy::cause;
 
 /// A refusal for the kubelet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,15 +80,6 @@ impl Refusal {
     fn unknown(text: String) -> Self {
         Self { code: RefusalCode::Unknown, message: clean(&text) }
     }
-}
-
-/// What is to be said of a fault behind the name of the image: faults name the thing that was looked
-/// up, which mostly is the image itself.
-#[must_use]
-pub fn cause<'a>(reference: &Reference, fault: &'a Fault) -> &'a str {
-    let names = [reference.text().to_owned(), reference.normalised_form()];
-    let rest = names.iter().find_map(|name| fault.message.strip_prefix(name.as_str())?.strip_prefix(": "));
-    rest.unwrap_or(&fault.message)
 }
 
 /// Drops control characters and cuts at a character's edge.

@@ -6,11 +6,10 @@ use super::args::{Output, Verify};
 use super::judge::{Rules, worst};
 use super::{Exit, complain, runtime, say};
 use crate::admission::Judgement;
-use crate::admission::words::cause;
 use crate::oci::{Reference, RequestedImage};
 use crate::outcome::{Denial, Fault};
-use crate::policy::PodFacts;
 use crate::policy::evaluate::Decision;
+use crate::policy::{PodFacts, cause};
 
 /// `pullgate verify`
 pub(super) fn run(arguments: &Verify) -> Exit {

@@ -175,6 +175,12 @@ impl Entry {
         self.cosign_oci11
     }
 
+    /// Whether a verified image gets its digest written into the resource (`mutateDigest`).
+    #[must_use]
+    pub const fn pins_digest(&self) -> bool {
+        self.mutate_digest
+    }
+
     /// Whether anything has to be fetched to judge it.
     #[must_use]
     pub const fn needs_evidence(&self) -> bool {

@@ -20,8 +20,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::{
-    Action, Application, Compatibility, Coverage, Entry, EntryVerdict, FailurePolicy, Following, PodFacts,
-    PolicySet, wildcard,
+    Action, Application, Compatibility, Coverage, Covered, Entry, EntryVerdict, FailurePolicy, Following,
+    PodFacts, PolicySet, wildcard,
 };
 use crate::oci::{Digest, DigestError, Index, Reference, ReferenceError, Repository};
 use crate::outcome::{Contact, Denial, DenialReason, Fault};
@@ -381,21 +381,14 @@ pub fn decide(case: &Case<'_>, digest: Digest, resolution: Resolution, judged: &
         if done_with == Some(application.policy.as_str()) {
             continue;
         }
+        if ends_policy(application, judged) {
+            done_with = Some(&application.policy);
+        }
         let enforced = application.action == Action::Enforce && case.mode == Mode::Enforce;
         for covering in application.entries.iter().filter(|entry| entry.coverage == Coverage::Judged) {
             covered += usize::from(enforced);
             let entry = &covering.entry;
-            let verdict = judged.iter().find(|judged| {
-                judged.policy == entry.policy()
-                    && judged.rule == entry.rule()
-                    && judged.index == entry.index()
-            });
-            let verdict = verdict.map(|judged| (&judged.verdict, judged.source));
-            if covering.following == Following::NotApplied
-                && let Some((EntryVerdict::Satisfied(_) | EntryVerdict::Denied(_), _)) = verdict
-            {
-                done_with = Some(&application.policy);
-            }
+            let verdict = verdict_of(entry, judged).map(|judged| (&judged.verdict, judged.source));
             match verdict {
                 Some((EntryVerdict::Satisfied(proof), from)) if proof.digest() == digest => {
                     if enforced {
@@ -454,6 +447,24 @@ pub fn decide(case: &Case<'_>, digest: Digest, resolution: Resolution, judged: &
         Permit::by_rule(case, Some(digest), Source::Audited)
     };
     Decision::Allow(Permit { would_deny: reporting, would_fault: reporting_fault, ..permit })
+}
+
+/// `applyRules: One`: whether the rule passed or failed for certain, so that later ones of its policy are
+/// not applied.
+pub(super) fn ends_policy(application: &Application, judged: &[Judged]) -> bool {
+    let ends = |covered: &&Covered| {
+        covered.coverage == Coverage::Judged && covered.following == Following::NotApplied
+    };
+    application.entries.iter().filter(ends).any(|covered| {
+        let verdict = verdict_of(&covered.entry, judged).map(|judged| &judged.verdict);
+        matches!(verdict, Some(EntryVerdict::Satisfied(_) | EntryVerdict::Denied(_)))
+    })
+}
+
+fn verdict_of<'a>(entry: &Entry, judged: &'a [Judged]) -> Option<&'a Judged> {
+    judged.iter().find(|judged| {
+        judged.policy == entry.policy() && judged.rule == entry.rule() && judged.index == entry.index()
+    })
 }
 
 /// A child of an index: `index` is the manifest of `parent`, lists `child`, and every entry that

@@ -26,6 +26,7 @@ mod kyverno;
 mod load;
 mod manifest;
 mod pods;
+mod report;
 mod resource;
 #[allow(dead_code, unused_imports, reason = "conditions and functions come next")]
 mod scalar;
@@ -40,6 +41,7 @@ pub use judge::{EntryVerdict, Evidence, Explanation, Leaf, Satisfied, judge};
 pub use load::{Compatibility, LoadOptions, OnlineRekor, PolicySource, Remark, RootSource, Severity};
 pub use manifest::{Manifest, Placed};
 pub use pods::PodFacts;
+pub use report::{Answer, RuleReport, Status, cause};
 pub use resource::{Resource, ResourceError, View};
 
 use crate::oci::{Digest, Reference, wildcard};
@@ -110,8 +112,6 @@ pub struct RuleImages {
     pub rule: String,
     /// Whether it refuses or reports.
     pub action: Action,
-    /// What a fault means for it.
-    pub failure_policy: FailurePolicy,
     /// The images, covered by it or not.
     pub images: Result<Vec<ExtractedImage>, ExtractError>,
 }
@@ -253,16 +253,10 @@ impl PolicySet {
         let mut found = Vec::new();
         for policy in self.policies.iter().filter(|policy| policy.is_about(pod)) {
             for rule in policy.rules_about(pod) {
-                let failing = |entry: &Arc<Entry>| entry.failure_policy() == FailurePolicy::Fail;
                 found.push(RuleImages {
                     policy: policy.name.clone(),
                     rule: rule.name.clone(),
                     action: policy.action(&rule, pod.namespace.as_deref()),
-                    failure_policy: if rule.entries.iter().any(failing) {
-                        FailurePolicy::Fail
-                    } else {
-                        FailurePolicy::Ignore
-                    },
                     images: rule.extractors.images(resource),
                 });
             }
@@ -495,6 +489,8 @@ mod document_tests;
 mod exception_tests;
 #[cfg(test)]
 mod judge_tests;
+#[cfg(test)]
+mod report_tests;
 #[cfg(test)]
 mod resource_tests;
 #[cfg(test)]
