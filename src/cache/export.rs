@@ -87,7 +87,7 @@ impl Export {
 
 /// Nothing is shown of a file whose digest is wrong.
 fn read(path: &Path, visit: &mut dyn FnMut(&[u8], &[u8])) -> bool {
-    match try_read(path, visit) {
+    match File::open(path).and_then(|file| read_from(file, visit)) {
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(error) => {
@@ -97,8 +97,9 @@ fn read(path: &Path, visit: &mut dyn FnMut(&[u8], &[u8])) -> bool {
     }
 }
 
-fn try_read(path: &Path, visit: &mut dyn FnMut(&[u8], &[u8])) -> io::Result<()> {
-    let mut file = BufReader::with_capacity(BUFFER, File::open(path)?);
+/// Shows every record in `file` to `visit`.
+pub(super) fn read_from(file: impl Read + Seek, visit: &mut dyn FnMut(&[u8], &[u8])) -> io::Result<()> {
+    let mut file = BufReader::with_capacity(BUFFER, file);
     let mut wanted = [0; SUM];
     file.read_exact(&mut wanted)?;
     let mut sum = Context::new(&SHA256);

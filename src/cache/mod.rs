@@ -14,6 +14,8 @@ mod age;
 mod engine;
 mod evidence;
 mod export;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod load;
 mod memory;
 mod purge;

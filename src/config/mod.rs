@@ -14,6 +14,8 @@
 //! Parts below get the values they need, never the whole [`Config`].
 
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod value;
 
 use std::io::Read;

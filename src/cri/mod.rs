@@ -21,6 +21,8 @@
 
 mod body;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod image_status;
 mod proxy;
 mod pull_image;

@@ -213,7 +213,7 @@ fn same_image(one: &str, other: &str) -> bool {
 
 /// Field 1 of the message and field 1 in it, as a span without the inner tag: `value.start` is where
 /// the inner tag starts. Nothing if either is missing; refused if either occurs twice.
-fn image_value(bytes: &[u8]) -> Result<Option<(Field, Range<usize>)>, WireError> {
+pub(super) fn image_value(bytes: &[u8]) -> Result<Option<(Field, Range<usize>)>, WireError> {
     let Some(spec) = only_field(bytes, 0..bytes.len())? else {
         return Ok(None);
     };
@@ -248,11 +248,11 @@ fn push_field(to: &mut Vec<u8>, value: &[u8]) {
 
 /// One field of a message: where its tag starts and where its value lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Field {
+pub(super) struct Field {
     number: u32,
     wire_type: u8,
-    start: usize,
-    value: Range<usize>,
+    pub(super) start: usize,
+    pub(super) value: Range<usize>,
 }
 
 /// Walks the fields of one message without reading into them.

@@ -19,6 +19,8 @@ mod mutation;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "node")]
+use crate::{cache, config, cri, registry};
 use crate::{oci, policy, sigstore};
 
 /// Reads bytes with a parser; none where it refuses them. Panics where it is wrong.
@@ -26,6 +28,7 @@ pub type Target = fn(&[u8]) -> Option<()>;
 
 /// Every target by its name: that of its binary, and of its folder of seeds.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("approved", policy::fuzz::approved),
     ("attestation", sigstore::fuzz::attestation),
     ("bundle", sigstore::fuzz::bundle),
     ("certificate", sigstore::fuzz::certificate),
@@ -46,6 +49,30 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("timestamp", sigstore::fuzz::timestamp),
     ("trust-root", sigstore::fuzz::trust_root),
     ("wildcard", oci::fuzz::wildcard),
+    #[cfg(feature = "node")]
+    ("cache-export", cache::fuzz::cache_export),
+    #[cfg(feature = "node")]
+    ("cache-record", cache::fuzz::cache_record),
+    #[cfg(feature = "node")]
+    ("challenge", registry::fuzz::challenge),
+    #[cfg(feature = "node")]
+    ("config", config::fuzz::config),
+    #[cfg(feature = "node")]
+    ("docker-config", registry::fuzz::docker_config),
+    #[cfg(feature = "node")]
+    ("frame", cri::fuzz::frame),
+    #[cfg(feature = "node")]
+    ("image-status", cri::fuzz::image_status),
+    #[cfg(feature = "node")]
+    ("log-answer", registry::fuzz::log_answer),
+    #[cfg(feature = "node")]
+    ("next-page", registry::fuzz::next_page),
+    #[cfg(feature = "node")]
+    ("pull-image", cri::fuzz::pull_image),
+    #[cfg(feature = "node")]
+    ("referrers", registry::fuzz::referrers),
+    #[cfg(feature = "node")]
+    ("registry-error", registry::fuzz::registry_error),
 ];
 
 /// Runs one target.

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
+use super::evaluate::Approved;
 use super::{Compatibility, Coverage, LoadOptions, Loaded, OnlineRekor, PodFacts, PolicySet, PolicySource};
 use super::{Remark, RootSource};
-use crate::oci::Reference;
+use crate::oci::{Digest, Reference, Repository};
 use crate::sigstore::TrustRoot;
 
 /// A policy file.
@@ -31,6 +32,20 @@ pub(crate) fn policy(data: &[u8]) -> Option<()> {
             let strict = strict.as_ref().map(|set| self::judged(set, reference, &pod)).unwrap_or_default();
             assert!(strict.is_subset(&judged), "strict compatibility judges what the default does not");
         }
+    }
+    Some(())
+}
+
+/// The list of approved images.
+pub(crate) fn approved(data: &[u8]) -> Option<()> {
+    let text = str::from_utf8(data).ok()?;
+    let approved = Approved::parse(text).ok()?;
+    for image in approved.list() {
+        let (repository, digest) = image.split_once('@').expect("printed with its digest");
+        let repository = Repository::from_key(repository).expect("printed as a key");
+        let digest: Digest = digest.parse().expect("printed as a digest");
+        assert!(text.contains(&digest.hex()), "approves what is not in the list");
+        assert!(approved.names(&repository) && approved.holds(&repository, digest));
     }
     Some(())
 }

@@ -403,7 +403,7 @@ struct ErrorList {
 }
 
 /// Registry text, in quotes: printable characters only, cut.
-fn quote(words: &RegistryWords) -> String {
+pub(super) fn quote(words: &RegistryWords) -> String {
     let text = format!("{}: {}", words.code, words.message);
     let clean = text.chars().filter(|c| !c.is_control() && !is_format(*c) && *c != '"');
     format!("\"{}\"", clean.take(WORDS_LIMIT).collect::<String>().trim_matches([':', ' ']))

@@ -15,6 +15,8 @@
 
 mod auth;
 mod credentials;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod http;
 mod referrers;
 mod rekor;

@@ -392,9 +392,9 @@ impl UnreadReferrers {
 
 /// The referrers that may hold what is looked for.
 #[derive(Default)]
-struct List {
-    candidates: Vec<Candidate>,
-    read: usize,
+pub(super) struct List {
+    pub(super) candidates: Vec<Candidate>,
+    pub(super) read: usize,
     end: End,
     /// An entry that the filter leaves out.
     unfiltered: bool,
@@ -407,9 +407,9 @@ struct Listing {
 }
 
 #[derive(Debug)]
-struct Candidate {
-    entry: IndexEntry,
-    size: usize,
+pub(super) struct Candidate {
+    pub(super) entry: IndexEntry,
+    pub(super) size: usize,
     listed: Listed,
 }
 
@@ -454,7 +454,7 @@ impl List {
         Listing { list: self, filter }
     }
 
-    fn extend(&mut self, index: Index, wanted: &Wanted) {
+    pub(super) fn extend(&mut self, index: Index, wanted: &Wanted) {
         for entry in index.manifests {
             if self.read == DESCRIPTORS_LIMIT {
                 self.end = End::Cut;
@@ -508,7 +508,7 @@ fn no_api(step: &Step, request: &EvidenceRequest<'_>, host: &Host, answer: &Answ
 }
 
 /// The target of `Link: <target>; rel="next"`.
-fn next_link(answer: &Answer) -> Option<String> {
+pub(super) fn next_link(answer: &Answer) -> Option<String> {
     answer.headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()).find_map(|text| {
         let (target, parameters) = text.trim().strip_prefix('<')?.split_once('>')?;
         let next = parameters.split(';').any(|part| matches!(part.trim(), r#"rel="next""# | "rel=next"));
@@ -525,7 +525,7 @@ const PREDICATE_TYPE: &str = "dev.sigstore.bundle.predicateType";
 const SIGNATURE_ARTIFACT: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
 const ATTESTATION_ARTIFACT: &str = "application/vnd.in-toto+json";
 /// design.md, Bounds.
-const DESCRIPTORS_LIMIT: usize = 1000;
+pub(super) const DESCRIPTORS_LIMIT: usize = 1000;
 /// design.md, Bounds.
 const OPENED_LIMIT: usize = 50;
 /// 50 descriptors a page are the least that registries in use give.

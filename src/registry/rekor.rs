@@ -187,7 +187,7 @@ impl Asked {
 /// An entry in the log's answer; what it proves is not looked at here.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Entry {
+pub(super) struct Entry {
     body: String,
     integrated_time: i64,
     #[serde(rename = "logID")]
@@ -224,7 +224,7 @@ struct Payload {
 
 impl Entry {
     /// None without the log's signature: such an entry proves nothing in a layer.
-    fn annotation(self) -> Option<String> {
+    pub(super) fn annotation(self) -> Option<String> {
         let signed_entry_timestamp = self.verification?.signed_entry_timestamp?;
         let payload = Payload {
             body: self.body,
@@ -253,7 +253,7 @@ impl LogMemory {
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(answer: &Answer) -> Result<T, Fault> {
+pub(super) fn read<T: serde::de::DeserializeOwned>(answer: &Answer) -> Result<T, Fault> {
     let odd = || Fault::new(FaultReason::LogUnavailable, "");
     if !answer.status.is_success() {
         return Err(odd());
