@@ -8,8 +8,8 @@ use super::*;
 use crate::outcome::DenialReason;
 use crate::sigstore::test_pki::at;
 use crate::sigstore::test_signer::{Signer as Keys, TIME, attestation, claim, statement};
-use crate::sigstore::test_sigstore::{Instance, image};
-use crate::sigstore::{JsonError, KeyKind, Limited, LogTrust, SignatureEvidence};
+use crate::sigstore::test_sigstore::{ISSUER, Instance, Signature, image};
+use crate::sigstore::{IdentityText, JsonError, KeyKind, Limited, LogTrust, SignatureEvidence};
 
 const TYPE: &str = "https://slsa.dev/provenance/v1";
 
@@ -28,10 +28,19 @@ fn bundle(bundle: &Value) -> SignatureEvidence {
     SignatureEvidence::Bundle { json: bundle.to_string().into_bytes() }
 }
 
+fn verify(
+    evidence: &SignatureEvidence,
+    subject: &Digest,
+    attestor: &Attestor,
+    now: SystemTime,
+) -> Result<VerifiedStatement, Rejection> {
+    verify_statement(evidence, subject, attestor, now).map_err(|rejected| rejected.rejection)
+}
+
 /// Both forms of one statement, by one signer; their verdicts are the same.
 fn judge(statement: &str) -> Result<VerifiedStatement, Rejection> {
     let signer = Keys::p256();
-    let judge = |evidence| verify_statement(&evidence, &image(), &attestor(&signer), at(TIME));
+    let judge = |evidence| verify(&evidence, &image(), &attestor(&signer), at(TIME));
     let (as_layer, as_bundle) =
         (judge(layer(&signer.envelope(statement))), judge(bundle(&signer.bundle(statement))));
     assert_eq!(
@@ -46,7 +55,7 @@ fn judge_envelope(change: impl FnOnce(&mut Value)) -> Result<(), Rejection> {
     let signer = Keys::p256();
     let mut envelope = serde_json::from_str(&signer.envelope(&good())).unwrap();
     change(&mut envelope);
-    verify_statement(&layer(&envelope.to_string()), &image(), &attestor(&signer), at(TIME)).map(drop)
+    verify(&layer(&envelope.to_string()), &image(), &attestor(&signer), at(TIME)).map(drop)
 }
 
 fn good() -> String {
@@ -89,7 +98,7 @@ fn pitfall_04_a_signature_is_no_attestation_and_an_attestation_no_signature() {
     assert_eq!(judge(&signature), Err(Rejection::NoAttestation));
     assert_eq!(Rejection::NoAttestation.reason(), DenialReason::AttestationNotFound);
     let layer_evidence = signer.layer(&claim(&image(), "null"));
-    let result = verify_statement(&layer_evidence, &image(), &attestor, at(TIME));
+    let result = verify(&layer_evidence, &image(), &attestor, at(TIME));
     assert_eq!(result, Err(Rejection::NoAttestation));
     for evidence in [layer(&signer.envelope(&good())), bundle(&signer.bundle(&good()))] {
         let result = verify_signature(&evidence, &image(), &attestor, at(TIME));
@@ -177,7 +186,7 @@ fn wants_the_annotations_of_the_attestor() {
     let attestor = Attestor { annotations: annotations.clone(), ..attestor(&signer) };
     let judge = |statement: &Value| {
         let evidence = layer(&signer.envelope(&statement.to_string()));
-        verify_statement(&evidence, &image(), &attestor, at(TIME))
+        verify(&evidence, &image(), &attestor, at(TIME))
     };
     let missing = Rejection::AnnotationMismatch { key: "env".to_owned() };
     assert_eq!(judge(&statement), Err(missing));
@@ -189,7 +198,7 @@ fn wants_the_annotations_of_the_attestor() {
 fn denies_an_envelope_by_another_key_or_changed_after_signing() {
     let (signer, other) = (Keys::p256(), Keys::p256());
     let evidence = layer(&signer.envelope(&good()));
-    let result = verify_statement(&evidence, &image(), &attestor(&other), at(TIME));
+    let result = verify(&evidence, &image(), &attestor(&other), at(TIME));
     assert_eq!(result, Err(Rejection::SignatureInvalid(KeyKind::EcdsaP256)));
     assert_eq!(judge_envelope(|_| {}), Ok(()));
     let changed = judge_envelope(|envelope| envelope["payload"] = "e30=".into());
@@ -218,7 +227,7 @@ fn pitfall_12_denies_an_envelope_with_more_or_less_than_one_signature() {
 #[test]
 fn denies_an_attestation_layer_that_is_no_envelope() {
     let signer = Keys::p256();
-    let judge = |text: &str| verify_statement(&layer(text), &image(), &attestor(&signer), at(TIME)).map(drop);
+    let judge = |text: &str| verify(&layer(text), &image(), &attestor(&signer), at(TIME)).map(drop);
     assert_eq!(judge("garbage"), Err(Rejection::EnvelopeJson(JsonError::Malformed)));
     let repeated = signer.envelope(&good()).replacen('{', r#"{"payload":"","#, 1);
     assert_eq!(judge(&repeated), Err(Rejection::EnvelopeJson(JsonError::RepeatedKey)));
@@ -229,7 +238,7 @@ fn denies_an_attestation_layer_that_is_no_envelope() {
 fn pitfall_06_reads_large_attestations_up_to_a_limit() {
     const LIMIT: usize = 10 << 20;
     let signer = Keys::p256();
-    let judge = |evidence| verify_statement(&evidence, &image(), &attestor(&signer), at(TIME)).map(drop);
+    let judge = |evidence| verify(&evidence, &image(), &attestor(&signer), at(TIME)).map(drop);
     let padded = |text: String, size: usize| format!("{text}{}", " ".repeat(size - text.len()));
     let exceeds = |what| Err(Rejection::LimitExceeded { what, limit: LIMIT });
 
@@ -245,7 +254,7 @@ fn pitfall_06_reads_large_attestations_up_to_a_limit() {
 #[test]
 fn pitfall_06_refuses_more_json_than_evidence_needs() {
     let signer = Keys::p256();
-    let judge = |evidence| verify_statement(&evidence, &image(), &attestor(&signer), at(TIME)).map(drop);
+    let judge = |evidence| verify(&evidence, &image(), &attestor(&signer), at(TIME)).map(drop);
     let crowd = format!("[{}]", vec!["[]"; 100_000].join(","));
     let crowded = |text: &str| text.replacen('{', &format!("{{\"x\":{crowd},"), 1);
     let too_many = JsonError::TooManyValues { limit: 1 << 16 };
@@ -265,6 +274,65 @@ fn a_message_signature_is_no_attestation() {
     let mut signed = signer.bundle(&good());
     signed.as_object_mut().unwrap().remove("dsseEnvelope");
     signed["messageSignature"] = json!({"signature": "AA=="});
-    let result = verify_statement(&bundle(&signed), &image(), &attestor(&signer), at(TIME));
+    let result = verify(&bundle(&signed), &image(), &attestor(&signer), at(TIME));
     assert_eq!(result, Err(Rejection::MessageSignature));
+}
+
+#[test]
+fn only_a_statement_with_nothing_wrong_but_its_signer_is_said_to_be_of_a_type() {
+    let instance = Instance::new();
+    let signed = |in_bundle: bool| {
+        let signer = Keys::p256();
+        let certificate = instance.certify(&signer, &Instance::draft());
+        let mut signed =
+            Signature::statement(signer, Some(certificate), vec![instance.intermediate()], good());
+        let body = signed.dsse();
+        let log = &instance.log;
+        signed.entries =
+            vec![if in_bundle { log.entry("dsse", &body, TIME) } else { log.annotation(&body, TIME) }];
+        signed
+    };
+    let text = IdentityText { subject: "bob@signer.test", issuer: ISSUER, ..IdentityText::default() };
+    let bob = |mut attestor: Attestor| {
+        let Signer::Identity(signer) = &mut attestor.signer else { unreachable!() };
+        signer.identity = Identity::new(&text).unwrap();
+        attestor
+    };
+    let annotated = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+    for in_bundle in [false, true] {
+        let judged = |signed: &Signature, attestor: &Attestor, image: Digest| {
+            let evidence = if in_bundle { signed.bundle_evidence() } else { signed.attestation_layer() };
+            let result = verify_statement(&evidence, &image, attestor, at(TIME + 1_000_000));
+            result.map(drop).map_err(|rejected| rejected.unfit)
+        };
+        let unfit = Err(Some(TYPE.to_owned()));
+        let alice = instance.alice();
+        assert_eq!(judged(&signed(in_bundle), &alice, image()), Ok(()));
+        assert_eq!(judged(&signed(in_bundle), &bob(alice.clone()), image()), unfit);
+        let annotated = Attestor { annotations: annotated.clone(), ..alice.clone() };
+        assert_eq!(judged(&signed(in_bundle), &annotated, image()), unfit);
+        // Each with something else wrong too.
+        assert_eq!(judged(&signed(in_bundle), &bob(alice.clone()), Digest::of(b"other")), Err(None));
+        assert_eq!(judged(&signed(in_bundle), &bob(Instance::new().alice()), image()), Err(None));
+        let changed = |change: fn(&mut Signature)| {
+            let mut signed = signed(in_bundle);
+            change(&mut signed);
+            judged(&signed, &bob(alice.clone()), image())
+        };
+        assert_eq!(changed(|signed| signed.entries.clear()), Err(None));
+        assert_eq!(changed(|signed| signed.chain.clear()), Err(None));
+    }
+    // Of a stranger's statement no more is read than of any evidence.
+    let crowd = attestation(&image(), TYPE, &format!("[{}]", vec!["0"; 1 << 16].join(",")));
+    let (signer, certificate) = (Keys::p256(), Instance::draft());
+    let certificate = instance.certify(&signer, &certificate);
+    let mut large = Signature::statement(signer, Some(certificate), vec![instance.intermediate()], crowd);
+    large.entries = vec![instance.log.annotation(&large.dsse(), TIME)];
+    let judged = |attestor: &Attestor| {
+        let result = verify_statement(&large.attestation_layer(), &image(), attestor, at(TIME + 1_000_000));
+        result.map(drop).map_err(|rejected| rejected.rejection)
+    };
+    assert_eq!(judged(&instance.alice()), Ok(()));
+    let too_many = Rejection::PayloadJson(JsonError::TooManyValues { limit: 1 << 16 });
+    assert_eq!(judged(&bob(instance.alice())), Err(too_many));
 }

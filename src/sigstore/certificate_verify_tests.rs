@@ -114,7 +114,8 @@ impl Scene {
                 })
             }
             Form::Attestation | Form::AttestationBundle => {
-                let found = verify_statement(evidence, &image(), attestor, now)?;
+                let found = verify_statement(evidence, &image(), attestor, now)
+                    .map_err(|rejected| rejected.rejection)?;
                 Ok(Outcome {
                     signer: found.proven().signer().cloned(),
                     holds_until: found.proven().holds_until(),

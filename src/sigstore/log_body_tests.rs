@@ -74,10 +74,12 @@ fn judge(
     let now = crate::sigstore::test_pki::at(TIME + 1_000_000);
     match form {
         Form::Layer => verify_signature(&signature.layer(), &image, &attestor, now).map(drop),
-        Form::Attestation => {
-            verify_statement(&signature.attestation_layer(), &image, &attestor, now).map(drop)
-        }
-        Form::Bundle => verify_statement(&signature.bundle_evidence(), &image, &attestor, now).map(drop),
+        Form::Attestation => verify_statement(&signature.attestation_layer(), &image, &attestor, now)
+            .map(drop)
+            .map_err(|rejected| rejected.rejection),
+        Form::Bundle => verify_statement(&signature.bundle_evidence(), &image, &attestor, now)
+            .map(drop)
+            .map_err(|rejected| rejected.rejection),
     }
 }
 

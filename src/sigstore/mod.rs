@@ -60,8 +60,8 @@ pub use logs::Logs;
 pub use rejection::{BundleField, ChainFault, Limited, Rejection};
 pub use trust_root::{TrustRoot, TrustRootError};
 pub use verify::{
-    Artifact, Proven, SignatureForm, VerifiedArtifact, VerifiedSignature, VerifiedStatement, verify_artifact,
-    verify_signature, verify_statement,
+    Artifact, Proven, SignatureForm, StatementRejection, VerifiedArtifact, VerifiedSignature,
+    VerifiedStatement, verify_artifact, verify_signature, verify_statement,
 };
 
 /// One signature or attestation as it is stored, unverified.

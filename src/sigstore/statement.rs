@@ -12,9 +12,11 @@ use serde_json::Value;
 use crate::oci::Digest;
 use crate::sigstore::bundle::STATEMENT_PAYLOAD;
 use crate::sigstore::cosign::strings;
-use crate::sigstore::json;
+use crate::sigstore::json::{self, JsonError};
 use crate::sigstore::material::{Envelope, limit};
 use crate::sigstore::rejection::{Limited, Rejection};
+
+type Parse = fn(&[u8]) -> Result<Value, JsonError>;
 
 /// A statement about the artifact that was asked for.
 #[derive(Debug, PartialEq)]
@@ -29,7 +31,17 @@ pub(super) struct Statement {
 impl Statement {
     /// Reads an envelope whose signature holds; a subject must be the artifact.
     pub(super) fn read(envelope: &Envelope, artifact: &Digest) -> Result<Self, Rejection> {
-        let mut statement = json::parse_signed(&envelope.payload).map_err(Rejection::PayloadJson)?;
+        Self::read_as(envelope, artifact, json::parse_signed)
+    }
+
+    /// The same for an envelope by somebody else than the attestor: of it no more is read than of what
+    /// anybody may store.
+    pub(super) fn read_strangers(envelope: &Envelope, artifact: &Digest) -> Result<Self, Rejection> {
+        Self::read_as(envelope, artifact, json::parse)
+    }
+
+    fn read_as(envelope: &Envelope, artifact: &Digest, parse: Parse) -> Result<Self, Rejection> {
+        let mut statement = parse(&envelope.payload).map_err(Rejection::PayloadJson)?;
         let text = |name| json::field(&statement, name).and_then(Value::as_str);
         if !text("_type").is_some_and(|found| STATEMENT_TYPES.contains(&found)) {
             return Err(Rejection::StatementMalformed);

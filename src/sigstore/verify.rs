@@ -11,6 +11,9 @@
 //! 6. the certificate: its chain at every time that was proven, its SCT, whom it names;
 //! 7. what the bytes say: type, digest, annotations.
 //!
+//! Of an attestation the names of the certificate are looked at last, so that a statement which fails for
+//! nothing but its signer can be told from one that is not about the image ([`StatementRejection`]).
+//!
 //! Nothing of a payload is read before its signature holds.
 //!
 //! A signer may write to several logs and ask several timestamp authorities, and an attestor believes some
@@ -85,6 +88,22 @@ pub struct Proven {
     holds_until: Option<SystemTime>,
 }
 
+/// Why one piece is not an attestation of one attestor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatementRejection {
+    /// The first condition that does not hold.
+    pub rejection: Rejection,
+    /// The predicate type, where the statement is about the image and everything holds but the identity
+    /// or the annotations: somebody whom the attestor's authorities know says so, and it is not the attestor.
+    pub unfit: Option<String>,
+}
+
+impl From<Rejection> for StatementRejection {
+    fn from(rejection: Rejection) -> Self {
+        Self { rejection, unfit: None }
+    }
+}
+
 /// What a bundle must be about.
 #[derive(Debug, Clone, Copy)]
 pub enum Artifact<'a> {
@@ -157,6 +176,12 @@ impl VerifiedStatement {
     #[must_use]
     pub const fn predicate(&self) -> &Value {
         &self.predicate
+    }
+
+    /// The predicate itself.
+    #[must_use]
+    pub fn into_predicate(self) -> Value {
+        self.predicate
     }
 
     /// The annotations of the subject that are texts.
@@ -252,30 +277,39 @@ fn too_large(json: &[u8]) -> Rejection {
 /// `now` is what all times are compared with.
 ///
 /// # Errors
-/// The first condition that does not hold.
+/// The first condition that does not hold; identity and annotations are looked at last.
 pub fn verify_statement(
     evidence: &SignatureEvidence,
     subject: &Digest,
     attestor: &Attestor,
     now: SystemTime,
-) -> Result<VerifiedStatement, Rejection> {
+) -> Result<VerifiedStatement, StatementRejection> {
     let material = match evidence {
-        SignatureEvidence::CosignLayer { .. } => return Err(Rejection::NoAttestation),
+        SignatureEvidence::CosignLayer { .. } => return Err(Rejection::NoAttestation.into()),
         SignatureEvidence::Bundle { json } => bundle::read(json, ATTESTATION_LIMIT, Chains::Found)?,
         SignatureEvidence::AttestationLayer { envelope, annotations } => {
             cosign::attestation_layer(envelope, annotations)?
         }
     };
-    let Message::Envelope(envelope) = &material.message else { return Err(Rejection::MessageSignature) };
+    let Message::Envelope(envelope) = &material.message else {
+        return Err(Rejection::MessageSignature.into());
+    };
     Statement::is_in(envelope)?;
     let signed = Signed::Bytes(Cow::Owned(envelope.signed_bytes()));
-    let proven = check(&material, &signed, attestor, now)?;
-    let statement = Statement::read(envelope, subject)?;
+    let (proven, identity) = prove(&material, &signed, attestor, now)?;
+    let statement = match &identity {
+        Ok(()) => Statement::read(envelope, subject)?,
+        Err(_) => Statement::read_strangers(envelope, subject)?,
+    };
     if statement.predicate_type == SIGNATURE_PREDICATE {
-        return Err(Rejection::NoAttestation);
+        return Err(Rejection::NoAttestation.into());
     }
-    let annotations = statement.annotations(&attestor.annotations)?.clone();
+    let annotations = identity.and_then(|()| statement.annotations(&attestor.annotations).cloned());
     let Statement { predicate_type, predicate, .. } = statement;
+    let annotations = match annotations {
+        Ok(annotations) => annotations,
+        Err(rejection) => return Err(StatementRejection { rejection, unfit: Some(predicate_type) }),
+    };
     Ok(VerifiedStatement { digest: *subject, predicate_type, predicate, annotations, proven })
 }
 
@@ -341,6 +375,17 @@ fn check(
     attestor: &Attestor,
     now: SystemTime,
 ) -> Result<Proven, Rejection> {
+    let (proven, identity) = prove(material, signed, attestor, now)?;
+    identity.map(|()| proven)
+}
+
+/// The same, with whom the certificate names apart: nothing is proven unless both are good.
+fn prove(
+    material: &Material,
+    signed: &Signed<'_>,
+    attestor: &Attestor,
+    now: SystemTime,
+) -> Result<(Proven, Result<(), Rejection>), Rejection> {
     let claimed = Claimed::of(material, attestor)?;
     let envelope = match &material.message {
         Message::Envelope(envelope) => Some(envelope),
@@ -372,7 +417,7 @@ fn check(
 
     let (key_fingerprint, form) = (claimed.key.fingerprint(), material.form);
     let Some((leaf, trust)) = claimed.certificate else {
-        return Ok(Proven { key_fingerprint, form, signer: None, holds_until: None });
+        return Ok((Proven { key_fingerprint, form, signer: None, holds_until: None }, Ok(())));
     };
     let undated = times.is_empty();
     if undated {
@@ -387,7 +432,8 @@ fn check(
     }
     let until = certificate(leaf, &trust, &times)?;
     let holds_until = until.filter(|_| undated);
-    Ok(Proven { key_fingerprint, form, signer: Some(leaf.clone()), holds_until })
+    let identity = trust.identity.map_or(Ok(()), |identity| identity.matches(leaf));
+    Ok((Proven { key_fingerprint, form, signer: Some(leaf.clone()), holds_until }, identity))
 }
 
 /// Who the signer is said to be.
@@ -497,8 +543,8 @@ fn timestamps(
     Ok(stamps)
 }
 
-/// Whether the certificate was good at every one of the times, is in a log, and names whom it must; the
-/// last moment at which it and all that vouch for it are.
+/// Whether the certificate was good at every one of the times, and is in a log; the last moment at which
+/// it and all that vouch for it are good.
 fn certificate(
     leaf: &Certificate,
     trust: &CertificateTrust<'_>,
@@ -511,9 +557,6 @@ fn certificate(
             sct::verify(leaf, &path.issuer, logs)?;
         }
         until = [until, Some(path.until)].into_iter().flatten().min();
-    }
-    if let Some(identity) = trust.identity {
-        identity.matches(leaf)?;
     }
     Ok(until)
 }

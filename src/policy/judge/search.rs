@@ -123,7 +123,7 @@ impl<'a> Judgement<'a> {
                 match sigstore::verify_statement(piece, self.digest, attestor, self.now) {
                     Ok(verified) if verified.predicate_type() != kind => return Fit::OtherType,
                     Ok(verified) => (verified.digest(), verified.proven().holds_until()),
-                    Err(rejection) => return Fit::Rejected(rejection),
+                    Err(rejected) => return Fit::Rejected(rejected.rejection),
                 }
             }
         };
