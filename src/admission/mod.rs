@@ -387,7 +387,7 @@ fn verdict_key(entry: &Entry, request: &PullRequest, digest: Digest) -> VerdictK
         digest,
         entry: entry.fingerprint(),
         trust: entry.trust_fingerprint(),
-        pod: entry.pod_fingerprint(&request.pod),
+        pod: entry.pod_fingerprint(&request.pod, &request.reference),
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::PodFacts;
 use super::pods::PodFactsRead;
 use super::resource::View;
-use crate::oci::{Digest, Repository};
+use crate::oci::{Digest, Reference, Repository};
 use crate::outcome::Fault;
 use crate::sigstore::{self, PublicKey};
 
@@ -196,7 +196,7 @@ impl Entry {
     /// Whether it refuses `reference` for want of a digest, whatever is signed: `verifyDigest` with
     /// `mutateDigest: false` looks at the reference itself.
     #[must_use]
-    pub const fn asks_for_digest(&self, reference: &crate::oci::Reference) -> bool {
+    pub const fn asks_for_digest(&self, reference: &Reference) -> bool {
         !self.mutate_digest && self.verify_digest && reference.digest().is_none()
     }
 
@@ -212,10 +212,10 @@ impl Entry {
         self.trust_fingerprint
     }
 
-    /// The pod facts that the rule reads, and nothing else (rule C1).
+    /// What the rule reads of the pod and of the reference's text, and nothing else (rule C1).
     #[must_use]
-    pub fn pod_fingerprint(&self, pod: &PodFacts) -> Digest {
-        self.reads.fingerprint(pod, self.view)
+    pub fn pod_fingerprint(&self, pod: &PodFacts, reference: &Reference) -> Digest {
+        self.reads.fingerprint(pod, self.view, reference)
     }
 
     /// The repositories in which signatures of an image of `image` are looked for; none where the

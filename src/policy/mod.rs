@@ -8,17 +8,15 @@
 
 #[allow(dead_code, reason = "the evaluation of conditions comes next")]
 mod condition;
+#[allow(dead_code, reason = "conditions, which read it, are next")]
+mod context;
 mod entry;
 pub mod evaluate;
 mod exception;
 mod extract;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
-#[expect(
-    dead_code,
-    unused_imports,
-    reason = "conditions and variables, which evaluate expressions, are not read yet"
-)]
+#[allow(dead_code, unused_imports, reason = "conditions and variables, which evaluate expressions, are next")]
 mod jmespath;
 mod judge;
 mod kinds;
@@ -30,6 +28,8 @@ mod report;
 mod resource;
 #[allow(dead_code, unused_imports, reason = "conditions and functions come next")]
 mod scalar;
+#[allow(dead_code, unused_imports, reason = "conditions, which are templates, are next")]
+mod variables;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

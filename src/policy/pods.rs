@@ -13,7 +13,7 @@ use serde_json::json;
 use super::kinds::{self, KindOf, KindSelector, PodController};
 use super::resource::{Resource, View};
 use super::wildcard;
-use crate::oci::Digest;
+use crate::oci::{Digest, Reference};
 
 /// What is known of the pod for which an image is pulled, or of the resource that names the image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,18 +30,26 @@ pub struct PodFacts {
     pub resource: Option<Arc<Resource>>,
 }
 
-/// Which pod facts a rule reads.
+/// Which facts of the pull a rule reads, beside repository and digest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct PodFactsRead {
     pub(super) namespace: bool,
     pub(super) name: bool,
     pub(super) labels: bool,
     pub(super) annotations: bool,
+    /// The reference's text: its tag, whether it carries a digest, how its registry is written.
+    pub(super) reference: bool,
 }
 
 impl PodFactsRead {
+    /// Whatever there is.
+    #[allow(dead_code, reason = "conditions, which may read anything, are next")]
+    pub(super) const fn all() -> Self {
+        Self { namespace: true, name: true, labels: true, annotations: true, reference: true }
+    }
+
     pub(super) const fn any(self) -> bool {
-        self.namespace || self.name || self.labels || self.annotations
+        self.namespace || self.name || self.labels || self.annotations || self.reference
     }
 
     pub(super) const fn and(self, other: Self) -> Self {
@@ -50,15 +58,17 @@ impl PodFactsRead {
             name: self.name || other.name,
             labels: self.labels || other.labels,
             annotations: self.annotations || other.annotations,
+            reference: self.reference || other.reference,
         }
     }
 
-    pub(super) fn fingerprint(self, pod: &PodFacts, view: View) -> Digest {
+    pub(super) fn fingerprint(self, pod: &PodFacts, view: View, reference: &Reference) -> Digest {
         let facts = json!({
             "namespace": self.namespace.then_some(&pod.namespace),
             "name": self.name.then_some(&pod.name),
             "labels": self.labels.then_some(&pod.labels),
             "annotations": self.annotations.then_some(&pod.annotations),
+            "reference": self.reference.then(|| reference.text()),
         });
         let mut text = facts.to_string();
         if let Some(resource) = pod.resource.as_ref().filter(|_| self.any()) {
@@ -178,6 +188,7 @@ impl PodMatch {
                 name: !filter.names.is_empty(),
                 labels: filter.selector.is_some(),
                 annotations: !filter.annotations.is_empty(),
+                reference: false,
             })
         })
     }

@@ -31,13 +31,13 @@ impl Budget {
     }
 
     /// Takes `count` steps.
-    pub(super) fn step(&mut self, count: usize) -> Result<(), EvaluationError> {
+    pub(in crate::policy) fn step(&mut self, count: usize) -> Result<(), EvaluationError> {
         let limit = self.steps.limit;
         self.steps.take(count).ok_or(EvaluationError::TooManySteps { limit })
     }
 
     /// Takes `bytes` of output, before they are allocated.
-    pub(super) fn output(&mut self, bytes: usize) -> Result<(), EvaluationError> {
+    pub(in crate::policy) fn output(&mut self, bytes: usize) -> Result<(), EvaluationError> {
         let limit = self.output.limit;
         self.output.take(bytes).ok_or(EvaluationError::TooMuchOutput { limit })
     }

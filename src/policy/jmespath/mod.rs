@@ -26,7 +26,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 pub(in crate::policy) use budget::Budget;
-pub(in crate::policy) use functions::FunctionError;
+pub(in crate::policy) use functions::{FunctionError, json_text};
 pub(in crate::policy) use reads::{Clock, Names, Reads};
 pub(in crate::policy) use scope::Scope;
 pub(in crate::policy) use syntax::{ExpressionError, Problem};

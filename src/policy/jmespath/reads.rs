@@ -36,7 +36,7 @@ pub(in crate::policy) enum Clock {
 }
 
 pub(super) fn of(node: &Node) -> Reads {
-    let mut reads = Reads { names: Names::Only(BTreeSet::new()), clock: Clock::Ignored };
+    let mut reads = Reads::none();
     let value = reads.follow(node, Origin::Root);
     reads.escape(value);
     reads
@@ -52,6 +52,28 @@ enum Origin {
 }
 
 impl Reads {
+    /// Of what reads nothing.
+    pub(in crate::policy) const fn none() -> Self {
+        Self { names: Names::Only(BTreeSet::new()), clock: Clock::Ignored }
+    }
+
+    /// Of what may read anything.
+    pub(in crate::policy) const fn everything() -> Self {
+        Self { names: Names::Everything, clock: Clock::Read }
+    }
+
+    /// Adds what something else depends on.
+    pub(in crate::policy) fn add(&mut self, other: &Self) {
+        match (&mut self.names, &other.names) {
+            (Names::Only(names), Names::Only(more)) => names.extend(more.iter().cloned()),
+            (names, Names::Everything) => *names = Names::Everything,
+            (Names::Everything, Names::Only(_)) => {}
+        }
+        if other.clock == Clock::Read {
+            self.clock = Clock::Read;
+        }
+    }
+
     fn follow(&mut self, node: &Node, input: Origin) -> Origin {
         match node {
             Node::Current => return input,

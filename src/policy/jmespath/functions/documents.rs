@@ -8,10 +8,12 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
 
 use super::Kind::{Any, Text};
 use super::{Arguments, Function, row};
 use crate::policy::jmespath::EvaluationError;
+use crate::policy::jmespath::budget::Budget;
 use crate::policy::jmespath::datum::{Datum, Fields, View};
 use crate::policy::jmespath::interpret::{Evaluated, Interpreter};
 
@@ -135,16 +137,19 @@ fn to_string<'a>(arguments: &Arguments<'a>, run: &mut Interpreter<'a, '_>) -> Ev
         return Ok(value.clone());
     }
     let mut text = String::new();
-    write_json(&mut text, value, run)?;
+    write_json(&mut text, value, run.budget)?;
     Ok(Datum::Text(text.into()))
 }
 
-fn write_json<'a>(
-    out: &mut String,
-    value: &Datum<'a>,
-    run: &mut Interpreter<'a, '_>,
-) -> Result<(), EvaluationError> {
-    run.budget.step(1)?;
+/// Compact JSON as Go writes it.
+pub(in crate::policy) fn json_text(value: &Value, budget: &mut Budget) -> Result<String, EvaluationError> {
+    let mut text = String::new();
+    write_json(&mut text, &Datum::Json(value), budget)?;
+    Ok(text)
+}
+
+fn write_json(out: &mut String, value: &Datum<'_>, budget: &mut Budget) -> Result<(), EvaluationError> {
+    budget.step(1)?;
     let before = out.len();
     match value.view() {
         View::Null => out.push_str("null"),
@@ -152,34 +157,34 @@ fn write_json<'a>(
         View::Number(number) => out.push_str(&json_number(number)),
         View::Text(text) => write_text(out, text),
         View::List(list) => {
-            run.budget.output(2 + list.len())?;
+            budget.output(2 + list.len())?;
             out.push('[');
             for (index, element) in list.iter().enumerate() {
                 if index > 0 {
                     out.push(',');
                 }
-                write_json(out, &element, run)?;
+                write_json(out, &element, budget)?;
             }
             out.push(']');
             return Ok(());
         }
         View::Object(object) => {
-            run.budget.output(2 + 2 * object.width())?;
+            budget.output(2 + 2 * object.width())?;
             out.push('{');
             for (index, (name, field)) in object.iter().enumerate() {
                 if index > 0 {
                     out.push(',');
                 }
-                run.budget.output(name.len())?;
+                budget.output(name.len())?;
                 write_text(out, &name);
                 out.push(':');
-                write_json(out, &field, run)?;
+                write_json(out, &field, budget)?;
             }
             out.push('}');
             return Ok(());
         }
     }
-    run.budget.output(out.len() - before)
+    budget.output(out.len() - before)
 }
 
 fn write_text(out: &mut String, text: &str) {

@@ -8,6 +8,8 @@ mod collections;
 mod documents;
 mod strings;
 
+pub(in crate::policy) use documents::json_text;
+
 use std::borrow::Cow;
 use std::fmt;
 

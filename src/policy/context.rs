@@ -1,0 +1,161 @@
+//! What expressions can read while one image is judged.
+//!
+//! | name | what it is |
+//! |---|---|
+//! | `image` | the reference, as Kyverno reads it: what was asked for, so `digest` is empty where it carries none |
+//! | `images` | the same as `images.containers.container`: a pull does not say which container it is for |
+//! | `request` | an admission of the pod, as far as a pull tells of it: `operation` is CREATE; `namespace`, and `object` with apiVersion, kind, metadata and one container. In `pullgate apply` the object is the resource |
+//! | names of attestations | the predicate, once its attestation is satisfied |
+//! | anything else | a field of the predicate that is judged, if one is |
+//!
+//! The first that has a name wins. Upstream merges the predicate over everything; here a predicate
+//! cannot replace what is known of the image, the pod or another attestation. What a node does not know
+//! (who asked, the rest of the pod, the old object) is not there, and reading it is an error.
+//! Specification: 3.5 of the policy semantics.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use serde_json::{Map, Value, json};
+
+use super::PodFacts;
+use super::jmespath::{Names, Reads, Scope};
+use super::pods::PodFactsRead;
+use super::resource::View;
+use crate::oci::Reference;
+
+/// Everything but the predicate that is judged.
+#[derive(Debug, Clone)]
+pub(super) struct Context {
+    image: Value,
+    images: Value,
+    request: Value,
+    attestations: BTreeMap<String, Value>,
+    now: SystemTime,
+}
+
+impl Context {
+    /// What is known before any evidence.
+    pub(super) fn new(reference: &Reference, pod: &PodFacts, view: View, now: SystemTime) -> Self {
+        let image = image(reference);
+        // In a list of images, what is empty is not there.
+        let listed: Map<_, _> = image.clone().into_iter().filter(|(_, part)| part != "").collect();
+        let mut listed = Value::Object(listed);
+        if let Some(listed) = listed.as_object_mut() {
+            listed.insert("jsonPointer".to_owned(), json!("/spec/containers/0/image"));
+        }
+        Self {
+            image: Value::Object(image),
+            images: json!({ "containers": { CONTAINER: listed } }),
+            request: request(reference, pod, view),
+            attestations: BTreeMap::new(),
+            now,
+        }
+    }
+
+    /// Makes a predicate known under the name of its attestation.
+    pub(super) fn attestation(&mut self, name: &str, predicate: Value) {
+        self.attestations.insert(name.to_owned(), predicate);
+    }
+
+    /// Takes what is known under the name of an attestation away.
+    pub(super) fn forget(&mut self, name: &str) -> Option<Value> {
+        self.attestations.remove(name)
+    }
+
+    /// What is known of an attestation, by name.
+    pub(super) fn predicate(&self, name: &str) -> Option<&Value> {
+        self.attestations.get(name)
+    }
+
+    /// What an expression starts from. The fields of `predicate` are weaker than all else.
+    pub(super) fn scope<'a>(&'a self, predicate: Option<&'a Map<String, Value>>) -> Scope<'a> {
+        let mut scope = Scope::new(self.now)
+            .name("image", &self.image)
+            .name("images", &self.images)
+            .name("request", &self.request);
+        for (name, value) in &self.attestations {
+            scope = scope.name(name, value);
+        }
+        match predicate {
+            Some(predicate) => scope.object(predicate),
+            None => scope,
+        }
+    }
+}
+
+/// Names that always stand for what this module puts there.
+pub(super) const RESERVED: [&str; 3] = ["image", "images", "request"];
+
+/// Names that upstream knows at admission and a node does not. A predicate must not stand in for them.
+pub(super) const UNKNOWN: [&str; 2] = ["serviceAccountName", "serviceAccountNamespace"];
+
+/// The facts beside repository and digest on which an expression with these reads may depend (rule C1).
+pub(super) fn facts(reads: &Reads) -> PodFactsRead {
+    let reads = |name: &str| match &reads.names {
+        Names::Only(names) => names.contains(name),
+        Names::Everything => true,
+    };
+    if reads("request") {
+        PodFactsRead::all()
+    } else {
+        PodFactsRead { reference: reads("image") || reads("images"), ..PodFactsRead::default() }
+    }
+}
+
+/// Kyverno's parts of a reference.
+fn image(reference: &Reference) -> Map<String, Value> {
+    let digest = reference.digest().map(|digest| digest.to_string()).unwrap_or_default();
+    let tag = reference.tag().unwrap_or_default();
+    let [name, _] = reference.names();
+    let (registry, path) = name.split_once('/').unwrap_or(("", &name));
+    let last = path.rsplit('/').next().unwrap_or(path);
+    let parts = [
+        ("reference", reference.kyverno_form()),
+        ("referenceWithTag", format!("{name}:{tag}")),
+        ("registry", registry.to_owned()),
+        ("path", path.to_owned()),
+        ("name", last.to_owned()),
+        ("tag", tag.to_owned()),
+        ("digest", digest),
+    ];
+    parts.into_iter().map(|(part, text)| (part.to_owned(), Value::String(text))).collect()
+}
+
+/// The admission request for the resource, or for a pod with this one container.
+fn request(reference: &Reference, pod: &PodFacts, view: View) -> Value {
+    let object = match &pod.resource {
+        Some(resource) => resource.seen(view),
+        None => json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": metadata(pod),
+            "spec": { "containers": [{ "image": reference.text() }] },
+        }),
+    };
+    let mut request = json!({ "operation": "CREATE", "object": object });
+    if let (Some(request), Some(namespace)) = (request.as_object_mut(), &pod.namespace) {
+        request.insert("namespace".to_owned(), json!(namespace));
+    }
+    request
+}
+
+fn metadata(pod: &PodFacts) -> Map<String, Value> {
+    let mut metadata = Map::new();
+    for (field, fact) in [("name", &pod.name), ("namespace", &pod.namespace)] {
+        if let Some(fact) = fact {
+            metadata.insert(field.to_owned(), json!(fact));
+        }
+    }
+    for (field, pairs) in [("labels", &pod.labels), ("annotations", &pod.annotations)] {
+        if !pairs.is_empty() {
+            metadata.insert(field.to_owned(), json!(pairs));
+        }
+    }
+    metadata
+}
+
+/// Stands for the name of the container.
+const CONTAINER: &str = "container";
+
+#[cfg(test)]
+#[path = "context_tests.rs"]
+mod tests;
