@@ -16,9 +16,14 @@
 //! must allow signing, or issuing. A certificate that is itself the end of a path is accepted without
 //! one, as in Go: that is what `cert` together with itself as `certChain` says.
 //!
-//! Refused by webpki by design, although Go would accept it: a certificate that may itself issue
-//! certificates (unless it is the end of a path), more than six intermediates in one path, certificates before version 3,
-//! name constraints on URIs, e-mail addresses and directory names, critical policy extensions.
+//! Refused, although Go and so cosign would accept it (`tests/differences.md`):
+//!
+//! * by webpki: a signer's certificate that may itself issue certificates, unless it is the end of a path;
+//!   certificates before version 3, which `openssl x509 -req` made for years; name constraints on URIs,
+//!   e-mail addresses and directory names; critical policy extensions; more than six intermediates;
+//! * here: roots before version 3, and of the certificates that came along the third of one name.
+//!
+//! A private authority is served by certificates of version 3 with CA:FALSE. Fulcio's are all of that kind.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -216,6 +221,7 @@ fn rejection(error: Error) -> Rejection {
         Error::EndEntityUsedAsCa | Error::PathLenConstraintViolated => ChainFault::MayNotIssue,
         Error::NameConstraintViolation => ChainFault::NameConstraint,
         Error::UnsupportedCriticalExtension => ChainFault::CriticalExtension,
+        Error::UnsupportedCertVersion => ChainFault::OldVersion,
         _ => ChainFault::UnknownAuthority,
     })
 }

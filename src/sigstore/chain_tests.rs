@@ -331,6 +331,23 @@ fn refuses_a_critical_extension_that_is_not_understood() {
 }
 
 #[test]
+fn refuses_certificates_before_version_3() {
+    // What `openssl x509 -req` made for years. Go takes them as signers' and as roots.
+    let pki = Pki::new();
+    let first = |subject: &str| Draft { version: None, ..Draft::new(subject) };
+    let leaf = first("leaf").issued(&pki.leaf, "root", &pki.root);
+    let refused = fault(ChainFault::OldVersion);
+    assert_eq!(verify(&leaf, &[], &roots(&[&pki.root()]), at(TIME)), refused);
+    assert_eq!(verify(&leaf, &[], &roots(&[&leaf]), at(TIME)), Ok(Issuer(pki.leaf.spki.clone())));
+    let through = first("intermediate").issued(&pki.intermediate, "root", &pki.root);
+    let found = verify(&pki.leaf(&signing()), &[through], &roots(&[&pki.root()]), at(TIME));
+    assert_eq!(found, refused);
+    let root = first("root").self_signed(&pki.root);
+    let direct = signing().issued(&pki.leaf, "root", &pki.root);
+    assert_eq!(verify(&direct, &[], &roots(&[&root]), at(TIME)), fault(ChainFault::UnknownAuthority));
+}
+
+#[test]
 fn names_do_not_matter_to_the_path() {
     let pki = Pki::new();
     // Fulcio marks them critical, since the subject is empty; a user name is all there is.

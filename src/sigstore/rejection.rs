@@ -223,6 +223,9 @@ pub enum ChainFault {
     /// A name is not one that the authority may give.
     #[error("x509: a name of the certificate is not permitted by its issuer's name constraints")]
     NameConstraint,
+    /// It is of an X.509 version without extensions.
+    #[error("x509: the certificate is of a version before 3, which is not read: issue it with extensions")]
+    OldVersion,
     /// Somebody demands that an extension be understood that is not.
     #[error("x509: unhandled critical extension")]
     CriticalExtension,

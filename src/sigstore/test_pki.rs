@@ -89,6 +89,8 @@ fn name(common: &str) -> Vec<u8> {
 pub(crate) struct Draft {
     pub(crate) subject: String,
     pub(crate) serial: u8,
+    /// As it is encoded: 2 for version 3; none for version 1.
+    pub(crate) version: Option<u8>,
     pub(crate) from: u64,
     pub(crate) to: u64,
     pub(crate) extensions: Vec<Vec<u8>>,
@@ -99,6 +101,7 @@ impl Draft {
         Self {
             subject: subject.to_owned(),
             serial: 7,
+            version: Some(2),
             from: TIME - 1800,
             to: TIME + 1800,
             extensions: vec![],
@@ -125,7 +128,7 @@ impl Draft {
         let extensions = sequence(&self.extensions.iter().map(Vec::as_slice).collect::<Vec<_>>());
         let extensions = if self.extensions.is_empty() { vec![] } else { tlv(0xa3, &extensions) };
         sequence(&[
-            &tlv(0xa0, &tlv(0x02, &[2])),
+            &self.version.map(|version| tlv(0xa0, &tlv(0x02, &[version]))).unwrap_or_default(),
             &tlv(0x02, &[self.serial]),
             algorithm,
             &name(issuer),
