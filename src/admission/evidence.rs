@@ -396,6 +396,15 @@ pub(super) fn encoded(evidence: &Evidence) -> Vec<Vec<u8>> {
     all
 }
 
+/// Of what is stored, what was not asked for this time.
+pub(super) fn not_asked(stored: &Evidence, asked: &Evidence) -> Evidence {
+    let mut rest = stored.clone();
+    rest.legacy.retain(|repository, _| !asked.legacy.contains_key(repository));
+    rest.attestations.retain(|repository, _| !asked.attestations.contains_key(repository));
+    rest.bundles.retain(|repository, _| !asked.bundles.contains_key(repository));
+    rest
+}
+
 /// Stored pieces as evidence again. Repositories without a piece count as not asked yet. A piece that
 /// does not decode is left out: evidence that is missing never satisfies anything.
 pub(super) fn decoded(pieces: &[Vec<u8>]) -> Evidence {

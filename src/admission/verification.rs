@@ -11,9 +11,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
 
 use super::audit::Audit;
-use super::evidence::{Fetcher, More, decoded, encoded};
+use super::evidence::{Fetcher, More, decoded, encoded, not_asked};
 use super::{Outcome, PullRequest, judged};
-use crate::cache::{Age, Stamp, Store, VerdictKey};
+use crate::cache::{Age, Kept, Stamp, Store, VerdictKey};
 use crate::oci::Digest;
 use crate::outcome::{Contact, DenialReason, Fault, FaultReason};
 use crate::policy::evaluate::{Resolution, Source};
@@ -67,16 +67,33 @@ impl Job {
         if contact == Contact::Answered {
             outcomes.iter_mut().for_each(answered);
         }
-        let outcomes = match kept.map(|kept| kept.age) {
+        let outcomes = match kept.as_ref().map(|kept| kept.age) {
             Some(Age::Fresh | Age::Stale) => self.with_stored(outcomes, &stored),
             Some(Age::Expired) | None => outcomes,
         };
-        let pieces = encoded(&evidence);
-        if !pieces.is_empty() && outcomes.iter().any(is_satisfied) {
-            self.store.put_evidence(repository, &self.digest, pieces);
+        if outcomes.iter().any(is_satisfied) {
+            self.keep_evidence(&evidence, kept.as_ref().map(|kept| (kept, &stored)));
         }
         self.keep_verdicts(&outcomes, self.store.now());
         outcomes
+    }
+
+    /// What was fetched takes the place of what was kept. Other entries may rest on what was not asked for
+    /// now: while that is fresh it stays, and all of it is as old as that.
+    fn keep_evidence(&self, fetched: &Evidence, kept: Option<(&Kept, &Evidence)>) {
+        let mut pieces = encoded(fetched);
+        if pieces.is_empty() {
+            return;
+        }
+        let mut at = self.store.now();
+        if let Some((kept, stored)) = kept.filter(|(kept, _)| kept.age == Age::Fresh) {
+            let others = encoded(&not_asked(stored, fetched));
+            if !others.is_empty() {
+                pieces.extend(others);
+                at = kept.at;
+            }
+        }
+        self.store.put_evidence(self.request.reference.repository(), &self.digest, pieces, at);
     }
 
     /// Step by step, each only for the entries that the ones before did not satisfy (`evidence` says

@@ -21,11 +21,11 @@ pub struct Kept {
 }
 
 impl Store {
-    /// Keeps what verdicts about an image rest on, in place of what was kept before.
-    pub fn put_evidence(&self, repository: &Repository, digest: &Digest, pieces: Vec<Vec<u8>>) {
+    /// Keeps what verdicts about an image rest on, fetched at the time `at`, in place of what was kept before.
+    pub fn put_evidence(&self, repository: &Repository, digest: &Digest, pieces: Vec<Vec<u8>>, at: Stamp) {
         let blobs: Vec<_> = pieces.iter().map(|piece| Digest::of(piece)).collect();
         let sizes = pieces.iter().map(|piece| u32::try_from(piece.len()).unwrap_or(u32::MAX)).collect();
-        let record = EvidenceRecord { blobs, sizes, at: self.now() };
+        let record = EvidenceRecord { blobs, sizes, at };
         let mut state = self.state();
         let image = state.image(repository, *digest);
         let mut orphans = state.keep_evidence(image, &record);

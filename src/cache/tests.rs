@@ -59,7 +59,7 @@ async fn c6_everything_survives_a_restart() {
         Durability::Durable,
     );
     store.admit(admission(&store, 2), Durability::ThisProcess);
-    store.put_evidence(&repository(), &key(1).digest, vec![b"one".to_vec(), b"two".to_vec()]);
+    store.put_evidence(&repository(), &key(1).digest, vec![b"one".to_vec(), b"two".to_vec()], store.now());
     store.put_tag("ghcr.io/org/app:v1", key(1).digest);
     assert!(store.flush().await);
     store.close();
@@ -86,7 +86,7 @@ async fn c6_evidence_stays_with_a_registry_that_only_capitals_tell_from_a_path()
         (Repository::parse(text).unwrap(), digest)
     });
     let store = Store::open(options(folder.path())).unwrap();
-    store.put_evidence(&registry.0, &registry.1, vec![b"one".to_vec()]);
+    store.put_evidence(&registry.0, &registry.1, vec![b"one".to_vec()], store.now());
     assert!(store.flush().await);
     store.close();
 
@@ -104,7 +104,7 @@ async fn purge_forgets_what_it_names() {
     for number in [1, 2] {
         store.put_verdict(key(number), store.now(), None);
         store.admit(admission(&store, number), Durability::Durable);
-        store.put_evidence(&repository(), &key(number).digest, vec![vec![0; number]]);
+        store.put_evidence(&repository(), &key(number).digest, vec![vec![0; number]], store.now());
     }
     assert_eq!(store.purge(&Purge::Image(repository(), key(1).digest)), 1);
     assert_eq!((store.verdict(&key(1)), store.verdict(&key(2))), (None, Some(Age::Fresh)));
@@ -136,7 +136,7 @@ async fn c5_evidence_is_bounded() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(Options { max_size: 1000, ..options(folder.path()) }).unwrap();
     for number in 0..10_u8 {
-        store.put_evidence(&repository(), &key(number.into()).digest, vec![vec![number; 300]]);
+        store.put_evidence(&repository(), &key(number.into()).digest, vec![vec![number; 300]], store.now());
     }
     assert!(store.counts().evidence_bytes <= 1000);
     assert!(store.evidence(&repository(), &key(9).digest).await.is_some());
@@ -149,10 +149,10 @@ async fn c6_a_piece_that_two_images_rest_on_goes_with_the_last() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(options(folder.path())).unwrap();
     let shared = vec![7; 300];
-    store.put_evidence(&repository(), &key(1).digest, vec![shared.clone(), vec![1; 10]]);
-    store.put_evidence(&repository(), &key(2).digest, vec![shared.clone()]);
+    store.put_evidence(&repository(), &key(1).digest, vec![shared.clone(), vec![1; 10]], store.now());
+    store.put_evidence(&repository(), &key(2).digest, vec![shared.clone()], store.now());
     assert_eq!(store.counts().evidence_bytes, 310);
-    store.put_evidence(&repository(), &key(1).digest, vec![vec![1; 20]]);
+    store.put_evidence(&repository(), &key(1).digest, vec![vec![1; 20]], store.now());
     assert_eq!(store.counts().evidence_bytes, 320);
     let kept = store.evidence(&repository(), &key(2).digest).await.unwrap();
     assert_eq!(kept.pieces, [shared]);

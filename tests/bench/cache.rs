@@ -87,7 +87,7 @@ pub(crate) fn seed(path: &Path, images: usize) {
         );
         store.put_verdict(key, store.now(), None);
         // The size of a signature with its annotations.
-        store.put_evidence(&repository, &digest, vec![number.to_le_bytes().repeat(256)]);
+        store.put_evidence(&repository, &digest, vec![number.to_le_bytes().repeat(256)], store.now());
         if number % BATCH == BATCH - 1 {
             assert!(block_on(store.flush()), "on disk");
         }

@@ -227,9 +227,33 @@ impl Node {
 
     /// Stores these signatures for the index, and no others.
     pub(super) fn sign(&self, signatures: &[(&Key, Value)]) {
+        let (manifest, blobs) = self.signatures(signatures);
         let mut content = self.content.lock().unwrap();
-        content.blobs.clear();
-        let mut layers = Vec::new();
+        content.blobs = blobs;
+        content.signatures = (!signatures.is_empty()).then_some(manifest);
+    }
+
+    /// Answers of another repository of the registry, which has one signature of the index.
+    pub(super) fn signed_in(
+        &self,
+        repository: &str,
+        key: &Key,
+    ) -> impl Fn(&Seen) -> Option<Reply> + Send + use<> {
+        let (manifest, blobs) = self.signatures(&[(key, json!({}))]);
+        let (start, tag) = (format!("/v2/{repository}/"), self.image.cosign_tag(".sig"));
+        move |seen| {
+            let (_, path) = seen.line.split_once(&start)?;
+            if path == format!("manifests/{tag}") {
+                return Some(Reply::manifest(media_type::OCI_MANIFEST, manifest.clone()));
+            }
+            let blob = blobs.iter().find(|blob| path == format!("blobs/{}", Digest::of(blob)))?;
+            Some(Reply::new(200, blob.clone()))
+        }
+    }
+
+    /// A manifest of these signatures of the index, and their payloads.
+    fn signatures(&self, signatures: &[(&Key, Value)]) -> (Vec<u8>, Vec<Vec<u8>>) {
+        let (mut layers, mut blobs) = (Vec::new(), Vec::new());
         for (key, annotations) in signatures {
             let payload = json!({
                 "critical": {
@@ -247,11 +271,11 @@ impl Node {
                 "size": payload.len(),
                 "annotations": {"dev.cosignproject.cosign/signature": STANDARD.encode(signature.as_ref())},
             }));
-            content.blobs.push(payload);
+            blobs.push(payload);
         }
         let config = json!({"mediaType": media_type::OCI_EMPTY, "digest": Digest::of(b"{}"), "size": 2});
         let manifest = json!({"schemaVersion": 2, "config": config, "layers": layers});
-        content.signatures = (!layers.is_empty()).then(|| manifest.to_string().into_bytes());
+        (manifest.to_string().into_bytes(), blobs)
     }
 
     /// Asked before the registry's own answer is given.

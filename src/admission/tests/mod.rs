@@ -404,6 +404,28 @@ async fn o1_a_verdict_is_no_younger_than_its_evidence() {
 }
 
 #[tokio::test]
+async fn o1_what_another_rule_rests_on_is_kept_too() {
+    let (node, other) = (signed().await, Key::generate());
+    node.pull(node.pinned()).await.unwrap();
+    // Another rule, for signatures in another place; where the first ones are is not asked.
+    let place = json!({"repository": format!("{}/elsewhere", node.host())});
+    let elsewhere = node.policy(&[(&other, place)], json!({}));
+    node.answers(node.signed_in("elsewhere", &other));
+    node.enforce(&elsewhere);
+    advance(10);
+    assert_eq!(node.pull(node.pinned()).await.unwrap().permit.source(), Source::Verified);
+    node.stop();
+    advance(DAY);
+    for policy in [node.keyed(), elsewhere] {
+        node.enforce(&policy);
+        assert_eq!(node.pull(node.pinned()).await.unwrap().permit.source(), Source::Stale);
+    }
+    // All of it is as old as the oldest.
+    advance(WEEK - DAY - 10);
+    node.pull(node.pinned()).await.unwrap_err();
+}
+
+#[tokio::test]
 async fn o2_the_last_digest_of_a_tag_is_used_only_while_nobody_answers() {
     let node = signed().await;
     assert_eq!(node.pull(node.tagged()).await.unwrap().resolution, Resolution::Answered);
