@@ -382,10 +382,16 @@ impl Gate {
 }
 
 fn verdict_key(entry: &Entry, request: &PullRequest, digest: Digest) -> VerdictKey {
+    verdict_key_of(env!("CARGO_PKG_VERSION"), entry, request, digest)
+}
+
+/// A release that refuses what an earlier one took decides anew, from the evidence on disk where that is
+/// fresh: a verdict is also of the program that made it (rule C1).
+fn verdict_key_of(release: &str, entry: &Entry, request: &PullRequest, digest: Digest) -> VerdictKey {
     VerdictKey {
         repository: request.reference.repository().clone(),
         digest,
-        entry: entry.fingerprint(),
+        entry: Digest::of(format!("{release} {}", entry.fingerprint()).as_bytes()),
         trust: entry.trust_fingerprint(),
         pod: entry.pod_fingerprint(&request.pod, &request.reference),
     }

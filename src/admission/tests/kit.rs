@@ -27,6 +27,8 @@ use crate::registry::{self, Credentials, RegistryOptions, Timeouts};
 use crate::sigstore::TrustRoot;
 
 pub(super) const REPOSITORY: &str = "app";
+/// Of the gate.
+pub(super) const RELEASE: &str = env!("CARGO_PKG_VERSION");
 /// `cache.fresh` of these tests, in seconds.
 pub(super) const DAY: u64 = 86_400;
 /// `cache.stale` of these tests, in seconds.
@@ -343,24 +345,30 @@ impl Node {
 
     /// How old the verdicts of the policy in force on the index are.
     pub(super) fn verdict_ages(&self) -> Vec<Age> {
-        let keys = self.verdict_keys(&self.pinned());
+        let keys = self.verdict_keys(RELEASE, &self.pinned());
         keys.iter().filter_map(|key| self.gate.store().verdict(key)).collect()
     }
 
     /// As if the policy in force had just allowed the index under this name.
     pub(super) fn keep_verdict(&self, reference: &Reference) {
-        for key in self.verdict_keys(reference) {
+        self.keep_verdict_of(RELEASE, reference);
+    }
+
+    /// As if another release had, on the same disk.
+    pub(super) fn keep_verdict_of(&self, release: &str, reference: &Reference) {
+        for key in self.verdict_keys(release, reference) {
             self.gate.store().put_verdict(key, now(), None);
         }
     }
 
-    fn verdict_keys(&self, reference: &Reference) -> Vec<VerdictKey> {
+    fn verdict_keys(&self, release: &str, reference: &Reference) -> Vec<VerdictKey> {
         let (reference, pod) = (reference.clone(), PodFacts::default());
         let request = PullRequest { reference, pod, credentials: Credentials::Anonymous };
         let snapshot = self.gate.snapshot();
         let applications = snapshot.policies.matching(&request.reference, &request.pod);
         let entries = applications.iter().flat_map(|application| &application.entries);
-        entries.map(|covered| super::super::verdict_key(&covered.entry, &request, self.image)).collect()
+        let key = |entry| super::super::verdict_key_of(release, entry, &request, self.image);
+        entries.map(|covered| key(&covered.entry)).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use self::kit::{DAY, Key, Node, Setup, WEEK, advance, away, basic, hangs_up, status};
+use self::kit::{DAY, Key, Node, RELEASE, Setup, WEEK, advance, away, basic, hangs_up, status};
 use super::words::RefusalCode;
 use super::{Background, ImageFacts, Record, Shown};
 use crate::cache::{Age, Phase};
@@ -365,6 +365,16 @@ async fn s5_a_new_snapshot_is_decided_from_stored_evidence_first() {
     node.enforce(&node.policy(&[(&other, json!({}))], json!({})));
     assert_eq!(node.look().await, Background::Fine);
     assert_eq!(node.admission().unwrap().image_id.as_deref(), Some(ID));
+}
+
+#[tokio::test]
+async fn c1_a_verdict_of_another_release_is_made_anew() {
+    let node = keyed().await;
+    for (release, counts) in [("0.0.0", false), (RELEASE, true)] {
+        node.keep_verdict_of(release, &node.pinned());
+        let admitted = node.pull(node.pinned()).await;
+        assert_eq!(admitted.is_ok_and(|admitted| admitted.permit.source() == Source::Fresh), counts);
+    }
 }
 
 #[tokio::test]
