@@ -184,8 +184,9 @@ impl<'a> Range<'a> {
     }
 
     fn excludes(&self, text: &str) -> bool {
-        compare(text, self.least).is_some_and(Ordering::is_lt)
-            || compare(text, self.most).is_some_and(Ordering::is_gt)
+        text != self.text
+            && (compare(text, self.least).is_some_and(Ordering::is_lt)
+                || compare(text, self.most).is_some_and(Ordering::is_gt))
     }
 }
 

@@ -6,4 +6,6 @@ pub(super) mod operator;
 #[cfg(test)]
 mod membership_tests;
 #[cfg(test)]
+mod operator_properties;
+#[cfg(test)]
 mod operator_tests;

@@ -47,4 +47,6 @@ fn leading_digits(text: &str) -> (&str, &str) {
 #[cfg(test)]
 mod layout_tests;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod quantity_tests;
