@@ -16,3 +16,6 @@ pub use manifest::{
     Descriptor, ImageManifest, Index, IndexEntry, MANIFEST_LIMIT, Manifest, ManifestError, media_type,
 };
 pub use reference::{Reference, ReferenceError, Repository, RequestedImage};
+
+#[cfg(test)]
+mod wildcard_tests;
