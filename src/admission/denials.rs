@@ -68,7 +68,8 @@ mod tests {
     fn outcome(verdict: EntryVerdict) -> Outcome {
         let judged =
             Judged { policy: "p".into(), rule: "r".into(), index: 0, verdict, source: Source::Verified };
-        let explanation = Explanation { rule: "p/r".into(), entry: 0, attestors: Vec::new() };
+        let explanation =
+            Explanation { rule: "p/r".into(), entry: 0, attestors: Vec::new(), denies: Vec::new() };
         Outcome { judged, explanation }
     }
 

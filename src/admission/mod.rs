@@ -402,6 +402,7 @@ fn remembered(entry: &Entry, digest: Digest, source: Source) -> Outcome {
         rule: format!("{}/{}", entry.policy(), entry.rule()),
         entry: entry.index(),
         attestors: Vec::new(),
+        denies: Vec::new(),
     };
     Outcome {
         judged: judged(entry, EntryVerdict::Satisfied(Satisfied::remembered(digest)), source),

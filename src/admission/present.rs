@@ -242,7 +242,11 @@ impl Gate {
                 self.set_denied(name, digest, permit.would_deny());
                 let renewed = known.as_ref().is_none_or(|known| known.snapshot != snapshot.fingerprint);
                 let image_id = image_id.or_else(|| known.filter(is_proof).and_then(|known| known.image_id));
+                // No pod is known here, nor the name that a pull gives.
+                let mut entries = judgement.applications.iter().flat_map(|application| &application.entries);
+                let about_a_pull = entries.any(|covered| covered.entry.conditions_read_pull());
                 if renewed
+                    && !about_a_pull
                     && permit.digest().is_some()
                     && permit.would_deny().is_empty()
                     && permit.would_fault().is_none()

@@ -17,7 +17,7 @@ use crate::cache::{Age, Kept, Stamp, Store, VerdictKey};
 use crate::oci::Digest;
 use crate::outcome::{Contact, DenialReason, Fault, FaultReason};
 use crate::policy::evaluate::{Resolution, Source};
-use crate::policy::{Entry, EntryVerdict, Evidence, Explanation, Forms, judge};
+use crate::policy::{Entry, EntryVerdict, Evidence, Explanation, Forms, Pull, judge};
 use crate::registry::{self, Budget, ManifestAccess, ResolvedImage};
 
 /// What is to be verified.
@@ -178,8 +178,9 @@ impl Job {
     }
 
     fn judge_one(&self, entry: &Entry, evidence: &Evidence, source: Source) -> Outcome {
-        let (verdict, explanation) =
-            judge(entry, &self.request.reference, &self.digest, evidence, SystemTime::now());
+        let PullRequest { reference, pod, .. } = &self.request;
+        let pull = Pull { reference, digest: &self.digest, pod };
+        let (verdict, explanation) = judge(entry, pull, evidence, SystemTime::now());
         Outcome { judged: judged(entry, verdict, source), explanation }
     }
 
@@ -230,6 +231,7 @@ fn undecided(entry: &Entry, fault: Fault) -> Outcome {
         rule: format!("{}/{}", entry.policy(), entry.rule()),
         entry: entry.index(),
         attestors: Vec::new(),
+        denies: Vec::new(),
     };
     Outcome { judged: judged(entry, EntryVerdict::Undecided(fault), Source::Verified), explanation }
 }

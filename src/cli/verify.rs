@@ -9,7 +9,7 @@ use crate::admission::Judgement;
 use crate::oci::{Reference, RequestedImage};
 use crate::outcome::{Denial, Fault};
 use crate::policy::evaluate::Decision;
-use crate::policy::{PodFacts, cause};
+use crate::policy::{Checked, Outcome, PodFacts, cause};
 
 /// `pullgate verify`
 pub(super) fn run(arguments: &Verify) -> Exit {
@@ -153,6 +153,17 @@ fn print_tree(judgement: &Judgement) {
                 for cause in &leaf.causes {
                     say(format_args!("      {cause}"));
                 }
+                for (index, statement) in leaf.statements.iter().enumerate() {
+                    let verdict = match statement.outcome {
+                        Outcome::Holds => "meets its conditions",
+                        Outcome::Fails => "does not meet its conditions",
+                    };
+                    say(format_args!("      attestation {index}: {verdict}"));
+                    statement.conditions.iter().for_each(|checked| print_condition("  conditions", checked));
+                }
+            }
+            for checked in &tree.denies {
+                print_condition("validate.deny", checked);
             }
         }
     }
@@ -164,6 +175,16 @@ fn print_tree(judgement: &Judgement) {
     for denial in denials {
         say(format_args!("  {}", denial.detail));
     }
+}
+
+/// One condition with what it compared.
+fn print_condition(of: &str, checked: &Checked) {
+    let Checked { condition, key, operator, value, outcome, .. } = checked;
+    let outcome = match outcome {
+        Outcome::Holds => "holds",
+        Outcome::Fails => "does not hold",
+    };
+    say(format_args!("      {of}{condition}: {key} {operator} {value}: {outcome}"));
 }
 
 fn exit(judgement: &Judgement, fail_on_audit: bool) -> Exit {

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::PodFacts;
+use super::condition::Conditions;
+use super::jmespath::{Budget, Clock, Scope};
 use super::pods::PodFactsRead;
 use super::resource::View;
+use super::variables::{Template, cut};
+use super::{PodFacts, context};
 use crate::oci::{Digest, Reference, Repository};
 use crate::outcome::Fault;
 use crate::sigstore::{self, PublicKey};
@@ -98,11 +101,37 @@ pub(super) enum RootUse {
     Untouched,
 }
 
-/// One `attestations[]` element: all its sets must hold over statements of its type.
+/// One `attestations[]` element: all its sets must hold over the statements of its type, and its
+/// conditions on each of these.
 #[derive(Debug, Clone)]
 pub(super) struct Attestation {
     pub(super) predicate_type: String,
+    /// Under which name later conditions know the predicate.
+    pub(super) name: Option<String>,
     pub(super) sets: Vec<AttestorSet>,
+    pub(super) conditions: Option<Conditions>,
+}
+
+/// `validate.deny`: what must not hold once all attestations of an entry do.
+#[derive(Debug, Clone)]
+pub(super) struct Deny {
+    /// `validate.message`.
+    pub(super) message: Option<Template>,
+    pub(super) conditions: Conditions,
+}
+
+impl Deny {
+    /// What to say where the conditions hold: `validate.message` and their own messages. A variable in it
+    /// that has no value leaves it out: it only says what happened.
+    pub(super) fn text<'a>(&'a self, own: &str, scope: &'a Scope<'a>, budget: &mut Budget) -> String {
+        let message = self.message.as_ref().and_then(|message| message.substitute(scope, budget).ok());
+        let message = message.as_deref().and_then(Value::as_str).map(|text| cut(text, MESSAGE_LIMIT));
+        match (message.as_deref().unwrap_or_default(), own) {
+            ("", "") => "validation error: imageVerify failed".to_owned(),
+            ("", text) | (text, "") => text.to_owned(),
+            (message, own) => format!("{message}; {own}"),
+        }
+    }
 }
 
 /// A transparency log to ask for entries that do not come with a signature.
@@ -126,6 +155,8 @@ pub struct Entry {
     pub(super) cosign_oci11: bool,
     pub(super) sets: Vec<AttestorSet>,
     pub(super) attestations: Vec<Attestation>,
+    /// Those of all entries of the rule, in order; none where there are no attestations.
+    pub(super) denies: Vec<Deny>,
     pub(super) repository: Option<Repository>,
     pub(super) mutate_digest: bool,
     pub(super) verify_digest: bool,
@@ -134,6 +165,8 @@ pub struct Entry {
     pub(super) reads: PodFactsRead,
     /// What the rule's variables read of a resource.
     pub(super) view: View,
+    /// Whether its answer may change with time alone.
+    pub(super) clock: Clock,
     pub(super) fingerprint: Digest,
     pub(super) trust_fingerprint: Option<Digest>,
 }
@@ -218,6 +251,26 @@ impl Entry {
         self.reads.fingerprint(pod, self.view, reference)
     }
 
+    /// Whether its answer depends on more of the pull than repository and digest, beyond the question of
+    /// whether it covers it: a condition reads the pod or the reference's text. What is not known of a
+    /// pull fits in `match` (rule M3); a condition may well hold for it.
+    #[must_use]
+    pub fn conditions_read_pull(&self) -> bool {
+        self.facts_read().any()
+    }
+
+    /// The facts that its conditions read.
+    pub(super) fn facts_read(&self) -> PodFactsRead {
+        self.conditions()
+            .fold(PodFactsRead::default(), |facts, conditions| facts.and(context::facts(&conditions.reads())))
+    }
+
+    fn conditions(&self) -> impl Iterator<Item = &Conditions> {
+        let of_attestations =
+            self.attestations.iter().filter_map(|attestation| attestation.conditions.as_ref());
+        of_attestations.chain(self.denies.iter().map(|deny| &deny.conditions))
+    }
+
     /// The repositories in which signatures of an image of `image` are looked for; none where the
     /// entry has no attestors.
     #[must_use]
@@ -269,8 +322,13 @@ impl Entry {
         own.or(self.repository.as_ref()).unwrap_or(image)
     }
 
-    /// Fills the fingerprints in, once everything else is there.
+    /// Fills in what follows from everything else: the clock and the fingerprints.
     pub(super) fn sealed(mut self) -> Self {
+        self.clock =
+            self.conditions().fold(Clock::Ignored, |clock, conditions| match conditions.reads().clock {
+                Clock::Read => Clock::Read,
+                Clock::Ignored => clock,
+            });
         let mut trust = BTreeSet::new();
         for signer in self.signers() {
             match &signer.attestor {
@@ -284,14 +342,17 @@ impl Entry {
             .iter()
             .map(|attestation| {
                 let sets: Vec<_> = attestation.sets.iter().map(describe).collect();
-                json!({ "type": attestation.predicate_type, "sets": sets })
+                let conditions = attestation.conditions.as_ref().map(Conditions::describe);
+                json!({ "type": attestation.predicate_type, "name": attestation.name, "sets": sets,
+                        "conditions": conditions })
             })
             .collect();
+        let denies: Vec<_> = self.denies.iter().map(|deny| deny.conditions.describe()).collect();
         // serde_json's maps are sorted, so this text is canonical.
         let text = json!({
             "schema": FINGERPRINT_SCHEMA, "policy": self.policy, "rule": self.rule, "index": self.index,
             "references": self.references, "skipped": self.skipped, "forms": self.forms, "oci11": self.cosign_oci11,
-            "sets": sets, "attestations": attestations,
+            "sets": sets, "attestations": attestations, "denies": denies,
             "repository": self.repository, "mutateDigest": self.mutate_digest, "verifyDigest": self.verify_digest,
             "required": self.required,
         });
@@ -336,9 +397,11 @@ fn signers_of(sets: &[AttestorSet]) -> Vec<&Signer> {
     found
 }
 
+/// Characters of a message that are kept.
+const MESSAGE_LIMIT: usize = 1024;
 /// Stands for the trust of attestors that need a trust root that is not there; no fingerprint of a
 /// real one looks like it.
 const NO_TRUST_ROOT: &str = "no trust root";
 
 /// Changes when the meaning of a stored verdict changes.
-const FINGERPRINT_SCHEMA: u32 = 3;
+const FINGERPRINT_SCHEMA: u32 = 4;

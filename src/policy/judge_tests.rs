@@ -240,7 +240,12 @@ fn reference() -> Reference {
 }
 
 fn judged(entry: &Entry, evidence: &Evidence, now: SystemTime) -> EntryVerdict {
-    judge(entry, &reference(), &image(), evidence, now).0
+    explained(entry, evidence, now).0
+}
+
+fn explained(entry: &Entry, evidence: &Evidence, now: SystemTime) -> (EntryVerdict, Explanation) {
+    let pull = Pull { reference: &reference(), digest: &image(), pod: &PodFacts::default() };
+    judge(entry, pull, evidence, now)
 }
 
 /// The reason of a denial.
@@ -523,3 +528,6 @@ fn pitfall_26_an_identity_and_an_annotation_of_two_signatures_do_not_add_up() {
 mod attestations;
 #[path = "judge_strict_tests.rs"]
 mod strict;
+
+#[path = "judge_condition_tests.rs"]
+mod conditions;

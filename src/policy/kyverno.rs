@@ -6,12 +6,16 @@
 //! policy says is ever ignored. Defaults are those that the CRD injects.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_saphyr::Spanned;
 
 /// A field that is known and only looked at for being there.
-pub(super) type Unread = Spanned<serde_json::Value>;
+pub(super) type Unread = Spanned<Value>;
 type Map = BTreeMap<String, String>;
 
 macro_rules! documents {
@@ -31,9 +35,9 @@ documents! {
     Document {
         api_version: String = "apiVersion",
         kind: String = "kind",
-        metadata: Option<serde_json::Value> = "metadata",
+        metadata: Option<Value> = "metadata",
         spec: Option<Spec> = "spec",
-        status: Option<serde_json::Value> = "status",
+        status: Option<Value> = "status",
     }
     Spec {
         validation_failure_action: Option<String> = "validationFailureAction",
@@ -81,7 +85,7 @@ documents! {
     ExceptionDocument {
         api_version: String = "apiVersion",
         kind: String = "kind",
-        metadata: Option<serde_json::Value> = "metadata",
+        metadata: Option<Value> = "metadata",
         spec: Option<ExceptionSpec> = "spec",
     }
     ExceptionSpec {
@@ -149,7 +153,7 @@ documents! {
         required: Option<bool> = "required",
         use_cache: Option<Unread> = "useCache",
         image_registry_credentials: Option<RegistryCredentials> = "imageRegistryCredentials",
-        validate: Option<Unread> = "validate",
+        validate: Option<Spanned<ImageValidation>> = "validate",
         image: Option<String> = "image",
         key: Option<Spanned<String>> = "key",
         issuer: Option<Spanned<String>> = "issuer",
@@ -168,7 +172,24 @@ documents! {
         predicate_type: Option<Spanned<String>> = "predicateType",
         name: Option<Spanned<String>> = "name",
         attestors: Vec<AttestorSet> = "attestors",
-        conditions: Option<Unread> = "conditions",
+        conditions: Option<Vec<Spanned<Block>>> = "conditions",
+    }
+    ImageValidation {
+        message: Option<Spanned<String>> = "message",
+        deny: Option<Spanned<Deny>> = "deny",
+    }
+    Deny {
+        conditions: Option<Spanned<Conditions>> = "conditions",
+    }
+    Block {
+        any: Option<Vec<Spanned<Condition>>> = "any",
+        all: Option<Vec<Spanned<Condition>>> = "all",
+    }
+    Condition {
+        key: Option<Spanned<Value>> = "key",
+        operator: Option<Spanned<String>> = "operator",
+        value: Option<Spanned<Value>> = "value",
+        message: Option<Spanned<String>> = "message",
     }
     AttestorSet {
         count: Option<Spanned<i64>> = "count",
@@ -218,5 +239,36 @@ documents! {
         pubkey: Option<Spanned<String>> = "pubkey",
         pub_key: Option<Spanned<String>> = "pubKey",
         tsa_cert_chain: Option<Spanned<String>> = "tsaCertChain",
+    }
+}
+
+/// Conditions outside of attestations.
+#[derive(Debug, Clone)]
+pub(super) enum Conditions {
+    /// `any` and `all`.
+    Block(Block),
+    /// The old form: a list, all of which must hold.
+    List(Vec<Spanned<Condition>>),
+}
+
+impl<'de> Deserialize<'de> for Conditions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Conditions;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("`any` and `all`, or a list of conditions")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Conditions, A::Error> {
+                Deserialize::deserialize(MapAccessDeserializer::new(map)).map(Conditions::Block)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Conditions, A::Error> {
+                Deserialize::deserialize(SeqAccessDeserializer::new(list)).map(Conditions::List)
+            }
+        }
+        deserializer.deserialize_any(Either)
     }
 }

@@ -6,9 +6,7 @@
 //! the evidence, and [`evaluate`] makes the decision and, if it allows, the only kind of value that
 //! lets a pull through: [`evaluate::Permit`].
 
-#[allow(dead_code, reason = "the evaluation of conditions comes next")]
 mod condition;
-#[allow(dead_code, reason = "conditions, which read it, are next")]
 mod context;
 mod entry;
 pub mod evaluate;
@@ -16,7 +14,7 @@ mod exception;
 mod extract;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
-#[allow(dead_code, unused_imports, reason = "conditions and variables, which evaluate expressions, are next")]
+#[allow(dead_code, unused_imports, reason = "the functions of numbers, time and encodings come next")]
 mod jmespath;
 mod judge;
 mod kinds;
@@ -26,18 +24,18 @@ mod manifest;
 mod pods;
 mod report;
 mod resource;
-#[allow(dead_code, unused_imports, reason = "conditions and functions come next")]
+#[allow(dead_code, unused_imports, reason = "the functions that compute with them come next")]
 mod scalar;
-#[allow(dead_code, unused_imports, reason = "conditions, which are templates, are next")]
 mod variables;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+pub use condition::{Checked, Outcome};
 pub use entry::{Action, Entry, FailurePolicy, Forms, RekorLookup};
 pub use extract::{ExtractError, ExtractedImage};
-pub use judge::{EntryVerdict, Evidence, Explanation, Leaf, Satisfied, judge};
+pub use judge::{EntryVerdict, Evidence, Explanation, Leaf, Pull, Satisfied, Statement, judge};
 pub use load::{Compatibility, LoadOptions, OnlineRekor, PolicySource, Remark, RootSource, Severity};
 pub use manifest::{Manifest, Placed};
 pub use pods::PodFacts;

@@ -203,7 +203,9 @@ fn passed(application: &Application, permit: &Permit, image: &str) -> String {
 
 fn verified(application: &Application, image: &str) -> String {
     let judged = || application.entries.iter().filter(|covered| covered.coverage == Coverage::Judged);
-    if judged().any(|covered| !covered.entry.attestations.is_empty()) {
+    if judged().any(|covered| !covered.entry.denies.is_empty()) {
+        format!("verifyImages validation is passed in {} rule", application.rule)
+    } else if judged().any(|covered| !covered.entry.attestations.is_empty()) {
         format!("verified image attestations for {image}")
     } else if judged().any(|covered| covered.entry.needs_evidence()) {
         format!("verified image signatures for {image}")

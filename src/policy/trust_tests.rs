@@ -345,7 +345,6 @@ fn fields_without_effect_are_named() {
         (keyless(json!({ "ctlog": { "pubKey": key() } })), "ctlog.pubKey is read as pubkey"),
         (algorithm, "signatureAlgorithm means nothing for keyless"),
         (bundles, "cosignOCI11 has no effect for type SigstoreBundle"),
-        (json!({ "attestations": [{ "type": "x", "name": "n" }] }), "name has no effect"),
         (json!({ "attestations": [{ "type": "x" }], "key": key() }), "key is asked of every attestation"),
     ] {
         let found = remarks(&entry, &allowed);

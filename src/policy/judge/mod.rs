@@ -1,21 +1,31 @@
 //! What one entry makes of the evidence for one image.
 //!
 //! Three-valued to the end. An attestor is satisfied by one signature that meets all its conditions
-//! (rule D3), or by one statement of exactly the wanted predicate type; a set by `required` of its
-//! attestors; an entry by all of its sets, those of its attestors first, then those of its
-//! attestations. What is not satisfied while something could not be reached, or without a trust root
+//! (rule D3), or by its statements of exactly the wanted predicate type, every one of which must meet the
+//! attestation's conditions (`statements` has the rule); a set by `required` of its attestors; an entry by
+//! all of its sets, those of its attestors first, then those of its attestations, and by no `validate.deny`
+//! of its rule. What is not satisfied while something could not be reached, or without a trust root
 //! that could not be loaded, is undecided, never denied; what is not satisfied by everything there is
 //! is denied. Tags come first; bundles are asked for ([`EntryVerdict::NeedsBundles`]) only where they
 //! did not satisfy.
+//!
+//! Conditions that cannot be evaluated (a variable without a value, a budget that is spent) are not met: a
+//! denial, as upstream. All expressions of one verdict share one budget.
 
 mod search;
+mod statements;
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::entry::{Attestor, AttestorSet, Entry};
+use super::PodFacts;
+use super::condition::{Checked, Outcome};
+use super::context::Context;
+use super::entry::{Attestation, Attestor, AttestorSet, Entry};
+use super::jmespath::{Budget, Clock};
+use super::variables::cut;
 use crate::oci::{Digest, Reference, Repository};
 use crate::outcome::{Contact, Denial, DenialReason, Fault, Lookup};
 use crate::sigstore::SignatureEvidence;
@@ -64,7 +74,7 @@ impl Satisfied {
     }
 
     /// Until when it may be believed: the earliest end of a certificate without a proven time among
-    /// the signatures it rests on (rule D8).
+    /// the signatures it rests on (rule D8), and an hour where a condition reads the clock.
     #[must_use]
     pub const fn holds_until(&self) -> Option<SystemTime> {
         self.holds_until
@@ -88,6 +98,9 @@ pub struct Explanation {
     pub entry: usize,
     /// One an attestor, in order; those of attestations behind those of signatures.
     pub attestors: Vec<Leaf>,
+    /// What `validate.deny` compared.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub denies: Vec<Checked>,
 }
 
 /// What one attestor found.
@@ -104,22 +117,76 @@ pub struct Leaf {
     pub satisfied: bool,
     /// Why each of the others does not, or why none was found.
     pub causes: Vec<String>,
+    /// Its statements of the wanted type, in order, up to the first that does not count.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub statements: Vec<Statement>,
 }
 
-/// Judges `entry` for the image `reference`, which is `digest`, at the time `now`.
+/// One statement of the wanted type that the attestor signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Statement {
+    /// Whether it meets the conditions.
+    pub outcome: Outcome,
+    /// Why not; empty if it does.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cause: String,
+    /// The conditions that were compared.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Checked>,
+}
+
+/// What is judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Pull<'a> {
+    /// The image, as it is asked for.
+    pub reference: &'a Reference,
+    /// Its digest.
+    pub digest: &'a Digest,
+    /// The pod it is for.
+    pub pod: &'a PodFacts,
+}
+
+/// Judges `entry` for one pull at the time `now`.
 #[must_use]
 pub fn judge(
     entry: &Entry,
-    reference: &Reference,
-    digest: &Digest,
+    pull: Pull<'_>,
     evidence: &Evidence,
     now: SystemTime,
 ) -> (EntryVerdict, Explanation) {
-    let mut judgement =
-        Judgement { entry, reference, digest, evidence, now, leaves: Vec::new(), verified: 0, ends: None };
+    judge_within(entry, pull, evidence, now, Budget::of_verdict())
+}
+
+/// The same with a budget of one's own.
+pub(super) fn judge_within(
+    entry: &Entry,
+    pull: Pull<'_>,
+    evidence: &Evidence,
+    now: SystemTime,
+    budget: Budget,
+) -> (EntryVerdict, Explanation) {
+    let Pull { reference, digest, pod } = pull;
+    let mut judgement = Judgement {
+        entry,
+        reference,
+        digest,
+        evidence,
+        now,
+        context: Context::new(reference, pod, entry.view, now),
+        budget,
+        leaves: Vec::new(),
+        denies: Vec::new(),
+        verified: 0,
+        ends: match entry.clock {
+            Clock::Read => Some(now.checked_add(CLOCK_HOLDS).unwrap_or(now)),
+            Clock::Ignored => None,
+        },
+    };
     let verdict = judgement.entry();
     let rule = format!("{}/{}", entry.policy, entry.rule);
-    (verdict, Explanation { rule, entry: entry.index, attestors: judgement.leaves })
+    let Judgement { leaves, denies, .. } = judgement;
+    (verdict, Explanation { rule, entry: entry.index, attestors: leaves, denies })
 }
 
 struct Judgement<'a> {
@@ -128,7 +195,10 @@ struct Judgement<'a> {
     digest: &'a Digest,
     evidence: &'a Evidence,
     now: SystemTime,
+    context: Context,
+    budget: Budget,
     leaves: Vec<Leaf>,
+    denies: Vec<Checked>,
     verified: usize,
     /// The earliest end among the signatures that count.
     ends: Option<SystemTime>,
@@ -139,8 +209,18 @@ struct Judgement<'a> {
 enum Wanted<'a> {
     /// The image.
     Signature,
-    /// A statement of this predicate type about it.
-    Statement(&'a str),
+    /// What this attestation asks for.
+    Statement(&'a Attestation),
+}
+
+impl<'a> Wanted<'a> {
+    /// The name by which it becomes known to conditions.
+    fn name(self) -> Option<&'a str> {
+        match self {
+            Self::Signature => None,
+            Self::Statement(attestation) => attestation.name.as_deref(),
+        }
+    }
 }
 
 /// What an attestor or a set says.
@@ -176,23 +256,51 @@ impl Judgement<'_> {
         let statements = entry.attestations.iter().enumerate().flat_map(|(outer, attestation)| {
             attestation.sets.iter().enumerate().map(move |(index, set)| {
                 let path = format!(".attestations[{outer}].attestors[{index}]");
-                (path, set, Wanted::Statement(&attestation.predicate_type))
+                (path, set, Wanted::Statement(attestation))
             })
         });
-        let mut unreachable = None;
+        let (mut unreachable, mut unknown_name) = (None, false);
         for (path, set, wanted) in signatures.chain(statements) {
             match self.set(&path, set, wanted) {
                 Answer::Satisfied => {}
                 Answer::NeedsBundles => return EntryVerdict::NeedsBundles,
-                Answer::Unreachable(fault) => unreachable = Some(telling(unreachable, fault)),
+                Answer::Unreachable(fault) => {
+                    unreachable = Some(telling(unreachable, fault));
+                    unknown_name |= wanted.name().is_some();
+                }
+                // What could not be reached may be what the conditions read.
+                Answer::Failed(failure) if unknown_name && failure.by_condition() => {}
                 // One set that fails for certain decides, whatever else could not be reached.
                 Answer::Failed(failure) => return self.failed(&failure, wanted),
             }
         }
         match unreachable {
             Some(fault) => EntryVerdict::Undecided(fault),
-            None => self.with_digest(),
+            None => self.denied_by_rule().unwrap_or_else(|| self.with_digest()),
         }
+    }
+
+    /// `validate.deny`, once every attestation is satisfied.
+    fn denied_by_rule(&mut self) -> Option<EntryVerdict> {
+        let entry = self.entry;
+        for deny in &entry.denies {
+            let scope = self.context.scope(None);
+            let text = match deny.conditions.evaluate(&scope, &mut self.budget) {
+                Ok(evaluation) => {
+                    self.denies.extend(evaluation.checked);
+                    match evaluation.outcome {
+                        Outcome::Fails => continue,
+                        Outcome::Holds => deny.text(&evaluation.message, &scope, &mut self.budget),
+                    }
+                }
+                Err(error) => {
+                    format!("failed to check deny conditions: {}", cut(&error.to_string(), TEXT_LIMIT))
+                }
+            };
+            let detail = format!("validation in verifyImages failed: {text}");
+            return Some(self.denied(DenialReason::ConditionFailed, "validation failed", detail));
+        }
+        None
     }
 
     /// Last, as upstream: `verifyDigest` with `mutateDigest: false` wants the digest in the reference itself.
@@ -246,6 +354,8 @@ impl Judgement<'_> {
             Wanted::Statement(_) => {
                 let cause = if reason == DenialReason::AttestationNotFound {
                     "attestation not found"
+                } else if reason == DenialReason::ConditionFailed {
+                    "attestation conditions not met"
                 } else {
                     "invalid attestation"
                 };
@@ -269,6 +379,13 @@ impl Judgement<'_> {
     }
 }
 
+impl Failure {
+    /// Whether conditions that are not met are among the causes.
+    fn by_condition(&self) -> bool {
+        self.causes.iter().any(|(reason, _)| *reason == DenialReason::ConditionFailed)
+    }
+}
+
 /// Of two faults the one in which somebody answered: it is the one that never passes (rule D4).
 fn telling(known: Option<Fault>, other: Fault) -> Fault {
     match known {
@@ -281,6 +398,7 @@ fn telling(known: Option<Fault>, other: Fault) -> Fault {
 /// than a wrong key.
 fn most_telling(reasons: &[DenialReason]) -> DenialReason {
     let order = [
+        DenialReason::ConditionFailed,
         DenialReason::LimitExceeded,
         DenialReason::TransparencyLog,
         DenialReason::AnnotationMismatch,
@@ -292,3 +410,8 @@ fn most_telling(reasons: &[DenialReason]) -> DenialReason {
     let other = reasons.iter().find(|reason| !nothing.contains(reason)).or(reasons.first());
     telling.or(other.copied()).unwrap_or(DenialReason::SignatureNotFound)
 }
+
+/// How long a verdict holds whose conditions read the clock: upstream's cache keeps one as long.
+const CLOCK_HOLDS: Duration = Duration::from_secs(60 * 60);
+/// Characters of an error that a detail shows.
+const TEXT_LIMIT: usize = 1024;

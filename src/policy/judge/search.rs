@@ -1,7 +1,9 @@
-//! Looking for what one attestor must have signed: a signature of the image, or a statement about it.
+//! Looking for what one attestor must have signed: a signature of the image, or statements about it.
 //!
-//! Every piece of evidence that can be it is verified, at most [`VERIFIED_LIMIT`] for one verdict, until
-//! one fits. Why each of the others does not is kept.
+//! Every piece of evidence that can be a signature is verified, at most [`VERIFIED_LIMIT`] for one verdict,
+//! until one fits; for statements `statements` has the rule. Why each of the others does not is kept.
+
+use std::time::SystemTime;
 
 use super::{Answer, Failure, Judgement, Leaf, Stored, Wanted, most_telling, telling};
 use crate::outcome::{DenialReason, Fault, Lookup};
@@ -18,6 +20,7 @@ impl<'a> Judgement<'a> {
             signatures: 0,
             satisfied: false,
             causes: Vec::new(),
+            statements: Vec::new(),
         };
         let attestor = match &signer.attestor {
             Ok(attestor) => attestor,
@@ -30,15 +33,16 @@ impl<'a> Judgement<'a> {
         let mut found = Found::default();
         for stored in self.stored(wanted) {
             self.search(stored.get(&repository), attestor, wanted, &mut leaf, &mut found);
-            if leaf.satisfied {
+            if leaf.satisfied || found.failed.is_some() {
                 break;
             }
         }
         let satisfied = leaf.satisfied;
-        let (reason, cause) = found.failure(&leaf.causes, wanted);
+        let decided = found.failed.is_some();
+        let (reason, cause) = found.failed.take().unwrap_or_else(|| found.failure(&leaf.causes, wanted));
         let cause = format!("{}: {cause}", leaf.path);
         self.leaves.push(leaf);
-        match (satisfied, found.not_asked, found.unreachable) {
+        match (satisfied, found.not_asked && !decided, found.unreachable) {
             (true, _, _) => Answer::Satisfied,
             (false, true, _) => Answer::NeedsBundles,
             (false, false, Some(fault)) => Answer::Unreachable(fault),
@@ -88,71 +92,76 @@ impl<'a> Judgement<'a> {
             found.reasons.push(DenialReason::SignatureInvalid);
             leaf.causes.push(format!("nothing that is stored there is {}", wanted.noun()));
         }
-        for piece in in_order(pieces, self.entry.forms, wanted) {
+        let attestation = match wanted {
+            Wanted::Signature => None,
+            Wanted::Statement(attestation) => Some(attestation),
+        };
+        let pieces = pieces.iter().filter(|piece| counts(piece, self.entry.forms, wanted));
+        match attestation {
+            None => self.signatures(pieces, attestor, leaf, found),
+            Some(attestation) => self.statements(pieces, attestor, attestation, leaf, found),
+        }
+    }
+
+    fn signatures<'e>(
+        &mut self,
+        pieces: impl Iterator<Item = &'e SignatureEvidence>,
+        attestor: &sigstore::Attestor,
+        leaf: &mut Leaf,
+        found: &mut Found,
+    ) {
+        for piece in pieces {
             leaf.signatures += 1;
-            if self.verified >= VERIFIED_LIMIT {
-                found.reasons.push(DenialReason::LimitExceeded);
-                leaf.causes.push(format!("more than {VERIFIED_LIMIT} signatures"));
+            if !self.may_verify(leaf, found) {
                 return;
             }
             self.verified += 1;
-            match self.fit(piece, attestor, wanted) {
-                Fit::Fits => {
+            match sigstore::verify_signature(piece, self.digest, attestor, self.now) {
+                Ok(verified) if verified.digest() == *self.digest => {
+                    self.ends_with(verified.proven().holds_until());
                     leaf.satisfied = true;
                     return;
                 }
-                Fit::OtherType => {
-                    found.other_type = true;
-                    leaf.causes.push("an attestation of another predicate type".to_owned());
-                }
-                Fit::Rejected(rejection) => {
-                    found.reasons.push(rejection.reason());
-                    leaf.causes.push(rejection.to_string());
-                }
+                Ok(_) => found.reject(leaf, &Rejection::SubjectMismatch),
+                Err(rejection) => found.reject(leaf, &rejection),
             }
         }
     }
 
-    fn fit(&mut self, piece: &SignatureEvidence, attestor: &sigstore::Attestor, wanted: Wanted<'_>) -> Fit {
-        let (digest, end) = match wanted {
-            Wanted::Signature => match sigstore::verify_signature(piece, self.digest, attestor, self.now) {
-                Ok(verified) => (verified.digest(), verified.proven().holds_until()),
-                Err(rejection) => return Fit::Rejected(rejection),
-            },
-            Wanted::Statement(kind) => {
-                match sigstore::verify_statement(piece, self.digest, attestor, self.now) {
-                    Ok(verified) if verified.predicate_type() != kind => return Fit::OtherType,
-                    Ok(verified) => (verified.digest(), verified.proven().holds_until()),
-                    Err(rejected) => return Fit::Rejected(rejected.rejection),
-                }
-            }
-        };
-        if digest != *self.digest {
-            return Fit::Rejected(Rejection::SubjectMismatch);
+    /// Whether one more may be verified; where not, that is said.
+    pub(super) fn may_verify(&self, leaf: &mut Leaf, found: &mut Found) -> bool {
+        if self.verified < VERIFIED_LIMIT {
+            return true;
         }
+        found.reasons.push(DenialReason::LimitExceeded);
+        leaf.causes.push(format!("more than {VERIFIED_LIMIT} signatures"));
+        false
+    }
+
+    /// What was found counts no longer than this.
+    pub(super) fn ends_with(&mut self, end: Option<SystemTime>) {
         self.ends = [self.ends, end].into_iter().flatten().min();
-        Fit::Fits
     }
 }
 
-/// Whether one piece of evidence is what an attestor wants.
-enum Fit {
-    Fits,
-    /// A good statement, of another predicate type.
-    OtherType,
-    Rejected(Rejection),
-}
-
-/// What looking for one attestor's signature gave, besides the signature.
+/// What looking for one attestor's signature or statements gave, besides these.
 #[derive(Default)]
-struct Found {
-    reasons: Vec<DenialReason>,
-    other_type: bool,
+pub(super) struct Found {
+    pub(super) reasons: Vec<DenialReason>,
+    pub(super) other_type: bool,
+    /// Why the attestor is not satisfied, whatever else there is.
+    pub(super) failed: Option<(DenialReason, String)>,
     unreachable: Option<Fault>,
     not_asked: bool,
 }
 
 impl Found {
+    /// One piece that does not count.
+    pub(super) fn reject(&mut self, leaf: &mut Leaf, rejection: &Rejection) {
+        self.reasons.push(rejection.reason());
+        leaf.causes.push(rejection.to_string());
+    }
+
     /// Why nothing fits, in Kyverno's words.
     fn failure(&self, causes: &[String], wanted: Wanted<'_>) -> (DenialReason, String) {
         let kind = match wanted {
@@ -163,7 +172,7 @@ impl Found {
                 let cause = format!("no matching signatures: {}", causes.join("\n "));
                 return (most_telling(&self.reasons), cause);
             }
-            Wanted::Statement(kind) => kind,
+            Wanted::Statement(attestation) => &attestation.predicate_type,
         };
         if self.other_type {
             let cause = format!("attestations not found for predicate type {kind}");
@@ -188,14 +197,9 @@ impl Wanted<'_> {
     }
 }
 
-/// The pieces that an entry of `forms` counts and that can be what is wanted. Attestations that say
-/// (without proof) that they are of the wanted type come first, so that the limit is spent on them.
-fn in_order<'a>(
-    pieces: &'a [SignatureEvidence],
-    forms: Forms,
-    wanted: Wanted<'_>,
-) -> Vec<&'a SignatureEvidence> {
-    let counts = |piece: &&SignatureEvidence| match piece {
+/// Whether a piece is of a form that the entry counts and that can be what is wanted.
+fn counts(piece: &SignatureEvidence, forms: Forms, wanted: Wanted<'_>) -> bool {
+    match piece {
         SignatureEvidence::Bundle { .. } => {
             matches!(forms, Forms::Bundles | Forms::LegacyThenBundles)
         }
@@ -205,19 +209,8 @@ fn in_order<'a>(
         SignatureEvidence::AttestationLayer { .. } => {
             forms != Forms::Bundles && matches!(wanted, Wanted::Statement(_))
         }
-    };
-    let says_other = |piece: &&SignatureEvidence| match (piece, wanted) {
-        (SignatureEvidence::AttestationLayer { annotations, .. }, Wanted::Statement(kind)) => {
-            annotations.get(PREDICATE_TYPE).is_some_and(|said| said != kind)
-        }
-        _ => false,
-    };
-    let mut pieces: Vec<_> = pieces.iter().filter(counts).collect();
-    pieces.sort_by_key(says_other);
-    pieces
+    }
 }
 
 /// Signatures and attestations verified for one entry (design bound); more than that is refused.
 const VERIFIED_LIMIT: usize = 100;
-/// The annotation in which cosign writes the predicate type of an attestation's layer.
-const PREDICATE_TYPE: &str = "predicateType";

@@ -10,6 +10,7 @@ use serde_saphyr::Spanned;
 use super::attestor::{Context, Purpose};
 use super::trust::{Draft, LogChoice, Logged, Origin, Who};
 use super::{Loader, yaml};
+use crate::policy::context::{RESERVED, UNKNOWN};
 use crate::policy::entry::{Attestation, Attestor, AttestorSet, SignerKind};
 use crate::sigstore::{Authorities, Identity};
 
@@ -39,12 +40,22 @@ impl Loader<'_> {
             return None;
         };
         self.without_variables(predicate_type.referenced.line(), place, "type", &predicate_type.value);
-        self.unsupported(place, &[("conditions", &value.conditions)]);
-        if let Some(name) = value.name.as_ref().filter(given) {
-            self.notice(
-                name.referenced.line(),
-                format!("{place}: name has no effect: there are no conditions that read it"),
+        let before = self.errors.len();
+        let blocks = value.conditions.as_ref().filter(|blocks| !blocks.is_empty());
+        let conditions = blocks.and_then(|blocks| self.attestation_conditions(place, blocks));
+        let name = value.name.as_ref().filter(given);
+        if let Some(name) = name.filter(|name| {
+            let name = name.value.as_str();
+            RESERVED.contains(&name) || UNKNOWN.contains(&name)
+        }) {
+            let line = name.referenced.line();
+            self.error(
+                line,
+                format!("{place}: name `{}` stands for something else already; choose another", name.value),
             );
+        }
+        if self.errors.len() > before {
+            return None;
         }
         let context = Context { annotations, roots, purpose: Purpose::Attestation };
         let mut sets = Vec::new();
@@ -57,7 +68,8 @@ impl Loader<'_> {
             let anybody = self.anybody(annotations, roots, Logged::Ignored);
             sets.push(AttestorSet { required: 1, attestors: vec![anybody] });
         }
-        Some(Attestation { predicate_type: predicate_type.value.clone(), sets })
+        let name = name.map(|name| name.value.clone());
+        Some(Attestation { predicate_type: predicate_type.value.clone(), name, sets, conditions })
     }
 
     /// Any certificate of the authorities, known to the trust root's log. Upstream asks for no SCT where it

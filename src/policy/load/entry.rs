@@ -4,13 +4,17 @@
 //! Where upstream would drop a deprecated field and so trust more than it says (`key` or `issuer` beside
 //! attestations, annotations without anybody to sign them), it is applied, or refused with the way out.
 
+use std::collections::BTreeSet;
+
+use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::attestor::{Context, Purpose};
 use super::trust::{Logged, Origin};
 use super::{Compatibility, Loader, yaml};
 use crate::oci::{Digest, Repository};
-use crate::policy::entry::{AttestorSet, Entry, FailurePolicy, Forms};
+use crate::policy::entry::{AttestorSet, Deny, Entry, FailurePolicy, Forms};
+use crate::policy::jmespath::Clock;
 use crate::policy::pods::PodFactsRead;
 use crate::policy::resource::View;
 use crate::policy::{wildcard, without_tag};
@@ -18,7 +22,6 @@ use crate::sigstore::Authorities;
 
 impl Loader<'_> {
     pub(super) fn entry(&mut self, line: u64, place: &str, entry: &yaml::VerifyImages) -> Option<Entry> {
-        self.unsupported(place, &[("validate", &entry.validate)]);
         self.registry_credentials(place, entry.image_registry_credentials.as_ref());
         self.meaningless(
             place,
@@ -52,7 +55,7 @@ impl Loader<'_> {
         let roots = self.default_roots(place, entry);
         let legacy = self.legacy(line, place, entry, &roots, attestations.is_some());
         let listed = attestations.map_or(&[][..], |list| &list.value);
-        let attestations = listed
+        let attestations: Vec<_> = listed
             .iter()
             .enumerate()
             .filter_map(|(index, attestation)| {
@@ -60,6 +63,12 @@ impl Loader<'_> {
                 self.attestation(&place, attestation, &entry.annotations, legacy.as_ref(), &roots)
             })
             .collect();
+        let mut names = BTreeSet::new();
+        for name in attestations.iter().filter_map(|attestation| attestation.name.as_ref()) {
+            if !names.insert(name) {
+                self.error(line, format!("{place}: two attestations have the name `{name}`; choose another"));
+            }
+        }
         if listed.is_empty() {
             sets.extend(legacy);
         }
@@ -82,6 +91,7 @@ impl Loader<'_> {
                 && forms != Forms::Bundles,
             sets,
             attestations,
+            denies: Vec::new(),
             repository,
             mutate_digest: entry.mutate_digest.unwrap_or(true),
             verify_digest: entry.verify_digest.unwrap_or(true),
@@ -89,6 +99,7 @@ impl Loader<'_> {
             failure_policy: FailurePolicy::Fail,
             reads: PodFactsRead::default(),
             view: View::Whole,
+            clock: Clock::Ignored,
             fingerprint: placeholder,
             trust_fingerprint: None,
         })
@@ -117,6 +128,26 @@ impl Loader<'_> {
         if let Some(insecure) = credentials.allow_insecure_registry.as_ref().filter(|flag| flag.value) {
             self.notice(insecure.referenced.line(), format!("{place}.allowInsecureRegistry is not read: the node says which registries are asked by plain HTTP or without a known certificate, for pulls and evidence alike (registry.plainHttp, registry.caFiles)"));
         }
+    }
+
+    /// `validate`, where it has something to deny.
+    pub(super) fn validation(&mut self, place: &str, entry: &yaml::VerifyImages) -> Option<Deny> {
+        let validate = entry.validate.as_ref()?;
+        let place = format!("{place}.validate");
+        let Some(deny) = &validate.value.deny else {
+            self.notice(validate.referenced.line(), format!("{place}: it has no deny, so it says nothing"));
+            return None;
+        };
+        let conditions = self.conditions(&format!("{place}.deny.conditions"), deny.value.conditions.as_ref());
+        let message = validate.value.message.as_ref().map(|message| {
+            let text = Value::String(message.value.clone());
+            self.template_of(&format!("{place}.message"), message.referenced.line(), &text, &text, "")
+        });
+        let message = match message {
+            Some(message) => Some(message?),
+            None => None,
+        };
+        Some(Deny { message, conditions: conditions? })
     }
 
     fn forms(&mut self, place: &str, entry: &yaml::VerifyImages) -> Option<Forms> {

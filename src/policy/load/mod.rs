@@ -7,6 +7,7 @@
 mod attestation;
 mod attestor;
 mod autogen;
+mod condition;
 mod document;
 mod entry;
 mod exception;

@@ -74,8 +74,9 @@ impl Loader<'_> {
             namespace: policy.namespace.is_some() || !policy.overrides.is_empty(),
             ..Default::default()
         };
-        let reads = includes.reads().and(excludes.reads()).and(namespace);
-        let mut entries = Vec::new();
+        let facts = includes.reads().and(excludes.reads()).and(namespace);
+        let mut drafts = Vec::new();
+        let mut denies = Vec::new();
         let mut actions = Vec::new();
         for (index, entry) in rule.verify_images.iter().flatten().enumerate() {
             let place = format!("{place}: verifyImages[{index}]");
@@ -83,23 +84,38 @@ impl Loader<'_> {
             {
                 actions.push(action);
             }
+            denies.extend(self.validation(&place, entry));
             if let Some(draft) = self.entry(line, &place, entry) {
-                let entry = Entry {
+                drafts.push(Entry {
                     policy: policy.name.clone(),
                     rule: rule.name.clone(),
                     index,
                     failure_policy,
-                    reads,
                     ..draft
-                };
-                entries.push(Arc::new(entry.sealed()));
+                });
             }
+        }
+        if !denies.is_empty() && drafts.iter().all(|draft| draft.attestations.is_empty()) {
+            self.warning(
+                line,
+                format!("{place}: validate is never evaluated: it is looked at after attestations, and there are none"),
+            );
         }
         if rule.verify_images.as_ref().is_some_and(Vec::is_empty) {
             self.error(line, format!("{place}: verifyImages is empty"));
         }
         if self.errors.len() > before {
             return None;
+        }
+        let mut entries = Vec::new();
+        let mut reads = facts;
+        for draft in drafts {
+            // As upstream: every `validate` of the rule is looked at after the attestations of each entry.
+            let denies = if draft.attestations.is_empty() { Vec::new() } else { denies.clone() };
+            let draft = Entry { denies, ..draft };
+            let entry = Entry { reads: facts.and(draft.facts_read()), ..draft };
+            reads = reads.and(entry.reads);
+            entries.push(Arc::new(entry.sealed()));
         }
         // Kyverno: Enforce in any entry wins for the rule, else the first entry that says anything.
         let own_action = actions.iter().copied().max();
