@@ -488,6 +488,8 @@ mod exception_tests;
 #[cfg(test)]
 mod judge_tests;
 #[cfg(test)]
+mod matching_tests;
+#[cfg(test)]
 mod report_tests;
 #[cfg(test)]
 mod resource_tests;

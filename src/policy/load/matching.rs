@@ -77,7 +77,9 @@ impl Loader<'_> {
             &resources.namespace_selector,
             "a node does not know the labels of namespaces; name the namespaces",
         );
-        if resources.name.as_ref().is_some_and(|name| !name.is_empty()) && !resources.names.is_empty() {
+        // An empty name asks for nothing, as upstream.
+        let name = resources.name.as_ref().filter(|name| !name.is_empty());
+        if name.is_some() && !resources.names.is_empty() {
             self.error(
                 line,
                 format!("{place}: {word}: Both name and names can not be specified together; keep names"),
@@ -90,7 +92,7 @@ impl Loader<'_> {
             self.error(line, format!("{place}: {word}: The requirements are not specified in selector; it would fit every pod, so leave it out"));
         }
         let mut names = resources.names.clone();
-        names.extend(resources.name.clone());
+        names.extend(name.cloned());
         let empty = resources.kinds.is_empty()
             && names.is_empty()
             && resources.namespaces.is_empty()
