@@ -364,6 +364,23 @@ mod tests {
     }
 
     #[test]
+    fn m2_reads_upstreams_references() {
+        let pinned = format!("docker.io/test/centos@sha256:{HEX}");
+        for (text, form, tag) in [
+            ("docker.io/test/nginx:v10.3", "docker.io/test/nginx:v10.3", Some("v10.3")),
+            ("test/nginx", "docker.io/test/nginx:latest", Some("latest")),
+            ("localhost:4443/test/nginx", "localhost:4443/test/nginx:latest", Some("latest")),
+            ("localhost/netd:v0.4.4-gke.0", "localhost/netd:v0.4.4-gke.0", Some("v0.4.4-gke.0")),
+            ("myregistry.org/test/nginx:v10.3", "myregistry.org/test/nginx:v10.3", Some("v10.3")),
+            (&pinned, &pinned, None),
+            (&format!("test/centos@sha256:{HEX}"), &pinned, None),
+        ] {
+            let parsed = reference(text);
+            assert_eq!((parsed.kyverno_form().as_str(), parsed.tag()), (form, tag), "{text}");
+        }
+    }
+
+    #[test]
     fn m2_the_short_form_is_of_a_single_component_at_docker_io() {
         assert_eq!(reference("library/nginx").short_form().as_deref(), Some("docker.io/nginx:latest"));
         assert_eq!(reference("docker.io/library/a/b").short_form(), None);
@@ -391,6 +408,7 @@ mod tests {
             "",
             " ",
             "UPPER",
+            "++",
             "a//b",
             "a.io/B",
             "a b",
