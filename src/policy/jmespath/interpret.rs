@@ -21,7 +21,7 @@ use serde_json::Value;
 use super::EvaluationError;
 use super::budget::Budget;
 use super::datum::{Datum, Fields};
-use super::functions::{Arguments, Function, Given};
+use super::functions::{Arguments, Function, Given, LastPattern, Random};
 use super::scope::Scope;
 use super::syntax::{Argument, Node};
 
@@ -32,6 +32,10 @@ pub(super) type Evaluated<'a> = Result<Datum<'a>, EvaluationError>;
 pub(super) struct Interpreter<'a, 'b> {
     pub(super) scope: &'a Scope<'a>,
     pub(super) budget: &'b mut Budget,
+    /// What `random` has left to give.
+    pub(super) random: Random,
+    /// The expression that the functions of regular expressions used last.
+    pub(super) pattern: LastPattern,
 }
 
 pub(super) fn search<'a>(
@@ -39,7 +43,9 @@ pub(super) fn search<'a>(
     scope: &'a Scope<'a>,
     budget: &mut Budget,
 ) -> Result<Cow<'a, Value>, EvaluationError> {
-    let value = Interpreter { scope, budget }.evaluate(node, &Datum::Root(scope))?;
+    let (random, pattern) = (Random::seeded(scope.now()), LastPattern::default());
+    let mut interpreter = Interpreter { scope, budget, random, pattern };
+    let value = interpreter.evaluate(node, &Datum::Root(scope))?;
     value.into_json(budget)
 }
 

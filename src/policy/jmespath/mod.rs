@@ -59,8 +59,8 @@ pub(in crate::policy) enum EvaluationError {
     Refused {
         /// The function.
         function: &'static str,
-        /// What is missing.
-        reason: &'static str,
+        /// What is missing, as a predicate of the function.
+        reason: String,
     },
     /// A computation ends in infinity or in no number.
     #[error("JMESPath query failed: the result is not a finite number")]

@@ -63,6 +63,16 @@ pub(super) enum Argument {
     Expression(Node),
 }
 
+impl Argument {
+    /// The text that the argument is, whatever it is evaluated on.
+    pub(super) fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Value(Node::Literal(literal)) => literal.as_str(),
+            Self::Value(_) | Self::Expression(_) => None,
+        }
+    }
+}
+
 /// A text that is no expression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("incorrect query {}: {problem}", shown(.text))]
@@ -124,6 +134,14 @@ pub(in crate::policy) enum Problem {
     /// `&a` where no function evaluates it.
     #[error("an expression reference (`&`) can only be the argument of a function that takes one")]
     Reference,
+    /// A literal that the function refuses whatever the data is.
+    #[error("function `{function}` {reason}")]
+    Literal {
+        /// The function.
+        function: &'static str,
+        /// What is wrong, as a predicate of the function.
+        reason: String,
+    },
     /// The function evaluates an expression itself and is given a value.
     #[error("argument #{position} of `{function}` must be an expression reference (`&`)")]
     NoReference {
@@ -293,6 +311,9 @@ impl Reader<'_> {
                 (ast, false) => Argument::Value(self.node(ast, depth + 1)?),
             };
             arguments.push(argument);
+        }
+        if let Some(reason) = function.unusable(&arguments) {
+            return Err(Problem::Literal { function: function.name, reason });
         }
         Ok(Node::Call { function, arguments })
     }

@@ -340,3 +340,35 @@ fn one_budget_serves_all_expressions() {
     assert!(expression.search(&scope, &mut budget).is_ok());
     assert_eq!(expression.search(&scope, &mut budget), Err(EvaluationError::TooManySteps { limit: 2 }));
 }
+
+#[test]
+fn differs_from_upstream() {
+    let data = json!({
+        "o": {"p": {"b": {"c": 1}}, "q": {"b": {"c": 2}}},
+        "l": [{"b": 2}, {"b": 1}],
+        "nested": [[1], {"a": 1}],
+    });
+    check(
+        &data,
+        &[
+            ("o.*.b.c", Ok(json!([1, 2]))),
+            ("l[*].{x: b}.x", Ok(json!([2, 1]))),
+            ("o.*.to_string(@)", Ok(json!([r#"{"b":{"c":1}}"#, r#"{"b":{"c":2}}"#]))),
+            ("keys(o)", Ok(json!(["p", "q"]))),
+            ("contains(nested, `[1]`)", Ok(json!(true))),
+            ("contains(nested, `{\"a\": 2}`)", Ok(json!(false))),
+            (
+                "merge(o, l)",
+                Err(r#"Invalid type for: [map[b:2] map[b:1]], expected: []jmespath.JpType{"object"}"#),
+            ),
+            ("compare('a', 'b') == `-1`", Ok(json!(true))),
+            ("compare('a', 'b') < `0`", Ok(json!(true))),
+            ("map(&k, items(o, 'k', 'v'))", Ok(json!(["p", "q"]))),
+            ("type(items(o, 'k', 'v'))", Ok(json!("array"))),
+            ("[sort_by(l, &b)[0].b, l[0].b]", Ok(json!([1, 2]))),
+            ("to_number('0x1p4')", Ok(json!(null))),
+            (r"'a\\'", Ok(json!(r"a\\"))),
+            (r"length('a\\')", Ok(json!(3))),
+        ],
+    );
+}

@@ -9,6 +9,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+use serde_saphyr::options::DuplicateKeyPolicy;
 
 use super::Kind::{Any, Text};
 use super::{Arguments, Function, row};
@@ -17,8 +18,11 @@ use crate::policy::jmespath::budget::Budget;
 use crate::policy::jmespath::datum::{Datum, Fields, View};
 use crate::policy::jmespath::interpret::{Evaluated, Interpreter};
 
-pub(super) const FUNCTIONS: &[Function] =
-    &[row("parse_json", &[&[Text]], parse_json), row("to_string", &[&[Any]], to_string)];
+pub(super) const FUNCTIONS: &[Function] = &[
+    row("parse_json", &[&[Text]], parse_json),
+    row("parse_yaml", &[&[Text]], parse_yaml),
+    row("to_string", &[&[Any]], to_string),
+];
 
 fn parse_json<'a>(arguments: &Arguments<'a>, run: &mut Interpreter<'a, '_>) -> Evaluated<'a> {
     let mut growing = Growing { run, limit: None };
@@ -28,6 +32,26 @@ fn parse_json<'a>(arguments: &Arguments<'a>, run: &mut Interpreter<'a, '_>) -> E
         (Some(limit), _) => Err(limit),
         (None, Ok(value)) => Ok(value),
         (None, Err(error)) => Err(arguments.failed(error.to_string())),
+    }
+}
+
+/// YAML 1.1 as upstream reads it: `yes` is true, `010` is 8, the last of equal keys counts. A second
+/// document is an error; upstream drops it.
+fn parse_yaml<'a>(arguments: &Arguments<'a>, run: &mut Interpreter<'a, '_>) -> Evaluated<'a> {
+    let text = arguments.text(0)?;
+    let options = serde_saphyr::options! {
+        duplicate_keys: DuplicateKeyPolicy::LastWins,
+        legacy_octal_numbers: true,
+        with_snippet: false,
+    };
+    let mut growing = Growing { run, limit: None };
+    let parsed = serde_saphyr::with_deserializer_from_str_with_options(text, options, |document| {
+        (&mut growing).deserialize(document)
+    });
+    match (growing.limit, parsed) {
+        (Some(limit), _) => Err(limit),
+        (None, Ok(value)) => Ok(value),
+        (None, Err(error)) => Err(arguments.failed(error.without_snippet().to_string())),
     }
 }
 

@@ -4,35 +4,56 @@
 //! upstream's words, so that a function only ever sees what it takes. What a function visits and makes
 //! is charged to the budget before the work is done.
 
+mod arithmetic;
+mod certificates;
 mod collections;
 mod documents;
+mod encoding;
+mod random;
+mod regexes;
 mod strings;
-
-pub(in crate::policy) use documents::json_text;
+mod time;
 
 use std::borrow::Cow;
 use std::fmt;
+
+pub(in crate::policy) use documents::json_text;
+pub(super) use random::Random;
+pub(super) use regexes::LastPattern;
 
 use super::EvaluationError;
 use super::datum::{Datum, List, Object, View};
 use super::interpret::{Evaluated, Interpreter};
 use super::syntax::{Argument, Node};
+use crate::policy::scalar;
 
 /// A row of the table.
 pub(super) struct Function {
     pub(super) name: &'static str,
     takes: &'static [&'static [Kind]],
-    /// Whether the last argument may be repeated.
     repeats: Repeats,
+    clock: Clock,
+    /// What is wrong with a first argument that is a literal.
+    unusable: fn(&str) -> Option<String>,
     run: Run,
 }
 
 type Run = for<'a> fn(&Arguments<'a>, &mut Interpreter<'a, '_>) -> Evaluated<'a>;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// Whether the last argument may be repeated.
+#[derive(Clone, Copy)]
 enum Repeats {
     Last,
     Nothing,
+}
+
+/// When a function reads the time of the verdict.
+#[derive(Clone, Copy)]
+enum Clock {
+    Never,
+    Always,
+    /// If the argument at this index is an empty text.
+    IfEmpty(usize),
 }
 
 /// What an argument may be.
@@ -121,12 +142,12 @@ pub(in crate::policy) enum OrderError {
 }
 
 const fn row(name: &'static str, takes: &'static [&'static [Kind]], run: Run) -> Function {
-    Function { name, takes, repeats: Repeats::Nothing, run }
+    Function { name, takes, repeats: Repeats::Nothing, clock: Clock::Never, unusable: |_| None, run }
 }
 
 /// A row whose last argument may be repeated.
 const fn repeating(name: &'static str, takes: &'static [&'static [Kind]], run: Run) -> Function {
-    Function { name, takes, repeats: Repeats::Last, run }
+    Function { repeats: Repeats::Last, ..row(name, takes, run) }
 }
 
 /// The function of this name.
@@ -135,6 +156,14 @@ pub(super) fn find(name: &str) -> Option<&'static Function> {
 }
 
 impl Function {
+    const fn reading(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    const fn checking(self, unusable: fn(&str) -> Option<String>) -> Self {
+        Self { unusable, ..self }
+    }
+
     pub(super) const fn arity(&self) -> Arity {
         match self.repeats {
             Repeats::Last => Arity::AtLeast(self.takes.len()),
@@ -148,8 +177,20 @@ impl Function {
     }
 
     /// Whether a call with these arguments may read the time of the verdict.
-    pub(super) fn reads_clock(&self, _arguments: &[Argument]) -> bool {
-        false
+    pub(super) fn reads_clock(&self, arguments: &[Argument]) -> bool {
+        match self.clock {
+            Clock::Never => false,
+            Clock::Always => true,
+            Clock::IfEmpty(index) => {
+                let literal = arguments.get(index).and_then(Argument::as_text);
+                literal.is_none_or(str::is_empty)
+            }
+        }
+    }
+
+    /// What is wrong with literals among the arguments, whatever the rest is.
+    pub(super) fn unusable(&self, arguments: &[Argument]) -> Option<String> {
+        (self.unusable)(arguments.first()?.as_text()?)
     }
 
     /// Checks the arguments and runs the function.
@@ -243,6 +284,11 @@ impl<'a> Arguments<'a> {
         FunctionError::Argument { function: self.function, position: index + 1, expected }.into()
     }
 
+    /// The error for what cannot be done here: no construct turns it into null.
+    fn refused(&self, reason: impl Into<String>) -> EvaluationError {
+        EvaluationError::Refused { function: self.function, reason: reason.into() }
+    }
+
     /// The error for arguments without a meaning.
     fn failed(&self, reason: impl Into<String>) -> EvaluationError {
         FunctionError::Failed { function: self.function, reason: reason.into() }.into()
@@ -305,21 +351,65 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A value for a message, as Go's `%v` prints it; arrays and objects are only named.
+/// A value for a message, as Go's `%v` prints it, cut.
 fn printed(value: &Datum<'_>) -> String {
+    let mut out = String::new();
+    print(value, &mut out);
+    cut(&out)
+}
+
+fn print(value: &Datum<'_>, out: &mut String) {
+    // More than a message shows: what is left of a large value is not walked.
+    if out.len() > 4 * SHOWN {
+        return;
+    }
     match value.view() {
-        View::Null => "<nil>".to_owned(),
-        View::Bool(value) => value.to_string(),
-        View::Number(number) => number.to_string(),
-        View::Text(text) => text.chars().take(TEXT_SHOWN).collect(),
-        View::List(_) => "[…]".to_owned(),
-        View::Object(_) => "map[…]".to_owned(),
+        View::Null => out.push_str("<nil>"),
+        View::Bool(value) => out.push_str(if value { "true" } else { "false" }),
+        View::Number(number) => out.push_str(&scalar::float_text(number)),
+        View::Text(text) => out.push_str(&cut(text)),
+        View::List(list) => {
+            out.push('[');
+            for (index, element) in list.iter().take(SHOWN).enumerate() {
+                out.push_str(if index > 0 { " " } else { "" });
+                print(&element, out);
+            }
+            out.push(']');
+        }
+        View::Object(object) => {
+            out.push_str("map[");
+            for (index, (name, field)) in object.iter().take(SHOWN).enumerate() {
+                out.push_str(if index > 0 { " " } else { "" });
+                out.push_str(&cut(&name));
+                out.push(':');
+                print(&field, out);
+            }
+            out.push(']');
+        }
     }
 }
 
+/// A text for a message.
+fn cut(text: &str) -> String {
+    text.chars().take(SHOWN).collect()
+}
+
 /// Every function, by subject.
-const TABLES: [&[Function]; 3] = [collections::FUNCTIONS, documents::FUNCTIONS, strings::FUNCTIONS];
+pub(super) const TABLES: [&[Function]; 9] = [
+    arithmetic::FUNCTIONS,
+    certificates::FUNCTIONS,
+    collections::FUNCTIONS,
+    documents::FUNCTIONS,
+    encoding::FUNCTIONS,
+    random::FUNCTIONS,
+    regexes::FUNCTIONS,
+    strings::FUNCTIONS,
+    time::FUNCTIONS,
+];
 /// Bytes of text that count as one step: a word of a scan.
 const TEXT_PER_STEP: usize = 64;
-/// Enough to recognise a text by.
-const TEXT_SHOWN: usize = 80;
+/// Characters of a text, and elements of an array, in a message.
+const SHOWN: usize = 80;
+
+#[cfg(test)]
+mod tests;

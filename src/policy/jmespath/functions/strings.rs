@@ -10,6 +10,7 @@ use super::{Arguments, Function, row};
 use crate::oci::{Reference, wildcard};
 use crate::policy::jmespath::datum::Datum;
 use crate::policy::jmespath::interpret::{Evaluated, Interpreter};
+use crate::policy::scalar::{Version, VersionRange};
 
 pub(super) const FUNCTIONS: &[Function] = &[
     row("compare", &[&[Text], &[Text]], compare),
@@ -21,6 +22,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     row("pattern_match", &[&[Text], &[Text, Number]], pattern_match),
     row("replace", &[&[Text], &[Text], &[Text], &[Number]], replace),
     row("replace_all", &[&[Text], &[Text], &[Text]], replace_all),
+    row("semver_compare", &[&[Text], &[Text]], semver_compare),
     row("split", &[&[Text], &[Text]], split),
     row("starts_with", &[&[Text], &[Text]], starts_with),
     row("to_boolean", &[&[Text]], to_boolean),
@@ -184,7 +186,7 @@ fn to_boolean<'a>(arguments: &Arguments<'a>, _run: &mut Interpreter<'a, '_>) -> 
         "true" => Ok(Datum::Bool(true)),
         "false" => Ok(Datum::Bool(false)),
         _ => {
-            let shown: String = text.chars().take(super::TEXT_SHOWN).collect();
+            let shown = super::cut(text);
             Err(arguments
                 .failed(format!("lowercase argument must be 'true' or 'false' (provided: '{shown}')")))
         }
@@ -221,6 +223,14 @@ fn path_canonicalize<'a>(arguments: &Arguments<'a>, run: &mut Interpreter<'a, '_
         },
         run.budget,
     )
+}
+
+/// Whether a range admits a version; a text that is no version counts as 0.0.0.
+fn semver_compare<'a>(arguments: &Arguments<'a>, _run: &mut Interpreter<'a, '_>) -> Evaluated<'a> {
+    let (version, range) = (arguments.text(0)?, arguments.text(1)?);
+    let admitted = VersionRange::parse(range)
+        .ok_or_else(|| arguments.failed(format!("`{}` is no range of versions", super::cut(range))))?;
+    Ok(Datum::Bool(admitted.admits(&Version::parse(version).unwrap_or(Version::zero()))))
 }
 
 fn image_normalize<'a>(arguments: &Arguments<'a>, run: &mut Interpreter<'a, '_>) -> Evaluated<'a> {
