@@ -34,6 +34,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("certificate", sigstore::fuzz::certificate),
     ("checkpoint", sigstore::fuzz::checkpoint),
     ("inclusion-proof", sigstore::fuzz::inclusion_proof),
+    ("jmespath", policy::fuzz::jmespath),
     ("json", sigstore::fuzz::json),
     ("log-annotation", sigstore::fuzz::log_annotation),
     ("log-body", sigstore::fuzz::log_body),

@@ -1,11 +1,14 @@
-//! Fuzz target of this layer.
+//! Fuzz targets of this layer.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, Value};
 
 use super::evaluate::Approved;
+use super::jmespath::{Budget, Clock, EvaluationError, Expression, Names, Scope};
 use super::{Compatibility, Coverage, LoadOptions, Loaded, OnlineRekor, PodFacts, PolicySet, PolicySource};
 use super::{Remark, RootSource};
 use crate::oci::{Digest, Reference, Repository};
@@ -48,6 +51,39 @@ pub(crate) fn approved(data: &[u8]) -> Option<()> {
         assert!(approved.names(&repository) && approved.holds(&repository, digest));
     }
     Some(())
+}
+
+/// An expression, a byte 0xff, and the object that it is evaluated on, in JSON.
+pub(crate) fn jmespath(data: &[u8]) -> Option<()> {
+    let (text, data) = data.split_at(data.iter().position(|byte| *byte == 0xff)?);
+    let (text, data) = (str::from_utf8(text).ok()?, data.get(1..)?);
+    let data: Map<String, Value> = serde_json::from_slice(data).ok()?;
+    let expression = Expression::parse(text).ok()?;
+    let again = Expression::parse(expression.text()).expect("it was parsed before");
+    assert_eq!(again.reads(), expression.reads());
+
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let found = search(&expression, &data, now);
+    assert_eq!(search(&again, &data, now), found, "the same expression, another value");
+    let mut read = data.clone();
+    if let Names::Only(names) = &expression.reads().names {
+        read.retain(|name, _| names.contains(name));
+        assert_eq!(search(&expression, &read, now), found, "it reads more than it says");
+    }
+    if expression.reads().clock == Clock::Ignored {
+        let later = now + Duration::from_secs(100_000);
+        assert_eq!(search(&expression, &data, later), found, "it reads the clock and does not say so");
+    }
+    Some(())
+}
+
+fn search(
+    expression: &Expression,
+    data: &Map<String, Value>,
+    now: SystemTime,
+) -> Result<Value, EvaluationError> {
+    let scope = Scope::new(now).object(data);
+    expression.search(&scope, &mut Budget::limited(20_000, 1 << 20)).map(|value| value.into_owned())
 }
 
 fn load(text: &str, compatibility: Compatibility) -> Result<Loaded, Vec<Remark>> {

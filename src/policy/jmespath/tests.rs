@@ -3,9 +3,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::functions::TABLES;
 use super::*;
+use crate::policy::fuzz;
 
 /// Evaluates `text` on `data`, an object; errors without upstream's prefix.
 pub(super) fn evaluated(text: &str, data: &Value) -> Result<Value, String> {
@@ -371,4 +374,84 @@ fn differs_from_upstream() {
             (r"length('a\\')", Ok(json!(3))),
         ],
     );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// No panic, the same value twice, and no more is read than is said.
+    #[test]
+    fn any_expression_on_any_data_holds_what_the_fuzz_target_asserts(
+        text in expressions(),
+        data in prop::collection::btree_map("[abcd]", values(), 0..4),
+    ) {
+        let data = serde_json::to_vec(&data).unwrap();
+        fuzz::jmespath(&[text.as_bytes(), &[0xff], &data].concat());
+    }
+}
+
+fn values() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(json!(null)),
+        any::<bool>().prop_map(Value::from),
+        (-3..30_i32).prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        prop::sample::select(vec![
+            "",
+            "a",
+            "b",
+            "1",
+            "12Ki",
+            "5m",
+            "1h",
+            "2023-01-12T17:37:00Z",
+            "{\"a\": [1]}",
+            "a: [b]",
+            "1.2.3",
+            ">=1.0.0",
+            "a*",
+            "(a)|b",
+            "äß",
+        ])
+        .prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 20, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map("[abcd]", inner, 0..4).prop_map(|fields| json!(fields)),
+        ]
+    })
+}
+
+fn expressions() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        prop::sample::select(vec![
+            "a", "b", "c", "d", "@", "[0]", "[-1]", "*", "[]", "[*]", "[::-1]", "''", "'a'"
+        ])
+        .prop_map(str::to_owned),
+        values().prop_map(|value| format!("`{}`", value.to_string().replace('`', "\\`"))),
+    ];
+    let functions: Vec<_> = TABLES.into_iter().flatten().collect();
+    leaf.prop_recursive(5, 24, 4, move |inner| {
+        let two = || (inner.clone(), inner.clone());
+        let call = (prop::sample::select(functions.clone()), prop::collection::vec(inner.clone(), 4))
+            .prop_map(|(function, arguments)| {
+                let count = (1..=4).find(|count| function.arity().takes(*count)).unwrap_or(0);
+                let arguments = arguments.iter().take(count).enumerate().map(|(index, argument)| {
+                    format!("{}{argument}", if function.takes_reference(index) { "&" } else { "" })
+                });
+                format!("{}({})", function.name, arguments.collect::<Vec<_>>().join(", "))
+            });
+        prop_oneof![
+            3 => call,
+            1 => (two(), prop::sample::select(vec![".", "|", "||", "&&", "==", "!=", "<", ">="]))
+                .prop_map(|((left, right), operator)| format!("{left} {operator} {right}")),
+            1 => two().prop_map(|(base, each)| format!("({base})[*].{each}")),
+            1 => two().prop_map(|(base, predicate)| format!("({base})[?{predicate}]")),
+            1 => two().prop_map(|(base, each)| format!("({base})[] | [].{each}")),
+            1 => two().prop_map(|(left, right)| format!("[{left}, {right}]")),
+            1 => two().prop_map(|(left, right)| format!("{{a: {left}, b: {right}}}")),
+            1 => inner.clone().prop_map(|operand| format!("!({operand})")),
+        ]
+    })
 }
