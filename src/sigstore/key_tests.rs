@@ -102,7 +102,7 @@ fn refuses_an_ed25519_key_with_parameters() {
 fn refuses_an_ed25519_key_within_an_ed25519_key() {
     // SEQUENCE { SEQUENCE { 1.3.101.112 }, BIT STRING { the whole SPKI once more } }
     let spki = Signer::ed25519().spki;
-    let nested = [&[0x30, 56], &spki[2..9], &[0x03, 45, 0], &spki[..]].concat();
+    let nested = [&[0x30, 54], &spki[2..9], &[0x03, 45, 0], &spki[..]].concat();
     assert_eq!(malformed(&pem("PUBLIC KEY", &nested)), KeyError::Malformed);
 }
 
