@@ -125,16 +125,16 @@ impl<'a> Timestamp<'a> {
                 });
             }
             let one = list.vector().ok_or(Rejection::SctMalformed)?;
-            if one.first() == Some(&VERSION_1) {
+            if let Some((&VERSION_1, one)) = one.split_first() {
                 timestamps.push(Self::read(one).ok_or(Rejection::SctMalformed)?);
             }
         }
         Ok(timestamps)
     }
 
+    /// Reads what follows the byte of the version.
     fn read(bytes: &'a [u8]) -> Option<Self> {
         let mut bytes = Bytes(bytes);
-        bytes.take(1)?;
         let log = bytes.take(32)?;
         let milliseconds = u64::from_be_bytes(bytes.take(8)?.try_into().ok()?);
         let extensions = bytes.vector()?;
