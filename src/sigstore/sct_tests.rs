@@ -136,6 +136,18 @@ fn a_promise_of_a_known_log_that_does_not_hold_is_not_made_good() {
 }
 
 #[test]
+fn knows_the_schemes_of_tls_that_logs_use() {
+    use HashAlgorithm::{Sha256, Sha384, Sha512};
+    for (hash, number) in [(Sha256, 4), (Sha384, 5), (Sha512, 6)] {
+        assert_eq!(scheme(&[number, 3]), Some(Scheme::Ecdsa(hash)));
+        assert_eq!(scheme(&[number, 1]), Some(Scheme::RsaPkcs1(hash)));
+    }
+    for other in [[8, 7], [2, 3], [4, 2], [7, 1]] {
+        assert_eq!(scheme(&other), None);
+    }
+}
+
+#[test]
 fn refuses_schemes_that_no_log_uses() {
     let scene = Scene::new(Signer::ed25519());
     assert_eq!(scene.verify_one(&scene.promise()), Err(Rejection::SctInvalid));

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::digest::{SHA256, SHA384, SHA512, digest};
+use aws_lc_rs::digest::{Algorithm, SHA256, SHA384, SHA512, digest};
 
 use crate::sigstore::Certificate;
 use crate::sigstore::test_signer::{Signer, TIME, sha256};
@@ -265,9 +265,15 @@ pub(crate) struct TokenDraft {
     pub(crate) status: Option<u8>,
     /// What is done to the content before it is signed.
     pub(crate) change: fn(Vec<u8>) -> Vec<u8>,
+    /// The hash of the content, if not the one that belongs to the key.
+    pub(crate) hash: Option<(&'static str, &'static Algorithm)>,
     /// A value beside the right one of `message-digest`, in the same attribute or in one of its own.
     pub(crate) second_digest: Option<SecondDigest>,
 }
+
+pub(crate) const HASH_256: (&str, &Algorithm) = ("2.16.840.1.101.3.4.2.1", &SHA256);
+pub(crate) const HASH_384: (&str, &Algorithm) = ("2.16.840.1.101.3.4.2.2", &SHA384);
+pub(crate) const HASH_512: (&str, &Algorithm) = ("2.16.840.1.101.3.4.2.3", &SHA512);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SecondDigest {
@@ -291,17 +297,18 @@ impl TokenDraft {
             signers: 1,
             status: Some(0),
             change: |content| content,
+            hash: None,
             second_digest: None,
         }
     }
 
-    /// Signs it, with the hash that belongs to the key.
+    /// Signs it.
     pub(crate) fn signed(&self, by: &Signer) -> Vec<u8> {
-        let (hash_id, hash) = match by.spki.len() {
-            120 => ("2.16.840.1.101.3.4.2.2", &SHA384),
-            44 => ("2.16.840.1.101.3.4.2.3", &SHA512),
-            _ => ("2.16.840.1.101.3.4.2.1", &SHA256),
-        };
+        let (hash_id, hash) = self.hash.unwrap_or(match by.spki.len() {
+            120 => HASH_384,
+            44 => HASH_512,
+            _ => HASH_256,
+        });
         let hash_algorithm = sequence(&[&oid(hash_id)]);
         let imprint = sequence(&[&hash_algorithm, &octets(digest(hash, &self.over).as_ref())]);
         let info = sequence(&[

@@ -1,8 +1,8 @@
 use super::*;
 use crate::sigstore::logs::Window;
 use crate::sigstore::test_pki::{
-    CODE_SIGNING, Draft, SERVER, SecondDigest, TIME_STAMPING as STAMPING, TokenDraft, at, extension, octets,
-    oid, usages,
+    CODE_SIGNING, Draft, HASH_384, HASH_512, SERVER, SecondDigest, TIME_STAMPING as STAMPING, TokenDraft, at,
+    extension, octets, oid, usages,
 };
 use crate::sigstore::test_signer::{Signer, TIME};
 
@@ -58,6 +58,22 @@ fn accepts_tokens_of_each_kind_of_key() {
         let tsa = Tsa::new(signer);
         assert_eq!(found(&tsa.token(), &tsa.chain()), Ok(at(TIME)), "{:?}", tsa.signer.key());
     }
+}
+
+#[test]
+fn accepts_a_signature_with_another_hash_than_that_of_the_content() {
+    for (signer, hash) in [
+        (Signer::p256(), HASH_512),
+        (Signer::p384(), HASH_512),
+        (Signer::p521_sha512(), HASH_384),
+        (Signer::rsa(), HASH_512),
+    ] {
+        let tsa = Tsa::new(signer);
+        let token = TokenDraft { hash: Some(hash), ..draft() }.signed(&tsa.signer);
+        assert_eq!(found(&token, &tsa.chain()), Ok(at(TIME)), "{:?}", tsa.signer.key());
+    }
+    assert_eq!(signature_hash(RSA_SHA_384), Some(HashAlgorithm::Sha384));
+    assert_eq!(signature_hash(RSA_SHA_512), Some(HashAlgorithm::Sha512));
 }
 
 #[test]

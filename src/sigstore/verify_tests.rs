@@ -389,6 +389,10 @@ fn says_what_cosign_says() {
     assert_eq!(text(KeyKind::EcdsaP256), "invalid signature when validating ASN.1 encoded signature");
     assert_eq!(text(KeyKind::Rsa), "crypto/rsa: verification error");
     assert_eq!(Rejection::LogEntryMissing.to_string(), "signature not found in transparency log");
+    let exceeded = Rejection::LimitExceeded { what: Limited::Bundle, limit: 5 };
+    assert_eq!(exceeded.to_string(), "the bundle exceeds the limit of 5");
+    let field = Rejection::BundleField(BundleField::Payload);
+    assert_eq!(field.to_string(), "the bundle's payload is missing or malformed");
 }
 
 #[test]
