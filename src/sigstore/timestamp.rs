@@ -213,10 +213,7 @@ fn signed_data(bytes: &[u8]) -> der::Result<SignedData> {
     let response = reader.sequence(|fields| {
         // A token begins with its type, a response with its status.
         if fields.peek_tag()? != Tag::Sequence {
-            while !fields.is_finished() {
-                AnyRef::decode(fields)?;
-            }
-            return Ok(None);
+            return fields.read_slice(fields.remaining_len()).map(|_| None);
         }
         let status = AnyRef::decode(fields)?;
         let mut status = SliceReader::new(status.value())?;

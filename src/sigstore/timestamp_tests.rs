@@ -319,7 +319,7 @@ fn refuses_a_signed_content_that_is_no_timestamp() {
     // Its version, policy, serial number and time, the last of the other fields, and what is behind them.
     for change in [
         (|content| replaced(content, &[2, 1, 1], &[2, 1, 2])) as fn(Vec<u8>) -> Vec<u8>,
-        |content| replaced(content, &[2, 1, 1, 6], &[2, 1, 1, 4]),
+        |content| replaced(content, &[0x83, 0xbf, 0x30, 2], &[0x83, 0xbf, 0x30, 0x82]),
         |content| replaced(content, &[2, 1, 9], &[4, 1, 9]),
         |content| replaced(content, &[0x18, 15], &[0x17, 15]),
         |content| replaced(content, &[2, 1, 42], &[2, 2, 42]),
