@@ -8,7 +8,7 @@ use super::{Exit, complain, say};
 use crate::config::Config;
 use crate::daemon::loading::{self, TrustUse};
 use crate::daemon::{registry_options, roots, warnings};
-use crate::policy::Severity;
+use crate::policy::{Remark, Severity};
 use crate::trust::Keeping;
 
 /// `pullgate check`
@@ -55,12 +55,6 @@ pub(super) fn run(arguments: &Check) -> Exit {
         }
     };
     let mut warnings = warnings(&fresh.snapshot);
-    for remark in &fresh.notices {
-        match remark.severity {
-            Severity::Error | Severity::Warning => warnings.push(remark.to_string()),
-            Severity::Notice => say(format_args!("notice: {remark}")),
-        }
-    }
     if let (TrustUse::Missing, Err(error)) = (&fresh.trust, &rooted) {
         let missing = trust.explain(error);
         if error.is_settled() {
@@ -71,13 +65,58 @@ pub(super) fn run(arguments: &Check) -> Exit {
             "{missing}; until the daemon has fetched it, signatures that need it are undecided"
         ));
     }
-    for warning in &warnings {
-        say(format_args!("warning: {warning}"));
-    }
+    let (lines, warned) = remarks(&warnings, &fresh.notices);
+    lines.iter().for_each(say);
     let counts = fresh.snapshot.policies.counts();
     say(format_args!(
         "{} policies: {} rules refuse, {} only report",
         counts.policies, counts.refusing, counts.reporting
     ));
-    if arguments.strict && !warnings.is_empty() { Exit::Usage } else { Exit::Done }
+    if arguments.strict && warned { Exit::Usage } else { Exit::Done }
+}
+
+/// What there is to say besides errors: what is about everything, then what is about a file; how many last.
+/// And whether there are warnings among it.
+fn remarks(general: &[String], of_files: &[Remark]) -> (Vec<String>, bool) {
+    let notices = of_files.iter().filter(|remark| remark.severity == Severity::Notice).count();
+    let warnings = general.len() + (of_files.len() - notices);
+    let mut lines: Vec<_> = general.iter().map(|warning| format!("warning: {warning}")).collect();
+    lines.extend(of_files.iter().map(Remark::diagnostic));
+    if !lines.is_empty() {
+        lines.push(format!("{warnings} warnings, {notices} notices"));
+    }
+    (lines, warnings > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remarks_have_their_place_and_are_counted() {
+        let remark = |line, severity, message: &str| Remark {
+            file: "p.yaml".into(),
+            line,
+            severity,
+            message: message.into(),
+        };
+        let notice = remark(0, Severity::Notice, "skipped");
+        assert_eq!(remarks(&[], &[]), (vec![], false));
+        assert_eq!(
+            remarks(&[], std::slice::from_ref(&notice)),
+            (vec!["p.yaml: notice: skipped".into(), "0 warnings, 1 notices".into()], false)
+        );
+        assert_eq!(
+            remarks(&["no policy".into()], &[remark(3, Severity::Warning, "count is 0"), notice]),
+            (
+                vec![
+                    "warning: no policy".into(),
+                    "p.yaml:3: warning: count is 0".into(),
+                    "p.yaml: notice: skipped".into(),
+                    "2 warnings, 1 notices".into(),
+                ],
+                true
+            )
+        );
+    }
 }

@@ -64,7 +64,7 @@ documents! {
     }
     ActionOverride {
         action: Option<String> = "action",
-        namespaces: Option<Vec<String>> = "namespaces",
+        namespaces: Option<Vec<Spanned<String>>> = "namespaces",
         namespace_selector: Option<Unread> = "namespaceSelector",
     }
     Rule {
@@ -124,7 +124,7 @@ documents! {
         kinds: Vec<String> = "kinds",
         name: Option<String> = "name",
         names: Vec<String> = "names",
-        namespaces: Vec<String> = "namespaces",
+        namespaces: Vec<Spanned<String>> = "namespaces",
         annotations: Map = "annotations",
         selector: Option<Selector> = "selector",
         namespace_selector: Option<Unread> = "namespaceSelector",
@@ -140,7 +140,7 @@ documents! {
         values: Vec<String> = "values",
     }
     VerifyImages {
-        image_references: Vec<String> = "imageReferences",
+        image_references: Vec<Spanned<String>> = "imageReferences",
         skip_image_references: Vec<String> = "skipImageReferences",
         kind: Option<Spanned<String>> = "type",
         attestors: Vec<AttestorSet> = "attestors",
@@ -148,7 +148,7 @@ documents! {
         failure_action: Option<String> = "failureAction",
         repository: Option<Spanned<String>> = "repository",
         cosign_oci11: Option<Spanned<bool>> = "cosignOCI11",
-        mutate_digest: Option<bool> = "mutateDigest",
+        mutate_digest: Option<Spanned<bool>> = "mutateDigest",
         verify_digest: Option<bool> = "verifyDigest",
         required: Option<bool> = "required",
         use_cache: Option<Unread> = "useCache",

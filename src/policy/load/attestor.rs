@@ -66,7 +66,10 @@ impl Loader<'_> {
         }
         let required = match &set.count {
             None => attestors.len(),
-            Some(count) if count.value == 0 => attestors.len(),
+            Some(count) if count.value == 0 => {
+                self.warning(count.referenced.line(), format!("{place}: count is 0, which means every one of its entries, as upstream; take it out, or say how many"));
+                attestors.len()
+            }
             Some(count) => match usize::try_from(count.value) {
                 Ok(wanted) if wanted <= entries.value.len() => wanted,
                 _ => {
@@ -214,7 +217,7 @@ impl Loader<'_> {
             (Some(certificate), None) => {
                 self.without_certificate(place, value.ctlog.as_ref());
                 if certificate.not_after() < self.options.now {
-                    self.notice(cert_line, format!("{place}: certificates.cert has expired; without certChain only its key is looked at, so it goes on counting"));
+                    self.warning(cert_line, format!("{place}: certificates.cert has expired; without certChain only its key is looked at, so it goes on counting; add certChain, or replace it"));
                 }
                 Who::Key { key: certificate.key().clone(), hash }
             }

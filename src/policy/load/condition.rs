@@ -110,7 +110,7 @@ impl Loader<'_> {
         match Operator::parse(&operator.value) {
             Ok(found) => {
                 if let Some(replacement) = found.replacement() {
-                    self.notice(
+                    self.warning(
                         at,
                         format!("{place}: operator {} is deprecated; use {replacement}", found.name()),
                     );

@@ -32,7 +32,8 @@ impl Loader<'_> {
             )],
         );
         let forms = self.forms(place, entry)?;
-        let mut references = entry.image_references.clone();
+        let listed = entry.image_references.iter().map(|pattern| pattern.value.clone());
+        let mut references: Vec<_> = listed.collect();
         references.extend(entry.image.clone().filter(|image| !image.is_empty()));
         if references.is_empty() {
             self.error(line, format!("{place}: An image reference is required (imageReferences)"));
@@ -43,7 +44,10 @@ impl Loader<'_> {
             }
         }
         if self.options.compatibility == Compatibility::Strict {
-            references.iter().for_each(|pattern| self.warn_of_digests(line, place, pattern));
+            for pattern in &entry.image_references {
+                self.warn_of_digests(pattern.referenced.line(), place, &pattern.value);
+            }
+            entry.image.iter().for_each(|pattern| self.warn_of_digests(line, place, pattern));
         }
         let context =
             Context { annotations: &entry.annotations, roots: &Origin::Root, purpose: Purpose::Image };
@@ -93,7 +97,7 @@ impl Loader<'_> {
             attestations,
             denies: Vec::new(),
             repository,
-            mutate_digest: entry.mutate_digest.unwrap_or(true),
+            mutate_digest: entry.mutate_digest.as_ref().is_none_or(|flag| flag.value),
             verify_digest: entry.verify_digest.unwrap_or(true),
             required: entry.required.unwrap_or(true),
             failure_policy: FailurePolicy::Fail,

@@ -13,7 +13,8 @@ impl Loader<'_> {
             format!("{place}: imageExtractors means nothing on a node: a pull names its image itself"),
         );
         let entries = rule.verify_images.iter().flatten();
-        let pins = entries.map(|entry| entry.mutate_digest).any(|pins| pins.unwrap_or(true));
+        let pins =
+            entries.map(|entry| entry.mutate_digest.as_ref()).any(|pins| pins.is_none_or(|pins| pins.value));
         let mut extractors = BTreeMap::new();
         for (kind, list) in &kinds.value {
             let place = format!("{place}: imageExtractors.{kind}");

@@ -103,6 +103,7 @@ impl Loader<'_> {
             self.error(line, format!("{place}: {word} has an empty filter"));
             return None;
         }
+        self.warn_of_namespaces(place, &format!("{word}.resources.namespaces"), &resources.namespaces);
         let selector = resources.selector.as_ref().map(|selector| LabelSelector {
             labels: selector.match_labels.clone(),
             expressions: selector
@@ -116,7 +117,7 @@ impl Loader<'_> {
             creates: resources.operations.is_empty()
                 || resources.operations.iter().any(|operation| operation == "CREATE"),
             names,
-            namespaces: resources.namespaces.clone(),
+            namespaces: resources.namespaces.iter().map(|name| name.value.clone()).collect(),
             annotations: resources.annotations.clone(),
             selector,
         })

@@ -12,6 +12,7 @@ mod document;
 mod entry;
 mod exception;
 mod extractor;
+mod lint;
 mod list;
 mod matching;
 mod policy;

@@ -136,7 +136,16 @@ impl Loader<'_> {
             );
             match self.action(line, name, "validationFailureActionOverrides.action", item.action.as_deref()) {
                 Some(action) => {
-                    overrides.push((action, item.namespaces.clone().unwrap_or_else(|| vec!["*".to_owned()])))
+                    let names = item.namespaces.as_deref();
+                    self.warn_of_namespaces(
+                        &format!("policy `{name}`"),
+                        "validationFailureActionOverrides.namespaces",
+                        names.unwrap_or_default(),
+                    );
+                    let all = || vec!["*".to_owned()];
+                    let names =
+                        names.map_or_else(all, |names| names.iter().map(|name| name.value.clone()).collect());
+                    overrides.push((action, names));
                 }
                 None => self.error(line, format!("policy `{name}`: an override has no action")),
             }

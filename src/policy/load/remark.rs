@@ -29,12 +29,36 @@ pub enum Severity {
     Notice,
 }
 
+impl Severity {
+    /// The word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Notice => "notice",
+        }
+    }
+}
+
+impl Remark {
+    /// With its severity, as compilers write it and editors read it: `file:line: warning: message`.
+    #[must_use]
+    pub fn diagnostic(&self) -> String {
+        format!("{}: {}: {}", self.place(), self.severity.word(), self.message)
+    }
+
+    fn place(&self) -> String {
+        match self.line {
+            0 => self.file.display().to_string(),
+            line => format!("{}:{line}", self.file.display()),
+        }
+    }
+}
+
 impl fmt::Display for Remark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            0 => write!(f, "{}: {}", self.file.display(), self.message),
-            line => write!(f, "{}:{line}: {}", self.file.display(), self.message),
-        }
+        write!(f, "{}: {}", self.place(), self.message)
     }
 }
 

@@ -124,6 +124,10 @@ impl Loader<'_> {
         {
             self.notice(line, format!("{place}: mutateDigest is true, its default, which a cluster refuses beside Audit; here what is verified is pinned, and what Audit lets pass is not"));
         }
+        let written = rule.verify_images.iter().flatten();
+        for (entry, written) in entries.iter().zip(written) {
+            self.lint(line, &place, policy, own_action, entry, written);
+        }
         Some(Rule { name: rule.name.clone(), includes, excludes, extractors, entries, own_action, reads })
     }
 }
