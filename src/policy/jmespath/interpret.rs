@@ -7,9 +7,9 @@
 //! - the left side of `[*]` and slices, and in every projection the element's expression and the filter's
 //!   predicate.
 //!
-//! It goes on through `a.b` and `a[0]`. The left sides of `[]`, `[?…]` and `.*` turn any error of upstream
-//! into null, not only this one; a reached limit is never swallowed. A key of anything but an object is
-//! null without an error.
+//! It goes on through `a.b` and `a[0]`. The left sides of `[]`, `[?…]` and `.*` turn all errors into null
+//! upstream; here they do so with unknown keys and with wrong types only. A document that does not parse,
+//! or a reached limit, must not pass for nothing. A key of anything but an object is null without an error.
 //!
 //! The recursion is bounded by the depth of the tree, which `syntax` bounds.
 
@@ -89,7 +89,7 @@ impl<'a> Interpreter<'a, '_> {
         }
     }
 
-    /// The value, with null for every error that upstream has as well.
+    /// The value, with null for the errors that upstream has in the same cases.
     fn forgiving(&mut self, node: &'a Node, input: &Datum<'a>) -> Evaluated<'a> {
         match self.evaluate(node, input) {
             Err(error) if error.is_upstreams() => Ok(Datum::Null),

@@ -115,11 +115,15 @@ impl Expression {
 }
 
 impl EvaluationError {
-    /// Whether upstream has this error too. Only such errors are swallowed where upstream swallows:
-    /// what this implementation cannot answer must not become null.
+    /// Whether upstream has this error in the same cases. Only such errors are swallowed where upstream
+    /// swallows: what one of two parsers does not understand must not become null.
     const fn is_upstreams(&self) -> bool {
         match self {
-            Self::UnknownKey { .. } | Self::SliceStep | Self::Function(_) => true,
+            Self::UnknownKey { .. } | Self::SliceStep => true,
+            Self::Function(error) => match error {
+                FunctionError::Type { .. } | FunctionError::Argument { .. } | FunctionError::Order(_) => true,
+                FunctionError::Failed { .. } => false,
+            },
             Self::Refused { .. }
             | Self::NotFinite
             | Self::TooManySteps { .. }

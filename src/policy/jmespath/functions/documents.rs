@@ -40,6 +40,7 @@ fn parse_json<'a>(arguments: &Arguments<'a>, run: &mut Interpreter<'a, '_>) -> E
 fn parse_yaml<'a>(arguments: &Arguments<'a>, run: &mut Interpreter<'a, '_>) -> Evaluated<'a> {
     let text = arguments.text(0)?;
     let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_recorded_anchor_bytes: ANCHOR_LIMIT },
         duplicate_keys: DuplicateKeyPolicy::LastWins,
         legacy_octal_numbers: true,
         with_snippet: false,
@@ -241,3 +242,6 @@ fn json_number(number: f64) -> String {
     }
     number.to_string()
 }
+
+/// Bytes that the parser may keep to repeat them for aliases; the rest of its limits are its own.
+const ANCHOR_LIMIT: usize = 4 << 20;

@@ -125,6 +125,58 @@ fn what_a_node_cannot_answer_is_refused_and_never_null() {
 }
 
 #[test]
+fn a_text_that_does_not_parse_does_not_pass_for_nothing() {
+    let data = json!({"d": "[1", "deep": "[".repeat(200) + &"]".repeat(200), "q": "-"});
+    for text in [
+        "parse_json(d)",
+        "parse_json(deep)",
+        "parse_yaml(d)",
+        "parse_yaml(deep)",
+        "add(q, q)",
+        "x509_decode(d)",
+    ] {
+        let error = evaluated(text, &data).unwrap_err();
+        for swallows in ["[]", "[?@]", ".*"] {
+            let text = format!("{text}{swallows} || 'a'");
+            assert_eq!(evaluated(&text, &data), Err(error.clone()), "{text}");
+        }
+    }
+    // Wrong types are the same for upstream: null.
+    check(&data, &[("length(`1`)[] || 'a'", Ok(json!("a"))), ("lookup(`{}`, `1`)[]", Ok(json!(null)))]);
+}
+
+#[test]
+fn certificates_are_decoded_as_upstream_decodes_them() {
+    let decoded = |pem: &str| evaluated("x509_decode(d)", &json!({"d": pem}));
+    let expected = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let certificate = decoded(include_str!("../../../../tests/fixtures/jmespath/certificate.pem")).unwrap();
+    assert!(same(
+        &certificate,
+        &expected(include_str!("../../../../tests/fixtures/jmespath/certificate.json"))
+    ));
+    let request = decoded(include_str!("../../../../tests/fixtures/jmespath/request.pem")).unwrap();
+    assert!(same(&request, &expected(include_str!("../../../../tests/fixtures/jmespath/request.json"))));
+
+    let constrained = include_str!("../../../../tests/fixtures/jmespath/constrained.pem");
+    for field in ["PermittedDNSDomains", "ExcludedIPRanges", "Policies", "InhibitAnyPolicyZero", "URIs"] {
+        let found = evaluated(&format!("x509_decode(d).{field}"), &json!({"d": constrained}));
+        assert_eq!(found, Err(format!("Unknown key \"{field}\" in path")));
+    }
+    let failed = |reason: &str| Err(format!("JMESPath function 'x509_decode': {reason}"));
+    let ecdsa = include_str!("../../../../tests/fixtures/jmespath/ecdsa.pem");
+    assert_eq!(decoded(ecdsa), failed("certificate should use rsa algorithm"));
+    assert_eq!(decoded("xyz"), failed("failed to decode PEM block"));
+    let key = constrained.replace("CERTIFICATE", "PUBLIC KEY");
+    assert_eq!(decoded(&key), failed("PEM block neither contains a CERTIFICATE or CERTIFICATE REQUEST"));
+    let request_as_certificate =
+        include_str!("../../../../tests/fixtures/jmespath/request.pem").replace(" REQUEST", "");
+    assert!(decoded(&request_as_certificate).unwrap_err().contains("malformed certificate"));
+    let large = format!("{}{}", "x".repeat(70_000), constrained);
+    let refused = "function `x509_decode` takes certificates of 64 KiB at most";
+    assert_eq!(decoded(&large), Err(refused.to_owned()));
+}
+
+#[test]
 fn regular_expressions_that_mean_something_else_in_go_are_refused() {
     for (pattern, reason) in [
         ("(", "unclosed group"),
