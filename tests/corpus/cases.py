@@ -48,8 +48,10 @@ FEW = (FIRST, "rsa2048", "ed25519")
 
 KEYS = ("key", "key-set", "key-v2")
 CERTIFICATES = ("cert", "cert-tsa")
-KEYLESS = ("keyless-set", "keyless-v2", "keyless-tsa")
-LOGGED = ("key-set", "key-v2", "keyless-set", "keyless-v2")
+# Signed by others' code (`mocked.py`): logged, and logged and stamped.
+MOCKED = ("mock-set", "mock-tsa")
+KEYLESS = ("keyless-set", "keyless-v2", "keyless-tsa", *MOCKED)
+LOGGED = ("key-set", "key-v2", "keyless-set", "keyless-v2", *MOCKED)
 STAMPED = ("cert-tsa", "keyless-v2", "keyless-tsa")
 TRUSTS = {
     "legacy": ("key", "key-set", "cert", "cert-tsa", "keyless-set", "keyless-tsa"),
@@ -58,6 +60,13 @@ TRUSTS = {
 }
 
 SUBJECT, ISSUER = "https://git.example/org/app/build.yml@refs/heads/main", "https://issuer.example"
+# Names of each kind that a certificate can have, and one like each that somebody else has.
+NAMES = {
+    "email": ("dev@app.example", "dev@app.example.org"),
+    "dns": ("build.app.example", "build.app.example.org"),
+    "ip": ("192.0.2.7", "192.0.2.70"),
+    "user": ("dev!app.example", "dev!app.example.org"),
+}
 SIGN = "https://sigstore.dev/cosign/sign/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 IN_TOTO = "application/vnd.in-toto+json"
@@ -83,9 +92,15 @@ TWISTS = {
     "server-auth": "certificate",
     "identity": "identity", "issuer": "identity", "no-san": "identity",
     "sct-other-log": "sct", "sct-missing": "sct", "sct-other-certificate": "sct",
+    "email-other": "identity", "dns-other": "identity", "ip-other": "identity", "user-other": "identity",
+    "leaf-authority": "certificate", "name-constraint": "certificate",
+    # Where the signature is: at a child of an index, or not where it is looked for.
+    "child-of-signed-index": "absent", "index-of-signed-child": "absent",
+    "elsewhere-nothing": "absent", "elsewhere-other-key": "signature",
 }
 STILL_GOOD = ("entry-intoto2", "entry-intoto1", "entry-rekord", "no-eku", "issuer-old", "issuer-new",
-              "one-of-two")
+              "one-of-two", "email", "dns", "ip", "user", "strange-timestamp", "strange-log", "index",
+              "elsewhere")
 
 
 @dataclasses.dataclass
@@ -100,6 +115,8 @@ class Case:
     bundle: bytes = None
     artifact: bytes = None
     key: str = None
+    # Where signatures are looked for, if that is not beside the image.
+    repository: str = None
 
     @property
     def name(self):
@@ -108,6 +125,12 @@ class Case:
     @property
     def good(self):
         return self.twist == "good" or self.twist in STILL_GOOD
+
+    @property
+    def subject(self):
+        """Whom the certificate must name."""
+        kind = self.twist.removesuffix("-other")
+        return NAMES[kind][0] if kind in NAMES else SUBJECT
 
     @property
     def reason(self):
@@ -173,6 +196,11 @@ def applies(twist, form, trust):
         "sct-other-certificate": trust in KEYLESS,
         "entry-intoto2": dsse and v1, "entry-intoto1": form == "att" and v1,
         "entry-rekord": form in ("sig", "oci11") and v1,
+        **{twist: trust in KEYLESS for kind in NAMES for twist in (kind, kind + "-other")},
+        "leaf-authority": certified, "name-constraint": trust in CERTIFICATES,
+        "strange-timestamp": trust == "keyless-set", "strange-log": v1 and bundle,
+        **{twist: form != BARE and trust in ("key", "keyless-set") for twist in TWISTS | dict.fromkeys(STILL_GOOD)
+           if "index" in twist or twist.startswith("elsewhere")},
         "no-eku": trust in CERTIFICATES, "issuer-old": trust in KEYLESS and not bundle,
         "issuer-new": trust in KEYLESS, "one-of-two": form != BARE,
     }.get(twist, True)
@@ -189,25 +217,34 @@ class Maker:
 
     def make(self, case, registry, repository):
         """Signs the case and stores it."""
+        stored = digest = None
         if case.form == BARE:
             case.artifact = f"artifact of {case.name}".encode()
-            digest = None
+        elif "index" in case.twist:
+            index, child = registry.index(repository, case.name)
+            case.image, stored = {"index": (index, index), "child-of-signed-index": (child, index),
+                                  "index-of-signed-child": (index, child)}[case.twist]
         else:
-            case.image = registry.image(repository, case.name)
-            digest = case.image.digest
+            case.image = stored = registry.image(repository, case.name)
+        if case.twist.startswith("elsewhere"):
+            case.repository = f"{registry.host}/{repository}-signatures"
+            if case.twist != "elsewhere-nothing":
+                stored = stored.elsewhere(repository + "-signatures")
+        if stored:
+            digest = stored.digest
         case.key = self.keys[ALGORITHMS[case.algorithm][0]].pem.decode()
         made = [Making(self, case, digest).made()]
         if case.twist == "one-of-two":
             bad = dataclasses.replace(case, twist="other-key")
             made.insert(0, Making(self, bad, digest).made())
         if case.form in ("sig", "att"):
-            case.image.layers(case.form, made)
+            stored.layers(case.form, made)
         elif case.form == "oci11":
-            case.image.artifact(made)
+            stored.artifact(made)
         else:
             case.bundle = made[-1][0]
             if case.form != BARE:
-                case.image.bundles(made)
+                stored.bundles(made)
 
 
 class Making:
@@ -218,8 +255,10 @@ class Making:
         self.world, self.foreign, self.twist = maker.world, maker.foreign, case.twist
         kind, self.scheme, self.hash = ALGORITHMS[case.algorithm]
         self.key = maker.keys[kind]
-        self.signing_key = maker.other_keys[kind] if self.twist == "other-key" else self.key
+        by_other = self.twist in ("other-key", "elsewhere-other-key")
+        self.signing_key = maker.other_keys[kind] if by_other else self.key
         self.other_key = maker.other_keys[kind]
+        self.more_entries = []
         # Keyless certificates and those with a timestamp have ended since.
         self.time = maker.moment
         self.certificate = self.issued() if case.trust not in KEYS else None
@@ -322,6 +361,8 @@ class Making:
         world = self.foreign if twist == "other-authority" else self.world
         if twist == "intermediate-expired":
             authority = world.old_fulcio if keyless else world.old_private
+        elif twist == "name-constraint":
+            authority = world.constrained
         else:
             authority = world.fulcio if keyless else world.private
         start, end = moment - 60, moment + 540
@@ -340,6 +381,9 @@ class Making:
             names = ["uri:" + (SUBJECT if twist != "identity" else SUBJECT.replace("org", "fork"))]
             if twist == "no-san":
                 names = []
+            kind, _, other = twist.partition("-")
+            if kind in NAMES:
+                names = [("other" if kind == "user" else kind) + ":" + NAMES[kind][bool(other)]]
             issuer = ISSUER if twist != "issuer" else "https://other.example"
             extensions = issuer_extensions(issuer)
             if twist == "issuer-old":
@@ -349,13 +393,15 @@ class Making:
             log = {"sct-other-log": self.foreign.ct, "sct-missing": None,
                    "sct-other-certificate": Mistaken(self.world.ct)}.get(twist, self.world.ct)
         return authority.issue(self.key.public, names, start=start, end=end, eku=eku,
-                               extensions=extensions, log=log)
+                               extensions=extensions, log=log, authority=twist == "leaf-authority")
 
     def intermediates(self):
         keyless = self.case.trust in KEYLESS
         world = self.foreign if self.twist == "other-authority" else self.world
         if self.twist == "intermediate-expired":
             return (world.old_fulcio if keyless else world.old_private).chain
+        if self.twist == "name-constraint":
+            return world.constrained.chain
         return (world.fulcio if keyless else world.private).chain
 
     def verifier(self):
@@ -419,6 +465,8 @@ class Making:
             time += 365 * 86400
         log = self.world.rekor2 if second else self.world.rekor1
         entry = log.add(*body, time)
+        if twist == "strange-log":
+            self.more_entries = [self.foreign.rekor1.add(*body, time)]
         if twist == "set-other-log":
             other = self.foreign.rekor1
             entry["inclusionPromise"]["signedEntryTimestamp"] = b64(other.promise(
@@ -446,6 +494,8 @@ class Making:
     # The timestamps.
 
     def token(self, over):
+        if self.twist == "strange-timestamp":
+            return self.foreign.tsa.token(over, self.time)
         if self.case.trust not in STAMPED or self.twist == "no-timestamp":
             return None
         tsa = self.foreign.tsa if self.twist == "timestamp-other-authority" else self.world.tsa
@@ -466,7 +516,7 @@ class Making:
                 {"SignedRFC3161Timestamp": b64(token)})
 
     def bundle(self, content, entry, stamped):
-        material = {"tlogEntries": [entry] if entry else []}
+        material = {"tlogEntries": ([entry] if entry else []) + self.more_entries}
         if self.certificate:
             material["certificate"] = {"rawBytes": b64(der(self.certificate))}
         else:

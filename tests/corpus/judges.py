@@ -9,28 +9,32 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 from cases import (ALGORITHMS, ATTESTATIONS, BARE, BUNDLES, CERTIFICATES, ISSUER, KEYLESS, KEYS, LEGACY,
-                   LOGGED, PREDICATE, SUBJECT)
+                   LOGGED, MOCKED, PREDICATE)
 from forge.authorities import pem
 
+# What is looked at in the registry.
+OF_THE_REGISTRY = ("child-of-signed-index", "index-of-signed-child", "elsewhere-nothing")
 # What is said about the statement, which bundle verifiers leave to their callers.
-OF_THE_STATEMENT = ("subject-mismatch", "predicate-type", "one-of-two")
+OF_THE_STATEMENT = ("subject-mismatch", "predicate-type", "one-of-two", *OF_THE_REGISTRY)
 
 
 class Judges:
     """The judges of one run. `folder` has the files of the run, `world` the Sigstore that is trusted."""
 
-    def __init__(self, tools, pullgate, folder, world, jobs):
+    def __init__(self, tools, pullgate, folder, world, mocked, jobs):
         self.tools, self.pullgate, self.folder, self.jobs = tools, pullgate, folder, jobs
         self.pem = {
             "fulcio-chain": pem(*world.fulcio.chain), "private-chain": pem(*world.private.chain),
             "old-private-chain": pem(*world.old_private.chain), "tsa-chain": pem(*world.tsa.chain),
+            "constrained-chain": pem(*world.constrained.chain),
             "fulcio-all": pem(world.old_fulcio.certificate, *world.fulcio.chain),
-            "private-all": pem(world.old_private.certificate, *world.private.chain),
-            "rekor": world.rekor1.key.pem, "ct": world.ct.key.pem,
+            "private-all": pem(world.old_private.certificate, world.constrained.certificate,
+                               *world.private.chain),
+            "rekor": world.rekor1.key.pem, "ct": world.ct.key.pem, **mocked.pem,
         }
         for name, content in self.pem.items():
             self.file(name + ".pem", content)
-        self.root = self.file("trusted_root.json", json.dumps(world.trusted_root()))
+        self.root = self.file("trusted_root.json", json.dumps(world.trusted_root(mocked=mocked.trust)))
         self.private_root = self.file("private_root.json", json.dumps(world.trusted_root(private=True)))
         self.home = folder / "home"
         self.home.mkdir()
@@ -101,13 +105,16 @@ class Judges:
         if case.trust in KEYS:
             entry = {"keys": {"publicKeys": case.key, "rekor": rekor, "ctlog": {"ignoreSCT": True}}}
         elif case.trust in CERTIFICATES:
-            chain = "old-private-chain" if case.twist == "intermediate-expired" else "private-chain"
+            chain = {"intermediate-expired": "old-private-chain", "name-constraint": "constrained-chain"}.get(
+                case.twist, "private-chain")
             ctlog = {"ignoreSCT": True}
             if case.trust == "cert-tsa":
                 ctlog["tsaCertChain"] = self.pem["tsa-chain"].decode()
             entry = {"certificates": {"certChain": self.pem[chain].decode(), "rekor": rekor, "ctlog": ctlog}}
         else:
-            entry = {"keyless": {"subject": SUBJECT, "issuer": ISSUER, "rekor": rekor}}
+            entry = {"keyless": {"subject": case.subject, "issuer": ISSUER, "rekor": rekor}}
+        if case.repository:
+            entry["repository"] = case.repository
         attestors = [{"entries": [entry]}]
         wanted = {"attestors": attestors}
         if case.form in ATTESTATIONS:
@@ -123,14 +130,14 @@ class Judges:
     @staticmethod
     def verify_bundle_knows(case):
         return case.form in BUNDLES + (BARE,) and case.trust in LOGGED and case.twist not in (
-            "predicate-type", "one-of-two")
+            "predicate-type", "one-of-two", *OF_THE_REGISTRY)
 
     def verify_bundle(self, case):
         arguments = [self.pullgate, "verify-bundle", "--bundle", self.bundle(case)]
         if case.trust in KEYS:
             arguments += ["--key", self.key(case)]
         else:
-            arguments += ["--certificate-identity", SUBJECT, "--certificate-oidc-issuer", ISSUER]
+            arguments += ["--certificate-identity", case.subject, "--certificate-oidc-issuer", ISSUER]
         artifact = self.artifact(case) if case.form == BARE else case.image.digest
         return [*arguments, "--trusted-root", self.root, artifact], ()
 
@@ -156,28 +163,34 @@ class Judges:
         if case.trust not in LOGGED:
             arguments.append("--insecure-ignore-tlog=true")
         arguments += self.hash(case) if case.trust in KEYS else []
-        if case.trust in ("cert-tsa", "keyless-v2"):
+        if case.trust in ("cert-tsa", "keyless-v2", "mock-tsa"):
             arguments.append("--use-signed-timestamps=true")
         artifact = self.artifact(case) if case.form == BARE else case.image.reference
-        return [*arguments, artifact], ()
+        return [*arguments, artifact], self.elsewhere(case).items()
 
     def legacy(self, program, case, flags):
         pem = lambda name: self.folder / f"{name}.pem"
-        environment = {"SIGSTORE_REKOR_PUBLIC_KEY": pem("rekor"), "SIGSTORE_CT_LOG_PUBLIC_KEY_FILE": pem("ct")}
+        mock = "mock-" if case.trust in MOCKED else ""
+        environment = {"SIGSTORE_REKOR_PUBLIC_KEY": pem(mock + "rekor"),
+                       "SIGSTORE_CT_LOG_PUBLIC_KEY_FILE": pem(mock + "ct"), **self.elsewhere(case)}
         arguments = [self.tools / program, *self.command(case), *flags, *self.who(case)]
         if case.trust in CERTIFICATES:
             environment["SIGSTORE_ROOT_FILE"] = pem("private-all")
         elif case.trust in KEYLESS:
-            environment["SIGSTORE_ROOT_FILE"] = pem("fulcio-all")
+            environment["SIGSTORE_ROOT_FILE"] = pem(mock + "fulcio-all")
         if case.trust not in LOGGED:
             arguments.append("--insecure-ignore-tlog=true")
-        if case.trust in ("cert-tsa", "keyless-tsa"):
-            arguments += ["--timestamp-certificate-chain", pem("tsa-chain")]
+        if case.trust in ("cert-tsa", "keyless-tsa", "mock-tsa"):
+            arguments += ["--timestamp-certificate-chain", pem(mock + "tsa-chain")]
         arguments += self.hash(case)
         if case.form == "oci11":
             environment["COSIGN_EXPERIMENTAL"] = "1"
             arguments.append("--experimental-oci11=true")
         return [*arguments, case.image.reference], {k: str(v) for k, v in environment.items()}
+
+    @staticmethod
+    def elsewhere(case):
+        return {"COSIGN_REPOSITORY": case.repository} if case.repository else {}
 
     @staticmethod
     def hash(case):
@@ -194,9 +207,9 @@ class Judges:
         if case.trust in KEYS:
             return ["--key", self.key(case)]
         if case.trust in CERTIFICATES:
-            return ["--certificate-identity", SUBJECT, "--certificate-oidc-issuer-regexp", ".*",
+            return ["--certificate-identity", case.subject, "--certificate-oidc-issuer-regexp", ".*",
                     "--insecure-ignore-sct=true"]
-        return ["--certificate-identity", SUBJECT, "--certificate-oidc-issuer", ISSUER]
+        return ["--certificate-identity", case.subject, "--certificate-oidc-issuer", ISSUER]
 
     # Sigstore for Python, in this process
 
@@ -214,9 +227,9 @@ class Judges:
         from sigstore.verify.policy import Identity
         logging.disable(logging.CRITICAL)
         verifier = Verifier(trusted_root=TrustedRoot.from_file(str(self.root)))
-        policy = Identity(identity=SUBJECT, issuer=ISSUER)
         answers = {}
         for case in cases:
+            policy = Identity(identity=case.subject, issuer=ISSUER)
             try:
                 bundle = Bundle.from_json(case.bundle)
                 if case.form == BARE:
@@ -246,7 +259,7 @@ class Judges:
                 "artifact": str(self.artifact(case)) if case.form == BARE else None,
                 "key": case.key if case.trust in KEYS else None,
                 "root": str(self.private_root if case.trust in CERTIFICATES else self.root),
-                "subject": SUBJECT, "issuer": ISSUER if case.trust in KEYLESS else None,
+                "subject": case.subject, "issuer": ISSUER if case.trust in KEYLESS else None,
                 "thresholds": {"tlogThreshold": int(case.trust in LOGGED),
                                "ctlogThreshold": int(case.trust in KEYLESS),
                                "timestampThreshold": int(case.trust not in KEYS)},

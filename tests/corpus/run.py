@@ -21,10 +21,11 @@ import sys
 import tempfile
 import time
 
-from cases import Maker, cases
+from cases import MOCKED, Maker, cases
 from forge.registry import Registry
 from forge.trusted import Sigstore
 from judges import Judges
+from mocked import Mocked
 
 DIFFERENCES = pathlib.Path(__file__).resolve().parent.parent / "differences.md"
 
@@ -130,17 +131,23 @@ def judge(options, folder):
     moment = int(time.time()) - 2 * 86400
     world, foreign = Sigstore(moment), Sigstore(moment)
     maker = Maker(world, foreign, moment)
-    chosen = [c for n, c in enumerate(cases()) if c.good or n % options.slice == 0]
+    mocked = Mocked(options.tools)
+    chosen = [c for n, c in enumerate(cases() + mocked.cases()) if c.good or n % options.slice == 0]
     with Registries(options.tools, folder) as (with_referrers, without):
         for number, case in enumerate(chosen):
             registry = without if case.form.startswith("tag") else with_referrers
             # Of one length: no name is a pattern of another.
-            maker.make(case, registry, f"corpus/c{number:05}")
+            repository = f"corpus/c{number:05}"
+            if case.trust in MOCKED:
+                mocked.prepare(case, registry, repository)
+            else:
+                maker.make(case, registry, repository)
+        mocked.make()
         good = sum(case.good for case in chosen)
         print(f"{len(chosen)} cases, {good} good and {len(chosen) - good} forged, "
               f"made in {time.monotonic() - began:.0f} s", flush=True)
         judges = Judges(options.tools, options.pullgate and options.pullgate.resolve(), folder, world,
-                        options.jobs)
+                        mocked, options.jobs)
         verdicts, wrong = compare(chosen, judges)
         if options.keep and sys.stdin.isatty():
             input("the registries run until Enter: ")

@@ -55,7 +55,8 @@ def san(text):
 class Authority:
     """A certificate with its key, and those above it."""
 
-    def __init__(self, common, parent=None, kind="p256", start=0, end=2**32, eku=(), path_length=None):
+    def __init__(self, common, parent=None, kind="p256", start=0, end=2**32, eku=(), path_length=None,
+                 permitted=()):
         self.key = Key(kind)
         self.parent = parent
         builder = (
@@ -71,6 +72,9 @@ class Authority:
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(parent.key.public), False)
         if eku:
             builder = builder.add_extension(x509.ExtendedKeyUsage(eku), False)
+        if permitted:
+            builder = builder.add_extension(
+                x509.NameConstraints([san(n) for n in permitted], None), True)
         self.certificate = builder.sign((parent or self).key.private, algorithm((parent or self).key))
 
     @property
@@ -79,7 +83,8 @@ class Authority:
         return [self.certificate] + (self.parent.chain if self.parent else [])
 
     def issue(self, public, names=(), *, start, end, eku=(ExtendedKeyUsageOID.CODE_SIGNING,),
-              extensions=(), log=None, critical_eku=False, usage=True, names_critical=True):
+              extensions=(), log=None, critical_eku=False, usage=True, names_critical=True,
+              authority=False):
         """A leaf for a public key. `extensions` are (OID, DER); with a `log` it carries that log's timestamp (SCT)."""
         builder = (
             x509.CertificateBuilder().subject_name(x509.Name([]) if names else name("leaf"))
@@ -89,7 +94,10 @@ class Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public), False))
         if usage:
-            builder = builder.add_extension(key_usage(digital_signature=True), True)
+            uses = key_usage(digital_signature=True, key_cert_sign=authority)
+            builder = builder.add_extension(uses, True)
+        if authority:
+            builder = builder.add_extension(x509.BasicConstraints(True, None), True)
         if eku:
             builder = builder.add_extension(x509.ExtendedKeyUsage(eku), critical_eku)
         if names:

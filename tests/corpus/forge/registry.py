@@ -71,13 +71,26 @@ class Registry:
         return Image(self, repository, self.manifest(repository, "1", manifest))
 
 
-class Image:
-    """A pushed image."""
+    def index(self, repository, name):
+        """An index of two images, and the first of these."""
+        children = [self.image(repository, f"{name} on {system}") for system in ("linux", "windows")]
+        index = {"schemaVersion": 2, "mediaType": INDEX,
+                 "manifests": [descriptor(MANIFEST, child.manifest) for child in children]}
+        return Image(self, repository, self.manifest(repository, "1", index), INDEX), children[0]
 
-    def __init__(self, registry, repository, manifest):
+
+class Image:
+    """A pushed image, or an index."""
+
+    def __init__(self, registry, repository, manifest, media_type=MANIFEST):
         self.registry, self.repository, self.manifest = registry, repository, manifest
+        self.media_type = media_type
         self.digest = digest(manifest)
         self.hex = self.digest.removeprefix("sha256:")
+
+    def elsewhere(self, repository):
+        """The same, as far as its signatures are concerned, in another repository."""
+        return Image(self.registry, repository, self.manifest, self.media_type)
 
     @property
     def reference(self):
@@ -90,7 +103,7 @@ class Image:
     def artifact(self, layers):
         """The experimental OCI 1.1 form of `.sig`: a referrer without a tag."""
         self._layers(None, layers, {
-            "artifactType": ARTIFACT_SIGNATURE, "subject": descriptor(MANIFEST, self.manifest)},
+            "artifactType": ARTIFACT_SIGNATURE, "subject": descriptor(self.media_type, self.manifest)},
             ARTIFACT_SIGNATURE)
 
     def _layers(self, reference, layers, more, config_type=CONFIG):
@@ -117,7 +130,7 @@ class Image:
                 "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": BUNDLE,
                 "config": descriptor(EMPTY, b"{}", artifactType=BUNDLE),
                 "layers": [descriptor(BUNDLE, data)],
-                "subject": descriptor(MANIFEST, self.manifest), "annotations": annotations})
+                "subject": descriptor(self.media_type, self.manifest), "annotations": annotations})
             # As cosign 3 writes it: the config's type and no annotations.
             fallback.append(descriptor(MANIFEST, pushed, artifactType=EMPTY))
         if not self.registry.referrers:
