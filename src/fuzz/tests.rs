@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::mutation::Mutations;
 use super::{TARGETS, Target};
 
-/// Of each seed. All targets together take some seconds.
+/// Of each seed, where `PULLGATE_MUTATIONS` does not ask for more. All targets together take some seconds.
 const MUTATIONS: usize = 200;
 
 const THREADS: usize = 4;
@@ -29,17 +29,18 @@ fn every_seed_is_read_or_refused_as_its_name_says() {
 
 #[test]
 fn every_target_holds_on_mutations_of_its_seeds() {
+    let count = std::env::var("PULLGATE_MUTATIONS").map_or(MUTATIONS, |text| text.parse().unwrap());
     std::thread::scope(|scope| {
         for start in 0..THREADS {
             let part = TARGETS.iter().skip(start).step_by(THREADS);
-            scope.spawn(|| part.for_each(|(name, read)| mutate(name, *read)));
+            scope.spawn(move || part.for_each(|(name, read)| mutate(name, *read, count)));
         }
     });
 }
 
-fn mutate(name: &str, read: Target) {
+fn mutate(name: &str, read: Target, count: usize) {
     for (file, seed) in seeds(name) {
-        for bytes in Mutations::of(&seed).take(MUTATIONS) {
+        for bytes in Mutations::of(&seed).take(count) {
             let _trace = Trace { target: name, seed: &file, bytes: &bytes };
             read(&bytes);
         }
@@ -52,7 +53,8 @@ fn every_target_has_seeds_and_a_binary_and_there_are_no_others() {
     let names: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(names.len(), TARGETS.len(), "a name is there twice");
     let stems = |folder: &str| -> BTreeSet<String> {
-        files(&root().join(folder)).iter().map(|path| stem(path)).collect()
+        let stem = |path: &PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
+        files(&root().join(folder)).iter().map(stem).collect()
     };
     let mut seeds = stems("seeds");
     seeds.remove("README");
@@ -112,8 +114,4 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 fn name(path: &Path) -> String {
     path.file_name().unwrap().to_str().unwrap().to_owned()
-}
-
-fn stem(path: &Path) -> String {
-    path.file_stem().unwrap().to_str().unwrap().to_owned()
 }

@@ -1,18 +1,20 @@
 //! Fuzz targets of this layer.
 
-use std::collections::BTreeSet;
+mod expression;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, SystemTime};
-
-use serde_json::{Map, Value};
+use std::time::SystemTime;
 
 use super::evaluate::Approved;
-use super::jmespath::{Budget, Clock, EvaluationError, Expression, Names, Scope};
+use super::manifest::Manifest;
 use super::{Compatibility, Coverage, LoadOptions, Loaded, OnlineRekor, PodFacts, PolicySet, PolicySource};
 use super::{Remark, RootSource};
 use crate::oci::{Digest, Reference, Repository};
 use crate::sigstore::TrustRoot;
+
+pub(crate) use expression::{condition, jmespath, scalar};
 
 /// A policy file.
 pub(crate) fn policy(data: &[u8]) -> Option<()> {
@@ -39,6 +41,24 @@ pub(crate) fn policy(data: &[u8]) -> Option<()> {
     Some(())
 }
 
+/// A file of resources.
+pub(crate) fn resources(data: &[u8]) -> Option<()> {
+    let read = |text: String| Manifest::read(&PolicySource { file: PathBuf::from("resources.yaml"), text });
+    let manifests = read(str::from_utf8(data).ok()?.to_owned()).ok()?;
+    for manifest in &manifests {
+        let unchanged = read(manifest.with(&BTreeMap::new())).expect("what is written is read");
+        let resources = unchanged.first().map(Manifest::resources);
+        assert_eq!(resources, Some(manifest.resources()), "written without a change");
+        let change = BTreeMap::from([("/spec/image".to_owned(), "a.io/b@sha256:0".to_owned())]);
+        let changed = read(manifest.with(&change)).expect("what is written is read");
+        let image = changed.first().and_then(|manifest| manifest.resources().first());
+        let image = image.filter(|placed| placed.pointer.is_empty());
+        let image = image.and_then(|placed| placed.resource.object().get("spec")?.get("image"));
+        assert!(image.is_none_or(|image| image == "a.io/b@sha256:0"), "written with another change");
+    }
+    Some(())
+}
+
 /// The list of approved images.
 pub(crate) fn approved(data: &[u8]) -> Option<()> {
     let text = str::from_utf8(data).ok()?;
@@ -51,39 +71,6 @@ pub(crate) fn approved(data: &[u8]) -> Option<()> {
         assert!(approved.names(&repository) && approved.holds(&repository, digest));
     }
     Some(())
-}
-
-/// An expression, a byte 0xff, and the object that it is evaluated on, in JSON.
-pub(crate) fn jmespath(data: &[u8]) -> Option<()> {
-    let (text, data) = data.split_at(data.iter().position(|byte| *byte == 0xff)?);
-    let (text, data) = (str::from_utf8(text).ok()?, data.get(1..)?);
-    let data: Map<String, Value> = serde_json::from_slice(data).ok()?;
-    let expression = Expression::parse(text).ok()?;
-    let again = Expression::parse(expression.text()).expect("it was parsed before");
-    assert_eq!(again.reads(), expression.reads());
-
-    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    let found = search(&expression, &data, now);
-    assert_eq!(search(&again, &data, now), found, "the same expression, another value");
-    let mut read = data.clone();
-    if let Names::Only(names) = &expression.reads().names {
-        read.retain(|name, _| names.contains(name));
-        assert_eq!(search(&expression, &read, now), found, "it reads more than it says");
-    }
-    if expression.reads().clock == Clock::Ignored {
-        let later = now + Duration::from_secs(100_000);
-        assert_eq!(search(&expression, &data, later), found, "it reads the clock and does not say so");
-    }
-    Some(())
-}
-
-fn search(
-    expression: &Expression,
-    data: &Map<String, Value>,
-    now: SystemTime,
-) -> Result<Value, EvaluationError> {
-    let scope = Scope::new(now).object(data);
-    expression.search(&scope, &mut Budget::limited(20_000, 1 << 20)).map(|value| value.into_owned())
 }
 
 fn load(text: &str, compatibility: Compatibility) -> Result<Loaded, Vec<Remark>> {
