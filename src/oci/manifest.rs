@@ -4,9 +4,15 @@
 //! `mediaType` inside and the shape must agree; a document with both `manifests` and `layers` is
 //! refused (CVE-2021-41190: one document read as two things). Bytes are kept by the caller, since
 //! the digest is over them and not over what was read.
+//!
+//! Whoever serves a manifest needs no key, so the number of values in it is bounded before it is read: 4 MiB of
+//! tiny annotations take some twenty times as much in memory.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
@@ -119,6 +125,9 @@ pub enum ManifestError {
     /// Over [`MANIFEST_LIMIT`].
     #[error("manifest is larger than {MANIFEST_LIMIT} bytes")]
     TooLarge,
+    /// More values than are read.
+    #[error("manifest has more than {VALUES_LIMIT} values")]
+    TooManyValues,
     /// Not JSON, or a field is missing or of another type.
     #[error("manifest cannot be read")]
     Json(#[source] serde_json::Error),
@@ -147,6 +156,7 @@ impl Manifest {
         if bytes.len() > MANIFEST_LIMIT {
             return Err(ManifestError::TooLarge);
         }
+        Count::of(bytes)?;
         let shape: Shape = serde_json::from_slice(bytes).map_err(ManifestError::Json)?;
         let manifest = match (shape.manifests, shape.layers || shape.config) {
             (true, true) => return Err(ManifestError::Ambiguous),
@@ -177,6 +187,80 @@ impl Manifest {
     }
 }
 
+/// Reads any value and keeps nothing of it but how many there were.
+#[derive(Clone, Copy)]
+struct Count<'a>(&'a Cell<usize>);
+
+impl Count<'_> {
+    /// Whether there are no more than are read. What is no JSON is left to the reader.
+    fn of(bytes: &[u8]) -> Result<(), ManifestError> {
+        let found = Cell::new(0);
+        let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+        let counted = Count(&found).deserialize(&mut deserializer);
+        if counted.is_err() && found.get() > VALUES_LIMIT {
+            Err(ManifestError::TooManyValues)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Count<'_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        self.0.set(self.0.get() + 1);
+        if self.0.get() > VALUES_LIMIT {
+            return Err(D::Error::custom("too many values"));
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Count<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
+        while access.next_element_seed(self)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
+        while access.next_key::<serde::de::IgnoredAny>()?.is_some() {
+            access.next_value_seed(self)?;
+        }
+        Ok(())
+    }
+}
+
 /// Which members are there at all; `null` counts as there.
 #[derive(Deserialize)]
 struct Shape {
@@ -196,6 +280,8 @@ fn null_as_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Ve
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
+/// A thousand layers with cosign's annotations, or as many referrers with theirs, have some ten thousand.
+const VALUES_LIMIT: usize = 1 << 16;
 pub(super) const IMAGE_TYPES: &[&str] = &[media_type::OCI_MANIFEST, media_type::DOCKER_MANIFEST];
 pub(super) const INDEX_TYPES: &[&str] = &[media_type::OCI_INDEX, media_type::DOCKER_LIST];
 
@@ -259,6 +345,24 @@ mod tests {
         assert!(
             matches!(Manifest::parse(None, empty), Ok(Manifest::Index(index)) if index.manifests.is_empty())
         );
+    }
+
+    #[test]
+    fn pitfall_06_refuses_more_values_than_are_read() {
+        // The document, its version and its list count too.
+        let document = |values: usize| {
+            let list = vec!["0"; values - 3].join(",");
+            format!(r#"{{"schemaVersion":2,"x":[{list}]}}"#).into_bytes()
+        };
+        assert!(matches!(Manifest::parse(None, &document(VALUES_LIMIT)), Err(ManifestError::Json(_))));
+        let too_many = Manifest::parse(None, &document(VALUES_LIMIT + 1));
+        assert!(matches!(too_many, Err(ManifestError::TooManyValues)));
+        let annotations: Vec<_> = (0..VALUES_LIMIT).map(|number| format!(r#""{number}":"""#)).collect();
+        let crowded = String::from_utf8(image(media_type::OCI_MANIFEST)).unwrap();
+        let annotated = format!(r#""size":2,"annotations":{{{}}}"#, annotations.join(","));
+        let crowded = crowded.replace(r#""size":2"#, &annotated).into_bytes();
+        assert!(crowded.len() < MANIFEST_LIMIT);
+        assert!(matches!(Manifest::parse(None, &crowded), Err(ManifestError::TooManyValues)));
     }
 
     #[test]
