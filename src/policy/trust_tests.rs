@@ -435,5 +435,9 @@ fn the_shipped_examples_load_without_a_warning() {
             loaded.notices.iter().filter(|remark| remark.severity != Severity::Notice).collect();
         assert!(warnings.is_empty(), "{warnings:?}");
         assert_eq!(loaded.set.counts(), Counts { policies: 1, refusing: 0, reporting: 1 }, "{name}");
+        let text = text.replace("failureAction: Audit", "failureAction: Enforce");
+        let enforced =
+            PolicySet::load(&[PolicySource { file: PathBuf::from(name), text }], &options()).unwrap();
+        assert!(enforced.notices.iter().all(|remark| remark.severity == Severity::Notice), "{name}");
     }
 }
