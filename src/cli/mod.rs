@@ -10,6 +10,7 @@ mod check;
 mod control;
 mod judge;
 mod serve;
+mod tree;
 mod verify;
 mod verify_bundle;
 

@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 
 use super::args::{Output, Verify};
 use super::judge::{Rules, worst};
-use super::{Exit, complain, runtime, say};
+use super::{Exit, complain, runtime, say, tree};
 use crate::admission::Judgement;
 use crate::oci::{Reference, RequestedImage};
 use crate::outcome::{Denial, Fault};
 use crate::policy::evaluate::Decision;
-use crate::policy::{Checked, Outcome, PodFacts, cause};
+use crate::policy::{PodFacts, cause};
 
 /// `pullgate verify`
 pub(super) fn run(arguments: &Verify) -> Exit {
@@ -42,7 +42,7 @@ pub(super) fn run(arguments: &Verify) -> Exit {
     match arguments.output {
         Output::Json => {
             let images: Vec<_> = judged.map(|(image, judgement)| describe(image, judgement)).collect();
-            say(json!({ "schemaVersion": 1, "images": images }));
+            say(tree::shown(&json!({ "schemaVersion": 1, "images": images })));
         }
         Output::Text => {
             judged.for_each(|(image, judgement)| print(image, judgement, arguments.explain));
@@ -92,39 +92,40 @@ fn describe(image: &Reference, judgement: &Judgement) -> Value {
             application.skipped.as_ref().map(|message| json!({ "policy": application.policy, "rule": application.rule, "message": message }))
         }).collect::<Vec<_>>(),
         "rules": judgement.applications.iter().map(|application| format!("{}/{}", application.policy, application.rule)).collect::<Vec<_>>(),
-        "explanation": judgement.explanations,
+        "explanation": tree::described(judgement),
     })
 }
 
 fn print(image: &Reference, judgement: &Judgement, explain: bool) {
+    let line = |text: &str| say(tree::plain(text));
     let digest = judgement.digest.map(|digest| format!(" {digest}")).unwrap_or_default();
     match &judgement.decision {
         Decision::Allow(permit) => {
             match permit.would_fault() {
                 Some(fault) if permit.source().word() == "ignored" => {
-                    say(format_args!("{image}: allowed (ignored: {})", cause(image, fault)))
+                    line(&format!("{image}: allowed (ignored: {})", cause(image, fault)))
                 }
                 Some(fault) => {
-                    say(format_args!("{image}: allowed, an Audit rule is undecided: {}", cause(image, fault)))
+                    line(&format!("{image}: allowed, an Audit rule is undecided: {}", cause(image, fault)))
                 }
                 None if permit.would_deny().is_empty() => {
-                    say(format_args!("{image}: allowed ({}){digest}", permit.source()))
+                    line(&format!("{image}: allowed ({}){digest}", permit.source()))
                 }
                 None => {}
             }
             for denial in permit.would_deny() {
-                say(format_args!("{image}: would deny: {}", by(denial)));
+                line(&format!("{image}: would deny: {}", by(denial)));
             }
         }
         Decision::Deny(denials) => {
             for denial in denials {
-                say(format_args!("{image}: denied: {}", by(denial)));
+                line(&format!("{image}: denied: {}", by(denial)));
             }
         }
-        Decision::Undecided(fault) => say(format_args!("{image}: undecided: {}", cause(image, fault))),
+        Decision::Undecided(fault) => line(&format!("{image}: undecided: {}", cause(image, fault))),
     }
     if explain {
-        print_tree(judgement);
+        tree::lines(image, judgement).iter().for_each(say);
     }
 }
 
@@ -133,58 +134,6 @@ fn by(denial: &Denial) -> String {
         ("", _) => denial.cause.clone(),
         (policy, rule) => format!("{policy}/{rule}: {}", denial.cause),
     }
-}
-
-/// Policies, rules, attestors, and each signature that was found, with why it did not count.
-fn print_tree(judgement: &Judgement) {
-    for application in &judgement.applications {
-        say(format_args!("  {}/{} ({:?})", application.policy, application.rule, application.action));
-        if let Some(message) = &application.skipped {
-            say(format_args!("    {message}"));
-        }
-        let rule = format!("{}/{}", application.policy, application.rule);
-        for tree in judgement.explanations.iter().filter(|tree| tree.rule == rule) {
-            for leaf in &tree.attestors {
-                let verdict = if leaf.satisfied { "satisfied" } else { "not satisfied" };
-                say(format_args!(
-                    "    verifyImages[{}]{}: {verdict}, {} signatures in {}",
-                    tree.entry, leaf.path, leaf.signatures, leaf.repository
-                ));
-                for cause in &leaf.causes {
-                    say(format_args!("      {cause}"));
-                }
-                for (index, statement) in leaf.statements.iter().enumerate() {
-                    let verdict = match statement.outcome {
-                        Outcome::Holds => "meets its conditions",
-                        Outcome::Fails => "does not meet its conditions",
-                    };
-                    say(format_args!("      attestation {index}: {verdict}"));
-                    statement.conditions.iter().for_each(|checked| print_condition("  conditions", checked));
-                }
-            }
-            for checked in &tree.denies {
-                print_condition("validate.deny", checked);
-            }
-        }
-    }
-    let denials = match &judgement.decision {
-        Decision::Allow(permit) => permit.would_deny(),
-        Decision::Deny(denials) => denials,
-        Decision::Undecided(_) => &[],
-    };
-    for denial in denials {
-        say(format_args!("  {}", denial.detail));
-    }
-}
-
-/// One condition with what it compared.
-fn print_condition(of: &str, checked: &Checked) {
-    let Checked { condition, key, operator, value, outcome, .. } = checked;
-    let outcome = match outcome {
-        Outcome::Holds => "holds",
-        Outcome::Fails => "does not hold",
-    };
-    say(format_args!("      {of}{condition}: {key} {operator} {value}: {outcome}"));
 }
 
 fn exit(judgement: &Judgement, fail_on_audit: bool) -> Exit {
