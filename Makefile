@@ -2,6 +2,8 @@
 # make test    everything that can be tested on this machine
 # make demo    the gate between a real CRI client and a real containerd, as a transcript
 # make corpus  every verifier's answer to signed images and forgeries (part of make test)
+# make mutants   does a test fail for every change of the verification core? (hours; tests/mutants.md)
+# make mutants-change   the same for what a change touches (part of make test)
 # make bench   the benchmark, beside the peers
 # make deb     the Debian package, in target/debian
 # make advisories   known vulnerabilities of the dependencies (needs the Internet)
@@ -21,12 +23,13 @@ as_root := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=CI$(,)PATH$(,
 
 # Stages share two cores and one target folder, and people read their output.
 .NOTPARALLEL:
-.PHONY: check test corpus demo bench deb advisories tools protoc fmt clippy unit doc core deny deb-test it root fuzz-seeds
+.PHONY: check test corpus demo bench deb advisories mutants mutants-change
+.PHONY: tools protoc fmt clippy unit doc core deny deb-test it root fuzz-seeds
 
 check: fmt clippy unit doc core
 
 # The integration tests come last, so that the output ends with cargo's own summary.
-test: tools root check deny deb-test it
+test: tools root check deny mutants-change deb-test it
 
 tools:
 	@$(stage) "tools" tests/tools/install
@@ -57,6 +60,15 @@ deny:
 	    $(stage) "cargo deny" cargo deny --locked check bans licenses sources; \
 	elif [ "$$CI" = true ]; then echo "cargo-deny is missing: run tests/tools/install cargo" >&2; exit 1; \
 	else echo "skip  cargo deny: cargo-deny is not installed (tests/tools/install cargo)"; fi
+
+# Bounded by MUTANTS_MINUTES; at once where src/sigstore is as before.
+mutants-change:
+	@$(stage) "mutants of the change" tests/mutants/change
+
+# SHARD=0/8 is one eighth of the mutants, for machines that share the work.
+mutants:
+	@$(stage) "mutants" cargo mutants --output target/mutants $(if $(SHARD),--shard $(SHARD))
+	@$(if $(SHARD),:,$(stage) "deleted checks" tests/mutants/checks run target/mutants/checks)
 
 deb-test: protoc
 	@$(stage) "package" tests/packaging/deb
