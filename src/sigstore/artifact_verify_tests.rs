@@ -97,6 +97,8 @@ fn compares_the_digest_that_a_message_signature_names() {
     // Not to be computed from the digest alone.
     let longer = with("SHA2_512", &[0; 64]);
     assert_eq!(judge_artifact(&longer, &Artifact::Digest(digest)), Err(Rejection::ArtifactMismatch));
+    let misnamed = with("SHA2_512", digest.as_bytes());
+    assert_eq!(judge_artifact(&misnamed, &Artifact::Digest(digest)), Err(Rejection::ArtifactMismatch));
 }
 
 #[test]

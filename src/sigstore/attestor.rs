@@ -164,3 +164,37 @@ impl SctTrust {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sigstore::test_signer::Signer as Keys;
+    use crate::sigstore::test_sigstore::Instance;
+
+    #[test]
+    fn c1_o3_names_all_trust_that_is_not_the_signers_own_key() {
+        let (instance, keys) = (Instance::new(), Keys::p256());
+        let log = instance.logs().fingerprint();
+        let timestamps = instance.timestamps();
+        let sct = instance.sct();
+        let certificates = sct.logs().unwrap().fingerprint();
+
+        let key = Attestor { timestamps: Arc::clone(&timestamps), ..instance.key(&keys) };
+        assert_eq!(key.trust(), [log, timestamps.fingerprint()]);
+        let none = Arc::new(TimestampAuthorities::none());
+        let bare = Attestor { log: LogTrust::Ignored, timestamps: none, ..key };
+        assert_eq!(bare.trust(), []);
+
+        let holder = instance.holder(&instance.certify(&keys, &Instance::draft()));
+        for attestor in [instance.alice(), holder] {
+            let attestor = Attestor { timestamps: Arc::clone(&timestamps), ..attestor };
+            let (Signer::Certificate(CertificateSigner { authorities, .. })
+            | Signer::Identity(IdentitySigner { authorities, .. })) = &attestor.signer
+            else {
+                unreachable!()
+            };
+            let authorities = authorities.fingerprint();
+            assert_eq!(attestor.trust(), [log, authorities, certificates, timestamps.fingerprint()]);
+        }
+    }
+}
