@@ -3,13 +3,16 @@
 //! A rule that lists a kind in `imageExtractors` looks there and nowhere else; of other kinds the
 //! built-in places count, and kinds without any hold no images. What is not there holds none; what has
 //! another shape than the path expects is an error of the rule, since an image could hide in it. A text
-//! of blanks is no image, as upstream. Unlike upstream, extractors of one name do not replace each
+//! of blanks is no image, as upstream; an expression may make an image of another text. Unlike upstream, extractors of one name do not replace each
 //! other's images, nor containers of one name each other.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use serde_json::Value;
 
+use super::jmespath::{Budget, Expression, Scope};
 use super::kinds::PodController;
 use super::resource::Resource;
 use crate::oci::{Reference, ReferenceError};
@@ -39,17 +42,23 @@ pub enum ExtractError {
     /// The field that tells images apart is missing or not a text.
     #[error("invalid key at {0}: the field `{1}` must be a text")]
     Key(String, String),
+    /// The expression has no value on the text.
+    #[error("failed to apply jmespath {0}: {1}")]
+    Expression(String, String),
+    /// The expression makes something else than a text of it.
+    #[error("jmespath {0} must produce a string, but produced {1}")]
+    NoText(String, Value),
     /// The text is no image reference.
     #[error("invalid image '{0}' ({1})")]
     Image(String, #[source] ReferenceError),
 }
 
 /// Where a rule finds images, by kind; empty where it says nothing.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Extractors(pub(super) BTreeMap<String, Vec<Extractor>>);
 
 /// One place of a kind in which images are written.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(super) struct Extractor {
     pub(super) group: String,
     /// The keys on the way; `*` is every element.
@@ -58,6 +67,8 @@ pub(super) struct Extractor {
     pub(super) value: String,
     /// The field that tells images apart; the pointer where there is none.
     pub(super) key: Option<String>,
+    /// Makes the image of the text; does not read the time.
+    pub(super) expression: Option<Expression>,
 }
 
 impl Extractors {
@@ -71,6 +82,16 @@ impl Extractors {
                 .try_for_each(|extractor| extractor.images(resource, &mut images))?,
         }
         Ok(images)
+    }
+}
+
+impl Resource {
+    /// The images in the built-in places of its kind, whatever any rule says.
+    ///
+    /// # Errors
+    /// [`ExtractError`] where it has another shape than its kind.
+    pub fn images(&self) -> Result<Vec<ExtractedImage>, ExtractError> {
+        Extractors::default().images(self)
     }
 }
 
@@ -91,6 +112,7 @@ fn built_in(kind: &str) -> Vec<Extractor> {
             .collect(),
         value: "image".to_owned(),
         key: Some("name".to_owned()),
+        expression: None,
     };
     ["initContainers", "containers", "ephemeralContainers"].iter().map(extractor).collect()
 }
@@ -152,10 +174,23 @@ impl Extractor {
             Some(text) if !text.trim().is_empty() => text,
             Some(_) | None => return Ok(()),
         };
+        let text = self.transformed(text)?;
         let reference =
-            Reference::parse(text).map_err(|error| ExtractError::Image(text.to_owned(), error))?;
+            Reference::parse(&text).map_err(|error| ExtractError::Image(text.into_owned(), error))?;
         found.push(ExtractedImage { group: self.group.clone(), key, pointer: own, reference });
         Ok(())
+    }
+
+    /// What the expression makes of the text.
+    fn transformed<'a>(&self, text: &'a str) -> Result<Cow<'a, str>, ExtractError> {
+        let Some(expression) = &self.expression else { return Ok(Cow::Borrowed(text)) };
+        let (value, timeless) = (Value::String(text.to_owned()), Scope::new(SystemTime::UNIX_EPOCH));
+        let name = || expression.text().to_owned();
+        match expression.search_in(&value, &timeless, &mut Budget::of_verdict()).map(Cow::into_owned) {
+            Ok(Value::String(text)) => Ok(Cow::Owned(text)),
+            Ok(other) => Err(ExtractError::NoText(name(), other)),
+            Err(error) => Err(ExtractError::Expression(name(), error.to_string())),
+        }
     }
 }
 
@@ -183,6 +218,7 @@ mod tests {
             path: path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect(),
             value: value.to_owned(),
             key: key.map(str::to_owned),
+            expression: None,
         }
     }
 
@@ -326,6 +362,27 @@ mod tests {
             images(&Extractors::default(), "Pod", container),
             Err("invalid key at /spec/containers/0: the field `name` must be a text".to_owned())
         );
+    }
+
+    #[test]
+    fn an_expression_makes_an_image_of_another_text() {
+        let of = |expression: &str| {
+            let expression = Some(Expression::parse(expression).unwrap());
+            let own = Extractor { expression, ..extractor("/spec/source/registry", "url", None, "custom") };
+            Extractors(BTreeMap::from([("DataVolume".to_owned(), vec![own])]))
+        };
+        let volume = json!({ "spec": { "source": { "registry": { "url": "docker://kubevirt/fedora" } } } });
+        let pointer = "/spec/source/registry/url";
+        for (expression, expected) in [
+            ("trim_prefix(@, 'docker://')", lines(&[["custom", pointer, pointer, "docker.io/kubevirt/fedora:latest"]])),
+            ("length(@)", Err("jmespath length(@) must produce a string, but produced 24".to_owned())),
+            ("@.name", Err("jmespath @.name must produce a string, but produced null".to_owned())),
+            ("keys(@)", Err("failed to apply jmespath keys(@): JMESPath query failed: Invalid type for: docker://kubevirt/fedora, expected: []jmespath.JpType{\"object\"}".to_owned())),
+            ("@", Err("invalid image 'docker://kubevirt/fedora' (`docker://kubevirt/fedora` is not an image reference)".to_owned())),
+        ] {
+            let found = images(&of(expression), "DataVolume", volume.clone());
+            assert_eq!(found, expected, "{expression}");
+        }
     }
 
     #[test]

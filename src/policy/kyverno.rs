@@ -104,7 +104,7 @@ documents! {
         value: String = "value",
         key: String = "key",
         name: String = "name",
-        jmes_path: Option<Unread> = "jmesPath",
+        jmes_path: Option<Spanned<String>> = "jmesPath",
     }
     MatchResources {
         any: Option<Vec<Filter>> = "any",

@@ -293,6 +293,16 @@ fn extractors_that_find_nothing_are_load_errors() {
             true,
             "check/rule: imageExtractors.Task[0]: jmespath may not be used in an image extractor when mutating digests with verify images; set mutateDigest: false",
         ),
+        (
+            json!({ "Task": [{ "path": "/a", "jmesPath": "no_such(@)" }] }),
+            false,
+            "check/rule: imageExtractors.Task[0]: jmesPath: incorrect query no_such(@): unknown function: no_such",
+        ),
+        (
+            json!({ "Task": [{ "path": "/a", "jmesPath": "time_now()" }] }),
+            false,
+            "check/rule: imageExtractors.Task[0]: jmesPath reads the time; which image is named must not depend on it",
+        ),
     ] {
         assert_eq!(
             errors(extractors.clone(), pins).first().map(String::as_str),

@@ -38,14 +38,16 @@ pub(super) struct Interpreter<'a, 'b> {
     pub(super) pattern: LastPattern,
 }
 
+/// The value of `node` on `input`; the time is the scope's.
 pub(super) fn search<'a>(
     node: &'a Node,
+    input: &Datum<'a>,
     scope: &'a Scope<'a>,
     budget: &mut Budget,
 ) -> Result<Cow<'a, Value>, EvaluationError> {
     let (random, pattern) = (Random::seeded(scope.now()), LastPattern::default());
     let mut interpreter = Interpreter { scope, budget, random, pattern };
-    let value = interpreter.evaluate(node, &Datum::Root(scope))?;
+    let value = interpreter.evaluate(node, input)?;
     value.into_json(budget)
 }
 

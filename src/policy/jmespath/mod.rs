@@ -31,6 +31,8 @@ pub(in crate::policy) use reads::{Clock, Names, Reads};
 pub(in crate::policy) use scope::Scope;
 pub(in crate::policy) use syntax::{ExpressionError, Problem};
 
+use datum::Datum;
+
 /// An expression that is well formed and calls only functions that exist.
 #[derive(Debug, Clone)]
 pub(in crate::policy) struct Expression {
@@ -110,7 +112,20 @@ impl Expression {
         scope: &'a Scope<'a>,
         budget: &mut Budget,
     ) -> Result<Cow<'a, Value>, EvaluationError> {
-        interpret::search(&self.node, scope, budget)
+        interpret::search(&self.node, &Datum::Root(scope), scope, budget)
+    }
+
+    /// The value of the expression on `value`, which is what `@` is; of `scope` only the time counts.
+    ///
+    /// # Errors
+    /// As [`Self::search`].
+    pub(in crate::policy) fn search_in<'a>(
+        &'a self,
+        value: &'a Value,
+        scope: &'a Scope<'a>,
+        budget: &mut Budget,
+    ) -> Result<Cow<'a, Value>, EvaluationError> {
+        interpret::search(&self.node, &Datum::Json(value), scope, budget)
     }
 }
 

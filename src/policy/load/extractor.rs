@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use serde_saphyr::Spanned;
+
 use super::{Loader, yaml};
 use crate::policy::extract::{Extractor, Extractors};
+use crate::policy::jmespath::{Clock, Expression};
 
 impl Loader<'_> {
     pub(super) fn extractors(&mut self, place: &str, rule: &yaml::Rule) -> Extractors {
@@ -32,21 +35,22 @@ impl Loader<'_> {
     fn extractor(
         &mut self,
         place: &str,
-        extractor: &serde_saphyr::Spanned<yaml::ImageExtractor>,
+        extractor: &Spanned<yaml::ImageExtractor>,
         pins: bool,
     ) -> Option<Extractor> {
         let (line, extractor) = (extractor.referenced.line(), &extractor.value);
-        if let Some(expression) = extractor.jmes_path.as_ref().filter(|_| pins) {
+        let expression = extractor.jmes_path.as_ref().filter(|text| !text.value.is_empty());
+        if let Some(text) = expression.filter(|_| pins) {
             // A digest could not be written back through the expression.
             self.error(
-                expression.referenced.line(),
+                text.referenced.line(),
                 format!(
                     "{place}: jmespath may not be used in an image extractor when mutating digests with verify \
                      images; set mutateDigest: false"
                 ),
             );
         }
-        self.unsupported(place, &[("jmesPath", &extractor.jmes_path)]);
+        let expression = expression.and_then(|text| self.timeless(place, text));
         let mut path: Vec<String> = extractor.path.split('/').map(str::trim).map(str::to_owned).collect();
         path.retain(|part| !part.is_empty());
         let value = match extractor.value.as_str() {
@@ -66,6 +70,24 @@ impl Loader<'_> {
         }
         let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let group = given(&extractor.name).unwrap_or_else(|| "custom".to_owned());
-        Some(Extractor { group, path, value, key: given(&extractor.key) })
+        Some(Extractor { group, path, value, key: given(&extractor.key), expression })
+    }
+
+    fn timeless(&mut self, place: &str, text: &Spanned<String>) -> Option<Expression> {
+        let line = text.referenced.line();
+        match Expression::parse(&text.value) {
+            Ok(expression) if expression.reads().clock == Clock::Ignored => Some(expression),
+            Ok(_) => {
+                self.error(
+                    line,
+                    format!("{place}: jmesPath reads the time; which image is named must not depend on it"),
+                );
+                None
+            }
+            Err(error) => {
+                self.error(line, format!("{place}: jmesPath: {error}"));
+                None
+            }
+        }
     }
 }
