@@ -31,6 +31,8 @@ pub enum Command {
     Serve(Serve),
     /// Judge images as a pull would, without containerd
     Verify(Box<Verify>),
+    /// Judge the images that Kubernetes resources name, and fill their digests in
+    Apply(Box<Apply>),
     /// Validate the config and the policies, and say what they refuse and report
     Check(Check),
     /// Verify one Sigstore bundle against one artifact
@@ -89,6 +91,46 @@ pub struct Verify {
     /// Print the whole tree of each decision
     #[arg(long)]
     pub explain: bool,
+}
+
+/// `apply`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Images are judged as a pull of them would be. They are found in pods and in what makes pods (Deployment, \
+StatefulSet, DaemonSet, ReplicaSet, ReplicationController, Job, CronJob), and in other kinds where a rule's \
+imageExtractors say.\n\
+Results: pass; fail: an Enforce rule refuses; warn: it lets pass what does not hold (Audit); error: could not \
+find out; skip.\n\
+With -o yaml the documents come out with the verified digests filled in where mutateDigest asks for it, and \
+results go to stderr. A document in which anything was refused is left out.\n\
+Exit codes: 1 something is denied, 3 could not find out, 0 everything passes; 2 usage, policy or resource error.\n\
+Examples:\n\
+  pullgate apply -p policies/ -r deployment.yaml\n\
+  kustomize build . | pullgate apply -p policies/ -r - -o yaml | kubectl apply -f -")]
+pub struct Apply {
+    /// A file or folder of resources, or - for standard input (repeatable)
+    #[arg(short, long, required = true, value_name = "FILE")]
+    pub resource: Vec<PathBuf>,
+    /// Where resources go that name no namespace
+    #[arg(long, value_name = "NS", default_value = "default")]
+    pub namespace: String,
+    /// What the images are judged by
+    #[command(flatten)]
+    pub basis: Basis,
+    /// Output form
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: ResourceOutput,
+}
+
+/// Results, or resources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ResourceOutput {
+    /// Results for people
+    Text,
+    /// Results for programs, with a JSON patch a resource; carries a schemaVersion
+    Json,
+    /// The resources with digests filled in
+    Yaml,
 }
 
 /// What images are judged by: `verify` and `apply` take the same.

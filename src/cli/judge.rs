@@ -22,6 +22,7 @@ use crate::config::{self, Config};
 use crate::daemon::loading::{self, Fresh, TrustUse};
 use crate::daemon::{cache_options, read_sources, registry_options, roots};
 use crate::oci::Reference;
+use crate::policy::evaluate::Decision;
 use crate::policy::{PodFacts, PolicySource};
 use crate::registry::{self, Credentials, DockerConfig};
 use crate::trust::{Anchor, Keeping, Origin};
@@ -54,6 +55,11 @@ impl Rules {
             );
         }
         Ok(Self { config, snapshot: Arc::new(fresh.snapshot) })
+    }
+
+    /// The snapshot that decides.
+    pub(super) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
     }
 
     /// The gate for `images`.
@@ -109,6 +115,16 @@ impl Judge {
         let credentials = Credentials::Anonymous;
         let request = PullRequest { reference: reference.clone(), pod: pod.clone(), credentials };
         self.gate.judge(&self.snapshot, &request, &mut Phases::start()).await
+    }
+}
+
+/// What one judgement makes of the exit code.
+pub(super) fn exit(judgement: &Judgement, fail_on_audit: bool) -> Exit {
+    match &judgement.decision {
+        Decision::Allow(permit) if fail_on_audit && !permit.would_deny().is_empty() => Exit::No,
+        Decision::Allow(_) => Exit::Done,
+        Decision::Deny(_) => Exit::No,
+        Decision::Undecided(_) => Exit::Unknown,
     }
 }
 

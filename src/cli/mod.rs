@@ -4,6 +4,7 @@
 //! out. Errors go to stderr as one line that names the thing and the way out. The same
 //! definitions make `--help`, the completions and the man page.
 
+mod apply;
 mod args;
 mod cache;
 mod check;
@@ -59,6 +60,7 @@ pub fn run() -> ExitCode {
     let exit = match arguments.command {
         Command::Serve(serve) => serve::run(&serve),
         Command::Verify(verify) => verify::run(&verify),
+        Command::Apply(apply) => apply::run(&apply),
         Command::Check(check) => check::run(&check),
         Command::VerifyBundle(verify) => verify_bundle::run(&verify),
         Command::Status(status) => control::status(&status),
@@ -79,7 +81,12 @@ fn say(line: impl std::fmt::Display) {
     drop(writeln!(std::io::stdout(), "{line}"));
 }
 
-/// Writes one line to stderr.
+/// Writes one line to stderr, beside what is asked for on stdout.
+fn note(line: impl std::fmt::Display) {
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
+
+/// Writes one line to stderr: what is wrong.
 fn complain(line: impl std::fmt::Display) {
     drop(writeln!(std::io::stderr(), "pullgate: {line}"));
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::args::{Output, Verify};
-use super::judge::{Rules, worst};
+use super::judge::{Rules, exit, worst};
 use super::{Exit, complain, runtime, say, tree};
 use crate::admission::Judgement;
 use crate::oci::{Reference, RequestedImage};
@@ -133,14 +133,5 @@ fn by(denial: &Denial) -> String {
     match (denial.policy.as_str(), denial.rule.as_str()) {
         ("", _) => denial.cause.clone(),
         (policy, rule) => format!("{policy}/{rule}: {}", denial.cause),
-    }
-}
-
-fn exit(judgement: &Judgement, fail_on_audit: bool) -> Exit {
-    match &judgement.decision {
-        Decision::Allow(permit) if fail_on_audit && !permit.would_deny().is_empty() => Exit::No,
-        Decision::Allow(_) => Exit::Done,
-        Decision::Deny(_) => Exit::No,
-        Decision::Undecided(_) => Exit::Unknown,
     }
 }

@@ -10,6 +10,7 @@
 mod bad_input;
 mod corpus;
 mod critest;
+mod e2e_apply;
 mod e2e_faults;
 mod e2e_hardship;
 mod e2e_kit;
