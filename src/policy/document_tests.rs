@@ -7,6 +7,19 @@ use super::kyverno::FIELDS;
 use super::tests::{load, none, pod, policy, reference};
 use super::*;
 
+#[test]
+fn a_file_holds_at_most_a_thousand_documents() {
+    let documents = |count: usize| vec!["a: 1\n"; count].join("---\n");
+    let errors = |text: &str| load(text).unwrap_err().iter().map(ToString::to_string).collect::<Vec<_>>();
+    // None of them is of a kind, which is said of each.
+    assert_eq!(errors(&documents(1000)).len(), 1000);
+    let found = errors(&documents(1001));
+    assert_eq!(found.len(), 1001);
+    assert_eq!(found[1000], "p.yaml: more than 1000 documents; split it");
+    // Each document is read behind as many empty lines as are before it.
+    assert_eq!(errors(&"---\n".repeat(200_000)), ["p.yaml: more than 1000 documents; split it"]);
+}
+
 fn messages(loaded: &Loaded, severity: Severity) -> Vec<String> {
     let notices = loaded.notices.iter().filter(|remark| remark.severity == severity);
     notices.map(ToString::to_string).collect()

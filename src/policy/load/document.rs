@@ -50,9 +50,11 @@ impl Loader<'_> {
             self.error(0, format!("larger than {TEXT_LIMIT} bytes; split it"));
             return;
         }
-        for document in documents(&source.text) {
-            if document.trim().is_empty() {
-                continue;
+        let written = documents(&source.text).filter(|document| !document.trim().is_empty());
+        for (count, document) in written.enumerate() {
+            if count == DOCUMENTS_LIMIT {
+                self.error(0, format!("more than {DOCUMENTS_LIMIT} documents; split it"));
+                return;
             }
             match serde_saphyr::from_multiple::<Option<Head>>(&document) {
                 Ok(heads) if heads.len() <= 1 => {
@@ -120,22 +122,22 @@ impl Loader<'_> {
 }
 
 /// The documents of a file, each with as many empty lines before it as it has in the file, so that
-/// line numbers stay true.
-pub(in crate::policy) fn documents(text: &str) -> Vec<String> {
-    let mut documents = Vec::new();
-    let mut current = String::new();
-    for (number, line) in text.lines().enumerate() {
-        let marker = line
-            .strip_prefix("---")
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r']));
-        if marker {
-            documents.push(std::mem::replace(&mut current, "\n".repeat(number)));
+/// line numbers stay true. One at a time: together those lines would be far more than the file.
+pub(in crate::policy) fn documents(text: &str) -> impl Iterator<Item = String> {
+    let begins = |line: &str| {
+        let behind = line.strip_prefix("---");
+        behind.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r']))
+    };
+    let mut lines = text.lines().enumerate().peekable();
+    std::iter::from_fn(move || {
+        let (number, first) = lines.next()?;
+        let mut document = format!("{}{first}\n", "\n".repeat(number));
+        while let Some((_, line)) = lines.next_if(|(_, line)| !begins(line)) {
+            document.push_str(line);
+            document.push('\n');
         }
-        current.push_str(line);
-        current.push('\n');
-    }
-    documents.push(current);
-    documents
+        Some(document)
+    })
 }
 
 /// Kinds of kyverno.io that verify no images.
@@ -147,5 +149,7 @@ const WITHOUT_IMAGES: &[&str] = &[
     "PolicyReport",
     "ClusterPolicyReport",
 ];
+/// As many as a file of policies has; each costs as much as the whole file before it has lines.
+const DOCUMENTS_LIMIT: usize = 1000;
 /// Far more than the API server stores for one object.
 const TEXT_LIMIT: usize = 8 * 1024 * 1024;
