@@ -1,5 +1,6 @@
 //! The gate against a registry that fails on demand, with clocks that stand until they are moved.
 
+mod conditions;
 mod kit;
 
 use std::sync::Arc;
