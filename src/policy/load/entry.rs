@@ -15,9 +15,10 @@ use super::{Compatibility, Loader, yaml};
 use crate::oci::{Digest, Repository};
 use crate::policy::entry::{AttestorSet, Deny, Entry, FailurePolicy, Forms};
 use crate::policy::jmespath::Clock;
+use crate::policy::matching::without_tag;
 use crate::policy::pods::PodFactsRead;
 use crate::policy::resource::View;
-use crate::policy::{wildcard, without_tag};
+use crate::policy::wildcard;
 use crate::sigstore::Authorities;
 
 impl Loader<'_> {
