@@ -100,6 +100,8 @@ codes! {
         KeyUnavailable => "key-unavailable",
         /// The trust root could not be loaded.
         TrustRootUnavailable => "trust-root-unavailable",
+        /// A variable, a context entry or a precondition of a rule has no value.
+        PolicyUnresolved => "policy-unresolved",
         /// A transparency log could not be asked.
         LogUnavailable => "log-unavailable",
         /// Time ran out.

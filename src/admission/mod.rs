@@ -226,7 +226,7 @@ impl Gate {
         request: &PullRequest,
         phases: &mut Phases,
     ) -> Judgement {
-        let applications = snapshot.policies.matching(&request.reference, &request.pod);
+        let applications = snapshot.policies.matching(&request.reference, &request.pod, SystemTime::now());
         let case = snapshot.case(&request.reference, &request.pod, &applications);
         let mut judgement = Judgement {
             decision: Decision::Undecided(Fault::new(FaultReason::Internal, "not judged")),
@@ -288,6 +288,11 @@ impl Gate {
         let covered = applications.iter().flat_map(|application| &application.entries);
         for covered in covered.filter(|covered| covered.coverage == Coverage::Judged) {
             let entry = &covered.entry;
+            if let Some(fault) = entry.undecidable() {
+                // Nothing that is signed changes it, so nobody is asked.
+                outcomes.push(verification::undecided(entry, fault));
+                continue;
+            }
             let key = verdict_key(entry, request, digest);
             // Whether the reference carries a digest is part of the answer, not of the key.
             let cached = if entry.needs_evidence() && !entry.asks_for_digest(&request.reference) {

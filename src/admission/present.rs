@@ -20,7 +20,7 @@ use crate::cache::{Admission, Age, Durability, Phase};
 use crate::oci::{Digest, Reference, RequestedImage};
 use crate::outcome::Denial;
 use crate::policy::evaluate::{Decision, Mode, Source, Unmatched};
-use crate::policy::{Action, PodFacts};
+use crate::policy::{Action, Basis, PodFacts};
 use crate::registry::Credentials;
 
 /// What containerd says of the image that was asked for.
@@ -243,8 +243,8 @@ impl Gate {
                 let renewed = known.as_ref().is_none_or(|known| known.snapshot != snapshot.fingerprint);
                 let image_id = image_id.or_else(|| known.filter(is_proof).and_then(|known| known.image_id));
                 // No pod is known here, nor the name that a pull gives.
-                let mut entries = judgement.applications.iter().flat_map(|application| &application.entries);
-                let about_a_pull = entries.any(|covered| covered.entry.conditions_read_pull());
+                let about_a_pull =
+                    judgement.applications.iter().any(|application| application.basis == Basis::Pull);
                 if renewed
                     && !about_a_pull
                     && permit.digest().is_some()

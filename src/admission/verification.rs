@@ -226,7 +226,7 @@ pub(super) fn broken(entry: &Entry) -> Outcome {
     undecided(entry, Fault::new(FaultReason::Internal, "verification did not end"))
 }
 
-fn undecided(entry: &Entry, fault: Fault) -> Outcome {
+pub(super) fn undecided(entry: &Entry, fault: Fault) -> Outcome {
     let explanation = Explanation {
         rule: format!("{}/{}", entry.policy(), entry.rule()),
         entry: entry.index(),

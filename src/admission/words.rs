@@ -61,6 +61,9 @@ impl Refusal {
             | FaultReason::KeyUnavailable
             | FaultReason::TrustRootUnavailable
             | FaultReason::LogUnavailable => Self::unknown(format!("RegistryUnavailable: {image}: {cause}")),
+            FaultReason::PolicyUnresolved => {
+                Self::unknown(format!("SignatureValidationFailed: {image}: {cause}"))
+            }
             FaultReason::RegistryDenied | FaultReason::ImageNotFound => {
                 Self::unknown(format!("{image}: {cause}"))
             }
@@ -136,6 +139,7 @@ mod tests {
             (FaultReason::KeyUnavailable, RefusalCode::Unknown, "RegistryUnavailable: a: m"),
             (FaultReason::TrustRootUnavailable, RefusalCode::Unknown, "RegistryUnavailable: a: m"),
             (FaultReason::LogUnavailable, RefusalCode::Unknown, "RegistryUnavailable: a: m"),
+            (FaultReason::PolicyUnresolved, RefusalCode::Unknown, "SignatureValidationFailed: a: m"),
             (FaultReason::RegistryDenied, RefusalCode::Unknown, "a: m"),
             (FaultReason::ImageNotFound, RefusalCode::Unknown, "a: m"),
             (FaultReason::ReferenceInvalid, RefusalCode::InvalidArgument, "m"),

@@ -48,7 +48,7 @@ fn judgement(decision: Decision, verdict: Option<EntryVerdict>, tree: Option<Exp
         digest: None,
         resolution: Resolution::NotAsked,
         resolve_fault: None,
-        applications: policies.matching(&image(), &PodFacts::default()),
+        applications: policies.matching(&image(), &PodFacts::default(), std::time::SystemTime::UNIX_EPOCH),
         judged: verdict.into_iter().map(judged).collect(),
         explanations: tree.into_iter().collect(),
     }

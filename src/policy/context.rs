@@ -6,6 +6,7 @@
 //! | `images` | the same as `images.containers.container`: a pull does not say which container it is for |
 //! | `request` | an admission of the pod, as far as a pull tells of it: `operation` is CREATE; `namespace`, and `object` with apiVersion, kind, metadata and one container. In `pullgate apply` the object is the resource |
 //! | names of attestations | the predicate, once its attestation is satisfied |
+//! | names of the rule's `context` | as the rule says |
 //! | anything else | a field of the predicate that is judged, if one is |
 //!
 //! The first that has a name wins. Upstream merges the predicate over everything; here a predicate
@@ -14,6 +15,7 @@
 //! Specification: 3.5 of the policy semantics.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
@@ -22,6 +24,7 @@ use super::PodFacts;
 use super::jmespath::{Names, Reads, Scope};
 use super::pods::PodFactsRead;
 use super::resource::View;
+use super::rule_context::Values;
 use crate::oci::Reference;
 
 /// Everything but the predicate that is judged.
@@ -31,6 +34,7 @@ pub(super) struct Context {
     images: Value,
     request: Value,
     attestations: BTreeMap<String, Value>,
+    variables: Values,
     now: SystemTime,
 }
 
@@ -49,6 +53,7 @@ impl Context {
             images: json!({ "containers": { CONTAINER: listed } }),
             request: request(reference, pod, view),
             attestations: BTreeMap::new(),
+            variables: Values::new(),
             now,
         }
     }
@@ -68,6 +73,16 @@ impl Context {
         self.attestations.get(name)
     }
 
+    /// Makes a name of the rule's context known.
+    pub(super) fn variable(&mut self, name: &str, value: Arc<Value>) {
+        self.variables.insert(name.to_owned(), value);
+    }
+
+    /// The names of the rule's context with their values.
+    pub(super) const fn variables(&self) -> &Values {
+        &self.variables
+    }
+
     /// What an expression starts from. The fields of `predicate` are weaker than all else.
     pub(super) fn scope<'a>(&'a self, predicate: Option<&'a Map<String, Value>>) -> Scope<'a> {
         let mut scope = Scope::new(self.now)
@@ -75,6 +90,9 @@ impl Context {
             .name("images", &self.images)
             .name("request", &self.request);
         for (name, value) in &self.attestations {
+            scope = scope.name(name, value);
+        }
+        for (name, value) in &self.variables {
             scope = scope.name(name, value);
         }
         match predicate {

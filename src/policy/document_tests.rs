@@ -1,6 +1,8 @@
 //! Documents as they are written for clusters: Lists, every field that the CRD knows, and what is said
 //! of those without a meaning on a node.
 
+use std::time::SystemTime;
+
 use serde_json::{Value, json};
 
 use super::kyverno::FIELDS;
@@ -163,7 +165,7 @@ fn a_list_is_its_items_with_their_own_lines() {
             "p.yaml:12: exception e: background means nothing on a node: an exception counts whenever an image is judged",
         ]
     );
-    let applications = loaded.set.matching(&reference("ghcr.io/org/a"), &pod("a"));
+    let applications = loaded.set.matching(&reference("ghcr.io/org/a"), &pod("a"), SystemTime::UNIX_EPOCH);
     assert_eq!(applications[0].entries[0].coverage, Coverage::Skipped);
 }
 

@@ -1,17 +1,20 @@
 //! A `verifyImages` entry after loading: everything resolved, nothing left to parse.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::blank::Blank;
 use super::condition::Conditions;
 use super::jmespath::{Budget, Clock, Scope};
 use super::pods::PodFactsRead;
 use super::resource::View;
+use super::rule_context::Values;
 use super::variables::{Template, cut};
 use super::{PodFacts, context};
 use crate::oci::{Digest, Reference, Repository};
-use crate::outcome::Fault;
+use crate::outcome::{Fault, FaultReason};
 use crate::sigstore::{self, PublicKey};
 
 /// Whether a failing rule refuses or only reports.
@@ -167,8 +170,21 @@ pub struct Entry {
     pub(super) view: View,
     /// Whether its answer may change with time alone.
     pub(super) clock: Clock,
+    /// What its conditions know of the rule's context.
+    pub(super) variables: Arc<Values>,
+    /// Why it cannot be judged as it is; it then has a sample's attestors, which nobody satisfies.
+    pub(super) unfilled: Option<Unfilled>,
     pub(super) fingerprint: Digest,
     pub(super) trust_fingerprint: Option<Digest>,
+}
+
+/// Why an entry cannot be judged as it is.
+#[derive(Debug, Clone)]
+pub(super) enum Unfilled {
+    /// Its fields are filled in for each pull.
+    UntilPull(Arc<Blank>),
+    /// They cannot be, or its rule cannot be evaluated.
+    Never(Fault),
 }
 
 impl Entry {
@@ -251,14 +267,6 @@ impl Entry {
         self.reads.fingerprint(pod, self.view, reference)
     }
 
-    /// Whether its answer depends on more of the pull than repository and digest, beyond the question of
-    /// whether it covers it: a condition reads the pod or the reference's text. What is not known of a
-    /// pull fits in `match` (rule M3); a condition may well hold for it.
-    #[must_use]
-    pub fn conditions_read_pull(&self) -> bool {
-        self.facts_read().any()
-    }
-
     /// The facts that its conditions read.
     pub(super) fn facts_read(&self) -> PodFactsRead {
         self.conditions()
@@ -269,6 +277,77 @@ impl Entry {
         let of_attestations =
             self.attestations.iter().filter_map(|attestation| attestation.conditions.as_ref());
         of_attestations.chain(self.denies.iter().map(|deny| &deny.conditions))
+    }
+
+    /// The fault for which it cannot be judged, whatever is signed.
+    #[must_use]
+    pub fn undecidable(&self) -> Option<Fault> {
+        match self.unfilled.as_ref()? {
+            Unfilled::UntilPull(_) => Some(Fault::new(FaultReason::Internal, "an entry was not filled in")),
+            Unfilled::Never(fault) => Some(fault.clone()),
+        }
+    }
+
+    /// The same entry, not to be judged.
+    pub(super) fn not_decidable(&self, fault: Fault) -> Self {
+        Self { unfilled: Some(Unfilled::Never(fault)), ..self.clone() }
+    }
+
+    /// A form: everything but its attestors, in whose place is one that nobody satisfies.
+    pub(super) fn form(mut self, unfilled: Unfilled) -> Self {
+        let fault = Fault::new(FaultReason::Internal, "an entry was not filled in");
+        self.each_signer(&mut |signer| signer.attestor = Err(fault.clone()));
+        let nobody = Signer {
+            kind: SignerKind::Unnamed,
+            attestor: Err(fault),
+            root: RootUse::Untouched,
+            repository: None,
+            lookup: None,
+        };
+        self.sets.push(AttestorSet { required: 1, attestors: vec![Attestor::Signer(nobody)] });
+        Self { unfilled: Some(unfilled), ..self }
+    }
+
+    /// What a form became, in the place of the form.
+    pub(super) fn filled_in(&self, filled: Self) -> Self {
+        let form = self.clone();
+        Self {
+            policy: form.policy,
+            rule: form.rule,
+            index: form.index,
+            denies: form.denies,
+            failure_policy: form.failure_policy,
+            reads: form.reads,
+            view: form.view,
+            variables: form.variables,
+            ..filled
+        }
+        .sealed()
+    }
+
+    /// Whether it has conditions, which may read the rule's context.
+    pub(super) fn has_conditions(&self) -> bool {
+        self.conditions().next().is_some()
+    }
+
+    /// The same with what a pull makes of the rule's context.
+    pub(super) fn knowing(&self, variables: Arc<Values>) -> Self {
+        Self { variables, ..self.clone() }.sealed()
+    }
+
+    /// The facts that its fields read, where they are filled in for each pull.
+    pub(super) fn form_reads(&self) -> PodFactsRead {
+        match &self.unfilled {
+            Some(Unfilled::UntilPull(blank)) => context::facts(&blank.form.reads()),
+            Some(Unfilled::Never(_)) | None => PodFactsRead::default(),
+        }
+    }
+
+    fn each_signer(&mut self, change: &mut dyn FnMut(&mut Signer)) {
+        let of_attestations = self.attestations.iter_mut().flat_map(|attestation| &mut attestation.sets);
+        for set in self.sets.iter_mut().chain(of_attestations) {
+            set.each_signer(change);
+        }
     }
 
     /// The repositories in which signatures of an image of `image` are looked for; none where the
@@ -354,7 +433,8 @@ impl Entry {
             "references": self.references, "skipped": self.skipped, "forms": self.forms, "oci11": self.cosign_oci11,
             "sets": sets, "attestations": attestations, "denies": denies,
             "repository": self.repository, "mutateDigest": self.mutate_digest, "verifyDigest": self.verify_digest,
-            "required": self.required,
+            "required": self.required, "form": self.unfilled.as_ref().map(Unfilled::describe),
+            "variables": self.has_conditions().then_some(&self.variables),
         });
         self.fingerprint = Digest::of(text.to_string().as_bytes());
         self.trust_fingerprint = if trust.is_empty() {
@@ -364,6 +444,17 @@ impl Entry {
             Some(Digest::of(all.join("\n").as_bytes()))
         };
         self
+    }
+}
+
+impl AttestorSet {
+    fn each_signer(&mut self, change: &mut dyn FnMut(&mut Signer)) {
+        for attestor in &mut self.attestors {
+            match attestor {
+                Attestor::Signer(signer) => change(signer),
+                Attestor::Set(nested) => nested.each_signer(change),
+            }
+        }
     }
 }
 
@@ -383,6 +474,15 @@ fn describe(set: &AttestorSet) -> Value {
         })
         .collect();
     json!({ "required": set.required, "attestors": attestors })
+}
+
+impl Unfilled {
+    fn describe(&self) -> Value {
+        match self {
+            Self::UntilPull(blank) => blank.form.element.clone(),
+            Self::Never(fault) => json!(fault.message),
+        }
+    }
 }
 
 /// The signers of `sets`, at any depth, in order.

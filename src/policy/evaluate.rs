@@ -24,7 +24,7 @@ use super::{
     PodFacts, PolicySet, wildcard,
 };
 use crate::oci::{Digest, DigestError, Index, Reference, ReferenceError, Repository};
-use crate::outcome::{Contact, Denial, DenialReason, Fault};
+use crate::outcome::{Contact, Denial, DenialReason, Fault, FaultReason};
 
 /// Whether the node refuses anything at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -495,13 +495,15 @@ pub fn by_index(
     }
 }
 
-/// `compatibility: strict` under `failurePolicy: Ignore`: upstream lets a failed connection pass at any
-/// time while signatures are verified. What happens to attestations it calls a failure, whatever it is.
+/// `compatibility: strict` under `failurePolicy: Ignore`: upstream lets a rule pass whose variables have no
+/// value, and a failed connection at any time while signatures are verified. What happens to attestations
+/// it calls a failure, whatever it is.
 fn ignored_by_upstream(case: &Case<'_>, entry: &Entry, fault: &Fault) -> bool {
-    case.policies.compatibility == Compatibility::Strict
+    let error = fault.reason == FaultReason::PolicyUnresolved
+        || (fault.contact == Contact::None && entry.attestations.is_empty());
+    error
+        && case.policies.compatibility == Compatibility::Strict
         && entry.failure_policy() == FailurePolicy::Ignore
-        && fault.contact == Contact::None
-        && entry.attestations.is_empty()
 }
 
 /// Of two faults the one that never passes, then by their texts, so that the answer does not depend on
@@ -556,7 +558,7 @@ fn refused_by_gate(case: &Case<'_>, digest: Option<Digest>, reason: DenialReason
 }
 
 fn not_judged() -> Fault {
-    Fault::new(crate::outcome::FaultReason::Internal, "an entry was not judged")
+    Fault::new(FaultReason::Internal, "an entry was not judged")
 }
 
 /// Of two origins the one that says more about how old the proof is.

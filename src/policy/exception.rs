@@ -4,8 +4,11 @@
 //! does not fit (rule M3). Policies are named exactly, `name` or `namespace/name`, their rules by
 //! wildcards. Upstream: `MatchesException` in Kyverno's engine; a rule that is excepted is `skip`.
 
-use super::PodFacts;
+use super::condition::{Conditions, Outcome};
+use super::context::{self, Context};
+use super::jmespath::Budget;
 use super::pods::{PodFactsRead, PodMatch};
+use super::standing::Asked;
 use super::wildcard;
 
 /// One exception after loading.
@@ -17,6 +20,10 @@ pub(super) struct Exception {
     pub(super) rules: Vec<ExceptedRules>,
     /// For which pods.
     pub(super) matches: PodMatch,
+    /// Under which conditions, beside.
+    pub(super) conditions: Option<Conditions>,
+    /// The texts of these that hold variables.
+    pub(super) texts: Vec<String>,
 }
 
 /// Rules of one policy.
@@ -36,22 +43,42 @@ impl Exception {
         })
     }
 
-    /// Whether it surely fits `pod`.
-    fn fits(&self, pod: &PodFacts) -> bool {
-        self.matches.excludes(pod)
+    /// Whether it surely fits: conditions that cannot be evaluated do not.
+    fn fits(&self, asked: Asked<'_>, contexts: &[Context], budget: &mut Budget) -> bool {
+        if !self.matches.excludes(asked.pod) {
+            return false;
+        }
+        let Some(conditions) = &self.conditions else { return true };
+        let holds = |context: &Context| match conditions.evaluate(&context.scope(None), budget) {
+            Ok(evaluation) => evaluation.outcome == Outcome::Holds,
+            Err(_) => false,
+        };
+        !asked.lacks(&conditions.reads()) && !contexts.is_empty() && contexts.iter().all(holds)
     }
 
-    /// The pod facts on which it depends.
+    /// The facts on which it depends.
     pub(super) fn reads(&self) -> PodFactsRead {
-        self.matches.reads()
+        self.matches.reads().and(self.conditions_read())
+    }
+
+    /// Those that its conditions read.
+    pub(super) fn conditions_read(&self) -> PodFactsRead {
+        let conditions = self.conditions.as_ref();
+        conditions.map(|conditions| context::facts(&conditions.reads())).unwrap_or_default()
     }
 }
 
-/// Why `rule` of `policy` is not applied to `pod`, in Kyverno's words; `None` where no exception fits.
-pub(super) fn skips(exceptions: &[Exception], policy: &str, rule: &str, pod: &PodFacts) -> Option<String> {
+/// Why a rule of a policy is not applied, in Kyverno's words; `None` where no exception fits.
+pub(super) fn skips(
+    exceptions: &[Exception],
+    (policy, rule): (&str, &str),
+    asked: Asked<'_>,
+    contexts: &[Context],
+    budget: &mut Budget,
+) -> Option<String> {
     let fitting: Vec<&str> = exceptions
         .iter()
-        .filter(|exception| exception.names(policy, rule) && exception.fits(pod))
+        .filter(|exception| exception.names(policy, rule) && exception.fits(asked, contexts, budget))
         .map(|exception| exception.name.as_str())
         .collect();
     (!fitting.is_empty()).then(|| format!("rule is skipped due to policy exceptions {}", fitting.join(", ")))

@@ -1,5 +1,7 @@
 //! Policy exceptions: what they let out, for whom, and what is wrong with one.
 
+use std::time::SystemTime;
+
 use serde_json::{Value, json};
 
 use super::evaluate::{Approved, Case, Mode, Source, Unmatched, before_resolving};
@@ -27,7 +29,7 @@ fn with(exception: &str) -> Loaded {
 }
 
 fn coverage(set: &PolicySet, pod: &PodFacts) -> (Coverage, Option<String>) {
-    let applications = set.matching(&reference("ghcr.io/org/app"), pod);
+    let applications = set.matching(&reference("ghcr.io/org/app"), pod, SystemTime::UNIX_EPOCH);
     (applications[0].entries[0].coverage, applications[0].skipped.clone())
 }
 
@@ -54,7 +56,7 @@ fn m2_a_pull_without_a_namespace_is_not_excepted() {
 fn a_pull_of_an_excepted_image_is_a_skipped_one() {
     let set = with(&exception(none())).set;
     let (reference, pod) = (reference("ghcr.io/org/app"), pod("dev-a"));
-    let applications = set.matching(&reference, &pod);
+    let applications = set.matching(&reference, &pod, SystemTime::UNIX_EPOCH);
     let decision = before_resolving(&Case {
         reference: &reference,
         pod: &pod,
@@ -102,7 +104,7 @@ fn only_the_excepted_rule_is_skipped() {
     second["name"] = json!("second");
     document["spec"]["rules"].as_array_mut().unwrap().push(second);
     let set = load(&format!("{document}\n---\n{}", exception(none()))).unwrap().set;
-    let applications = set.matching(&reference("ghcr.io/org/app"), &pod("dev-a"));
+    let applications = set.matching(&reference("ghcr.io/org/app"), &pod("dev-a"), SystemTime::UNIX_EPOCH);
     let coverages: Vec<_> =
         applications.iter().map(|rule| (rule.rule.as_str(), rule.entries[0].coverage)).collect();
     assert_eq!(coverages, [("rule", Coverage::Skipped), ("second", Coverage::Judged)]);
@@ -195,7 +197,10 @@ fn what_is_wrong_with_an_exception_is_a_load_error() {
             ),
             "a node does not know the labels of namespaces",
         ),
-        (exception(json!({ "conditions": { "all": [{ "key": "a" }] } })), "conditions cannot be used"),
+        (
+            exception(json!({ "conditions": { "all": [{ "key": "a" }] } })),
+            "exception team/bootstrap: conditions[0].all[0]: operator is missing",
+        ),
         (exception(json!({ "bogus": 1 })), "bogus"),
         (
             exception(json!({ "exceptions": [{ "policyName": "check", "ruleNames": ["a"], "bogus": 1 }] })),

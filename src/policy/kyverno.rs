@@ -69,12 +69,12 @@ documents! {
     }
     Rule {
         name: String = "name",
-        context: Option<Unread> = "context",
+        context: Vec<Spanned<ContextEntry>> = "context",
         report_properties: Option<Unread> = "reportProperties",
         match_resources: Option<MatchResources> = "match",
         exclude: Option<MatchResources> = "exclude",
         image_extractors: Option<Spanned<BTreeMap<String, Vec<Spanned<ImageExtractor>>>>> = "imageExtractors",
-        preconditions: Option<Unread> = "preconditions",
+        preconditions: Option<Spanned<Conditions>> = "preconditions",
         cel_preconditions: Option<Unread> = "celPreconditions",
         mutate: Option<Unread> = "mutate",
         validate: Option<Unread> = "validate",
@@ -91,7 +91,7 @@ documents! {
     ExceptionSpec {
         background: Option<Unread> = "background",
         match_resources: Option<MatchResources> = "match",
-        conditions: Option<Unread> = "conditions",
+        conditions: Option<Spanned<Conditions>> = "conditions",
         exceptions: Vec<Spanned<ExceptedRules>> = "exceptions",
         pod_security: Option<Unread> = "podSecurity",
     }
@@ -105,6 +105,31 @@ documents! {
         key: String = "key",
         name: String = "name",
         jmes_path: Option<Spanned<String>> = "jmesPath",
+    }
+    ConfigMapDocument {
+        api_version: String = "apiVersion",
+        kind: String = "kind",
+        metadata: Option<Value> = "metadata",
+        data: Map = "data",
+        binary_data: Option<Unread> = "binaryData",
+        immutable: Option<Unread> = "immutable",
+    }
+    ContextEntry {
+        name: String = "name",
+        config_map: Option<ConfigMapReference> = "configMap",
+        api_call: Option<Unread> = "apiCall",
+        image_registry: Option<Unread> = "imageRegistry",
+        variable: Option<Spanned<ContextVariable>> = "variable",
+        global_reference: Option<Unread> = "globalReference",
+    }
+    ConfigMapReference {
+        name: String = "name",
+        namespace: String = "namespace",
+    }
+    ContextVariable {
+        value: Option<Unread> = "value",
+        jmes_path: Option<Spanned<String>> = "jmesPath",
+        default: Option<Unread> = "default",
     }
     MatchResources {
         any: Option<Vec<Filter>> = "any",

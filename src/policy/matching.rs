@@ -4,34 +4,35 @@
 //! them (rule M2), and surely, where not everything is known of the pod (rule M3).
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::{
     Application, ApplyRules, Compatibility, Coverage, Covered, Following, PodFacts, PolicySet, Rule,
-    exception, wildcard,
+    standing::Asked, wildcard,
 };
 use crate::oci::Reference;
 
 impl PolicySet {
-    /// The rules that cover `reference` for `pod`, sorted by policy, rules in their own order.
+    /// The rules that cover `reference` for `pod`, sorted by policy, rules in their own order. Variables of
+    /// theirs may read the time `now`.
     #[must_use]
-    pub fn matching(&self, reference: &Reference, pod: &PodFacts) -> Vec<Application> {
+    pub fn matching(&self, reference: &Reference, pod: &PodFacts, now: SystemTime) -> Vec<Application> {
+        let asked = Asked { reference, pod, now };
         let mut applications = Vec::new();
         for policy in self.policies.iter().filter(|policy| policy.is_about(pod)) {
             for rule in policy.rules_about(pod).filter(|rule| rule.finds(reference, pod)) {
                 let mut entries = self.covering(&rule, reference);
                 if !entries.is_empty() {
                     if policy.apply_rules == ApplyRules::One {
-                        self.end_with_one(&mut entries, &rule, reference, pod);
+                        self.end_with_one(&mut entries, &rule, asked);
                     }
-                    let skipped = exception::skips(&self.exceptions, &policy.name, &rule.name, pod);
-                    if skipped.is_some() {
-                        entries.iter_mut().for_each(|covered| covered.coverage = Coverage::Skipped);
-                    }
+                    let skipped = self.settle(&policy.name, &rule, asked, &mut entries);
                     applications.push(Application {
                         policy: policy.name.clone(),
                         rule: rule.name.clone(),
                         action: policy.action(&rule, pod.namespace.as_deref()),
                         skipped,
+                        basis: rule.basis,
                         entries,
                     });
                 }
@@ -65,7 +66,11 @@ impl PolicySet {
     /// `applyRules: One`. What keeps later rules away must fit for certain (rules M2, M3): a pull that
     /// leaves its namespace out is not done with by a rule about some namespaces. An entry that asks
     /// for no signature decides nothing, so it ends nothing.
-    fn end_with_one(&self, entries: &mut [Covered], rule: &Rule, reference: &Reference, pod: &PodFacts) {
+    fn end_with_one(&self, entries: &mut [Covered], rule: &Rule, asked: Asked<'_>) {
+        let Asked { reference, pod, .. } = asked;
+        if rule.preconditions.as_ref().is_some_and(|preconditions| asked.lacks(&preconditions.reads())) {
+            return;
+        }
         if !rule.includes.surely_includes(pod) || rule.excludes.may_exclude(pod) {
             return;
         }

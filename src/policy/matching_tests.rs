@@ -1,6 +1,7 @@
 //! Which pods `match` and `exclude` are about: upstream's tables, as far as a node knows the facts.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
@@ -11,7 +12,7 @@ use super::*;
 fn fits(resources: &Value, pod: &PodFacts) -> bool {
     let about = |rule: Value| {
         let set = set(&policy(none(), rule, none()));
-        !set.matching(&reference("ghcr.io/org/app:v1"), pod).is_empty()
+        !set.matching(&reference("ghcr.io/org/app:v1"), pod, SystemTime::UNIX_EPOCH).is_empty()
     };
     let filter = json!({ "any": [{ "resources": resources }] });
     let matched = about(json!({ "match": filter }));
@@ -179,7 +180,7 @@ fn a_policy_of_a_namespace_is_about_no_other() {
     let set = set(&document.to_string());
     for (namespace, applies) in [("development", true), ("production", false), ("dev*", false)] {
         let pod = PodFacts { namespace: Some(namespace.into()), ..pod() };
-        let found = set.matching(&reference("ghcr.io/org/app:v1"), &pod);
+        let found = set.matching(&reference("ghcr.io/org/app:v1"), &pod, SystemTime::UNIX_EPOCH);
         assert_eq!(!found.is_empty(), applies, "{namespace}");
     }
 }
@@ -196,6 +197,10 @@ fn images_are_matched_by_any_pattern() {
         ("busybox:1.36", json!(["*busybox:*"]), true),
     ] {
         let set = set(&policy(none(), none(), json!({ "imageReferences": patterns })));
-        assert_eq!(!set.matching(&reference(image), &pod()).is_empty(), expected, "{image} {patterns}");
+        assert_eq!(
+            !set.matching(&reference(image), &pod(), SystemTime::UNIX_EPOCH).is_empty(),
+            expected,
+            "{image} {patterns}"
+        );
     }
 }

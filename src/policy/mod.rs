@@ -6,6 +6,7 @@
 //! the evidence, and [`evaluate`] makes the decision and, if it allows, the only kind of value that
 //! lets a pull through: [`evaluate::Permit`].
 
+mod blank;
 mod condition;
 mod context;
 mod entry;
@@ -25,8 +26,10 @@ mod matching;
 mod pods;
 mod report;
 mod resource;
+mod rule_context;
 #[allow(dead_code, unused_imports, reason = "the functions that compute with them come next")]
 mod scalar;
+mod standing;
 mod variables;
 
 use std::borrow::Cow;
@@ -44,16 +47,22 @@ pub use report::{Answer, RuleReport, Status, cause};
 pub use resource::{Resource, ResourceError, View};
 
 use crate::oci::{Digest, Reference, wildcard};
+use condition::Conditions;
 use exception::Exception;
 use extract::Extractors;
 use kinds::PodController;
 use pods::{PodFactsRead, PodMatch};
+use rule_context::{ConfigMaps, RuleContext};
 
 /// All policies of one snapshot.
 #[derive(Debug, Clone)]
 pub struct PolicySet {
     policies: Vec<Policy>,
     exceptions: Vec<Exception>,
+    /// What rules may read: the ConfigMaps of the policy folder.
+    maps: Arc<ConfigMaps>,
+    /// How they were loaded, and how what is filled in for a pull is.
+    options: LoadOptions,
     compatibility: Compatibility,
     fingerprint: Digest,
 }
@@ -96,8 +105,11 @@ struct Rule {
     includes: PodMatch,
     excludes: PodMatch,
     extractors: Extractors,
+    context: RuleContext,
+    preconditions: Option<Conditions>,
     entries: Vec<Arc<Entry>>,
     own_action: Option<Action>,
+    basis: Basis,
     /// The pod facts on which it depends whether it is applied, and how.
     reads: PodFactsRead,
 }
@@ -127,8 +139,20 @@ pub struct Application {
     /// Why it is not applied although it covers the image, in Kyverno's words: none of its entries is
     /// judged then.
     pub skipped: Option<String>,
+    /// What it follows from.
+    pub basis: Basis,
     /// Its entries that cover the image.
     pub entries: Vec<Covered>,
+}
+
+/// What a rule's answer follows from, beyond the question of whether it covers the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// Repository and digest.
+    Image,
+    /// The pod or the reference's text too: a precondition, an exception's condition or a field reads them.
+    /// What is not known of a pull fits in `match` (rule M3); what reads it has another answer for each.
+    Pull,
 }
 
 /// One entry that covers an image.
@@ -180,7 +204,7 @@ impl PolicySet {
         let mut loader = load::Loader::new(options);
         sources.iter().for_each(|source| loader.read(source));
         loader.load();
-        let load::Loader { mut policies, mut exceptions, excepted, errors, mut notices, .. } = loader;
+        let load::Loader { mut policies, mut exceptions, maps, excepted, errors, mut notices, .. } = loader;
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -192,9 +216,15 @@ impl PolicySet {
         }
         // Everything that decides, in one text: rules, actions, entries, trust, exceptions.
         let described: Vec<String> = policies.iter().map(Policy::describe).collect();
-        let text = format!("{:?} {} {exceptions:?}", options.compatibility, described.join("\n"));
-        let fingerprint = Digest::of(text.as_bytes());
-        let set = Self { policies, exceptions, compatibility: options.compatibility, fingerprint };
+        let text = format!("{:?} {} {exceptions:?} {maps:?}", options.compatibility, described.join("\n"));
+        let set = Self {
+            policies,
+            exceptions,
+            maps: Arc::new(maps),
+            options: options.clone(),
+            compatibility: options.compatibility,
+            fingerprint: Digest::of(text.as_bytes()),
+        };
         Ok(Loaded { set, notices })
     }
 
@@ -277,8 +307,12 @@ impl Policy {
     fn settle_reads(&mut self, exceptions: &[Exception]) {
         let mut before = PodFactsRead::default();
         for rule in &mut self.rules {
-            let about = exceptions.iter().filter(|exception| exception.names(&self.name, &rule.name));
-            rule.reads = about.fold(rule.reads, |reads, exception| reads.and(exception.reads()));
+            for exception in exceptions.iter().filter(|exception| exception.names(&self.name, &rule.name)) {
+                rule.reads = rule.reads.and(exception.reads());
+                if exception.conditions_read().any() {
+                    rule.basis = Basis::Pull;
+                }
+            }
             if self.apply_rules == ApplyRules::One {
                 before = before.and(rule.reads);
                 rule.reads = before;
@@ -311,8 +345,13 @@ impl Policy {
                 .map(|entry| (entry.fingerprint(), entry.trust_fingerprint(), entry.failure_policy()))
                 .collect();
             text.push_str(&format!(
-                "\n{:?} {:?} {:?} {:?} {entries:?}",
-                rule.name, rule.includes, rule.excludes, rule.own_action
+                "\n{:?} {:?} {:?} {:?} {:?} {:?} {entries:?}",
+                rule.name,
+                rule.includes,
+                rule.excludes,
+                rule.context,
+                rule.preconditions.as_ref().map(Conditions::describe),
+                rule.own_action
             ));
         }
         text
@@ -374,6 +413,8 @@ impl Rule {
 #[cfg(test)]
 mod apply_rules_tests;
 #[cfg(test)]
+mod blank_tests;
+#[cfg(test)]
 mod document_tests;
 #[cfg(test)]
 mod exception_tests;
@@ -385,6 +426,10 @@ mod matching_tests;
 mod report_tests;
 #[cfg(test)]
 mod resource_tests;
+#[cfg(test)]
+mod rule_context_tests;
+#[cfg(test)]
+mod standing_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

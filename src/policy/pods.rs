@@ -30,6 +30,17 @@ pub struct PodFacts {
     pub resource: Option<Arc<Resource>>,
 }
 
+impl PodFacts {
+    /// Whether nothing is known of it: the caller sent no sandbox config.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.resource.is_none()
+            && self.namespace.is_none()
+            && self.name.is_none()
+            && self.labels.is_empty()
+            && self.annotations.is_empty()
+    }
+}
+
 /// Which facts of the pull a rule reads, beside repository and digest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct PodFactsRead {
@@ -43,13 +54,17 @@ pub(super) struct PodFactsRead {
 
 impl PodFactsRead {
     /// Whatever there is.
-    #[allow(dead_code, reason = "conditions, which may read anything, are next")]
     pub(super) const fn all() -> Self {
         Self { namespace: true, name: true, labels: true, annotations: true, reference: true }
     }
 
     pub(super) const fn any(self) -> bool {
-        self.namespace || self.name || self.labels || self.annotations || self.reference
+        self.of_pod() || self.reference
+    }
+
+    /// Whether any of them is the pod's.
+    pub(super) const fn of_pod(self) -> bool {
+        self.namespace || self.name || self.labels || self.annotations
     }
 
     pub(super) const fn and(self, other: Self) -> Self {
@@ -213,10 +228,7 @@ impl PodFilter {
             None => missing == Missing::Fits,
         };
         // A caller without a sandbox config sends neither labels nor annotations.
-        let no_pod = pod.namespace.is_none()
-            && pod.name.is_none()
-            && pod.labels.is_empty()
-            && pod.annotations.is_empty();
+        let no_pod = pod.is_unknown();
         let labels = match &self.selector {
             None => true,
             Some(_) if no_pod => missing == Missing::Fits,

@@ -1,5 +1,7 @@
 //! Results by rule: each word in Kyverno's shape, and never a better one than the decision.
 
+use std::time::SystemTime;
+
 use serde_json::json;
 
 use super::evaluate::{
@@ -13,7 +15,7 @@ const IMAGE: &str = "ghcr.io/org/app:v1";
 
 /// What the rules say where each entry has this verdict; `None` where the image could not be resolved.
 fn said(pull: &Pull, verdict: Option<&dyn Fn(&Entry) -> EntryVerdict>) -> Vec<(String, Status, String)> {
-    let applications = pull.set.matching(&pull.reference, &pull.pod);
+    let applications = pull.set.matching(&pull.reference, &pull.pod, SystemTime::UNIX_EPOCH);
     let covered = applications.iter().flat_map(|application| &application.entries);
     let judged: Vec<_> = covered
         .filter_map(|covered| {
@@ -164,7 +166,7 @@ fn with_apply_rules_one_later_rules_are_skipped() {
 #[test]
 fn a_decision_that_no_rule_explains_is_still_said() {
     let pull = Pull::new(&policy(none(), none(), none()));
-    let applications = pull.set.matching(&pull.reference, &pull.pod);
+    let applications = pull.set.matching(&pull.reference, &pull.pod, SystemTime::UNIX_EPOCH);
     let judged = [Judged {
         policy: "check".into(),
         rule: "rule".into(),

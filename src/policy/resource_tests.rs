@@ -1,5 +1,7 @@
 //! Resources of `pullgate apply`: which rules are about them, autogen, and what `imageExtractors` may say.
 
+use std::time::SystemTime;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -16,7 +18,7 @@ fn load(documents: &[Value]) -> Result<Loaded, Vec<Remark>> {
         compatibility: Compatibility::Default,
         trust_root: RootSource::Unavailable("none".to_owned()),
         online_rekor: OnlineRekor::Never,
-        now: std::time::SystemTime::UNIX_EPOCH,
+        now: SystemTime::UNIX_EPOCH,
     };
     PolicySet::load(&[source], &options)
 }
@@ -60,7 +62,7 @@ fn controller(api_version: &str, kind: &str) -> PodFacts {
 
 /// The rules that cover `a.io/b:1` in the resource.
 fn rules(set: &PolicySet, pod: &PodFacts) -> Vec<String> {
-    let applications = set.matching(&Reference::parse("a.io/b:1").unwrap(), pod);
+    let applications = set.matching(&Reference::parse("a.io/b:1").unwrap(), pod, SystemTime::UNIX_EPOCH);
     for application in &applications {
         assert_eq!(
             application.entries[0].entry.rule(),

@@ -85,8 +85,11 @@ fn loads_the_source_pages_first_policy_with_the_crds_defaults() {
             "p.yaml:8: check-image: webhookTimeoutSeconds means nothing on a node: limits.verification bounds a pull"
         ]
     );
-    let covering =
-        loaded.set.matching(&reference("ghcr.io/kyverno/test-verify-image:signed"), &pod("default"));
+    let covering = loaded.set.matching(
+        &reference("ghcr.io/kyverno/test-verify-image:signed"),
+        &pod("default"),
+        SystemTime::UNIX_EPOCH,
+    );
     let entry = &covering[0].entries[0].entry;
     assert_eq!((covering[0].action, entry.failure_policy), (Action::Enforce, FailurePolicy::Fail));
     assert_eq!((entry.mutate_digest, entry.verify_digest, entry.required), (true, true, true));
@@ -104,7 +107,7 @@ fn an_unknown_field_is_an_error_with_file_and_line() {
 
 #[test]
 fn every_struct_refuses_a_bogus_key() {
-    assert_eq!(FIELDS.len(), 28, "a new type needs a line in the list below");
+    assert_eq!(FIELDS.len(), 32, "a new type needs a line in the list below");
     for (name, fields) in FIELDS {
         assert!(!fields.contains(&"bogus"), "{name}");
     }
@@ -182,7 +185,9 @@ fn what_cannot_be_honoured_is_a_load_error_that_names_the_field() {
     for (text, wanted) in [
         (entry(r#"{"attestations":[{"name":"x"}]}"#), "attestations[0]: missing type"),
         (entry(r#"{"attestations":[{"type":"a","predicateType":"b"}]}"#), "type and predicateType differ"),
-        (entry(r#"{"attestations":[{"type":"{{ x }}"}]}"#), "type holds a variable"),
+        (entry(r#"{"type":"{{ x }}"}"#), "type `{{ x }}` is not Cosign"),
+        (entry(r#"{"failureAction":"{{ x }}"}"#), "failureAction `{{ x }}`"),
+        (entry(r#"{"skipImageReferences":["{{ x }}"]}"#), "must not hold variables"),
         (entry(r#"{"type":"Notary"}"#), "type Notary is not supported"),
         (entry(r#"{"type":"Other"}"#), "type `Other`"),
         (
@@ -225,8 +230,11 @@ fn what_cannot_be_honoured_is_a_load_error_that_names_the_field() {
             keys(r#"{"publicKeys":"-----BEGIN PUBLIC KEY-----\nAAAA","signatureAlgorithm":"sha224"}"#),
             "invalid signature algorithm provided sha224",
         ),
-        (rule(r#"{"context":[{"name":"x"}]}"#), "context cannot be used"),
-        (rule(r#"{"preconditions":{"all":[{"key":"a"}]}}"#), "preconditions cannot be used"),
+        (rule(r#"{"context":[{"name":"x"}]}"#), "exactly one of configMap"),
+        (
+            rule(r#"{"preconditions":{"all":[{"key":"a"}]}}"#),
+            "check/rule: preconditions[0].all[0]: operator is missing",
+        ),
         (
             rule(r#"{"celPreconditions":[{"name":"a","expression":"true"}]}"#),
             "celPreconditions cannot be used: it is CEL",
@@ -281,7 +289,7 @@ fn what_cannot_be_honoured_is_a_load_error_that_names_the_field() {
 #[test]
 fn other_kinds_and_rules_are_skipped_with_a_notice() {
     let text = format!(
-        "kind: ConfigMap\napiVersion: v1\ndata: {{a: b}}\n---\n{}",
+        "kind: Secret\napiVersion: v1\ndata: {{a: b}}\n---\n{}",
         policy(none(), serde_json::json!({ "verifyImages": null, "mutate": {} }), none())
     );
     let loaded = load(&text).unwrap();
@@ -325,9 +333,10 @@ fn m2_covers_every_form_of_a_reference() {
         assert_eq!(with(pattern, "").covers(&reference(&image)), covered, "{pattern} {image}");
     }
     // What takes an image out must fit every form.
-    let both = with("*", "docker.io/nginx:*").matching(&reference("nginx"), &pod("a"));
+    let both =
+        with("*", "docker.io/nginx:*").matching(&reference("nginx"), &pod("a"), SystemTime::UNIX_EPOCH);
     assert_eq!(both[0].entries[0].coverage, Coverage::Judged);
-    let all = with("*", "*nginx:*").matching(&reference("nginx"), &pod("a"));
+    let all = with("*", "*nginx:*").matching(&reference("nginx"), &pod("a"), SystemTime::UNIX_EPOCH);
     assert_eq!(all[0].entries[0].coverage, Coverage::Skipped);
 }
 
@@ -336,7 +345,8 @@ fn m3_actions_and_namespaces() {
     let overrides = serde_json::json!({ "validationFailureAction": "Audit", "validationFailureActionOverrides": [
         { "action": "Enforce", "namespaces": ["prod-*"] } ] });
     let set = set(&policy(overrides, none(), none()));
-    let action = |pod: &PodFacts| set.matching(&reference("ghcr.io/org/a"), pod)[0].action;
+    let action =
+        |pod: &PodFacts| set.matching(&reference("ghcr.io/org/a"), pod, SystemTime::UNIX_EPOCH)[0].action;
     assert_eq!(action(&pod("prod-a")), Action::Enforce);
     assert_eq!(action(&pod("dev")), Action::Audit);
     assert_eq!(action(&PodFacts::default()), Action::Enforce, "no namespace: the strictest");
@@ -345,9 +355,17 @@ fn m3_actions_and_namespaces() {
         .replace("ClusterPolicy", "Policy")
         .replace(r#""name":"check""#, r#""name":"check","namespace":"team""#);
     let namespaced = self::set(&namespaced);
-    assert!(namespaced.matching(&reference("ghcr.io/org/a"), &pod("other")).is_empty());
-    assert_eq!(namespaced.matching(&reference("ghcr.io/org/a"), &pod("team"))[0].policy, "team/check");
-    assert_eq!(namespaced.matching(&reference("ghcr.io/org/a"), &PodFacts::default()).len(), 1);
+    assert!(
+        namespaced.matching(&reference("ghcr.io/org/a"), &pod("other"), SystemTime::UNIX_EPOCH).is_empty()
+    );
+    assert_eq!(
+        namespaced.matching(&reference("ghcr.io/org/a"), &pod("team"), SystemTime::UNIX_EPOCH)[0].policy,
+        "team/check"
+    );
+    assert_eq!(
+        namespaced.matching(&reference("ghcr.io/org/a"), &PodFacts::default(), SystemTime::UNIX_EPOCH).len(),
+        1
+    );
 }
 
 #[test]
@@ -412,7 +430,7 @@ impl Pull {
     }
 
     pub(super) fn ask(&self, question: impl FnOnce(&Case<'_>) -> Option<Decision>) -> Option<Decision> {
-        let applications = self.set.matching(&self.reference, &self.pod);
+        let applications = self.set.matching(&self.reference, &self.pod, SystemTime::UNIX_EPOCH);
         question(&Case {
             reference: &self.reference,
             pod: &self.pod,

@@ -387,10 +387,7 @@ fn what_cannot_be_trusted_is_a_load_error() {
             keyless(json!({ "additionalExtensions": { "unheard": "of" } })),
             "invalid certificate extension unheard",
         ),
-        (
-            keyless(json!({ "subject": "{{ request.object.metadata.name }}@b.test" })),
-            "subject holds a variable",
-        ),
+        (keyless(json!({ "subject": "{{ a. }}@b.test" })), "/attestors/0/entries/0/keyless/subject: "),
         (
             keyless(json!({ "roots": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----" })),
             "keyless.roots: ",

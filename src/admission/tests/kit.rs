@@ -365,7 +365,7 @@ impl Node {
         let (reference, pod) = (reference.clone(), PodFacts::default());
         let request = PullRequest { reference, pod, credentials: Credentials::Anonymous };
         let snapshot = self.gate.snapshot();
-        let applications = snapshot.policies.matching(&request.reference, &request.pod);
+        let applications = snapshot.policies.matching(&request.reference, &request.pod, SystemTime::now());
         let entries = applications.iter().flat_map(|application| &application.entries);
         let key = |entry| super::super::verdict_key_of(release, entry, &request, self.image);
         entries.map(|covered| key(&covered.entry)).collect()

@@ -86,7 +86,7 @@ fn load(text: &str, compatibility: Compatibility) -> Result<Loaded, Vec<Remark>>
 /// The rules that want something of the image, and of how many of their entries.
 fn judged(set: &PolicySet, reference: &Reference, pod: &PodFacts) -> BTreeSet<(String, String, usize)> {
     let mut judged = BTreeSet::new();
-    for application in set.matching(reference, pod) {
+    for application in set.matching(reference, pod, SystemTime::UNIX_EPOCH) {
         for at in 0..application.entries.iter().filter(|entry| entry.coverage == Coverage::Judged).count() {
             judged.insert((application.policy.clone(), application.rule.clone(), at));
         }

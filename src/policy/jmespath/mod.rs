@@ -132,7 +132,7 @@ impl Expression {
 impl EvaluationError {
     /// Whether upstream has this error in the same cases. Only such errors are swallowed where upstream
     /// swallows: what one of two parsers does not understand must not become null.
-    const fn is_upstreams(&self) -> bool {
+    pub(in crate::policy) const fn is_upstreams(&self) -> bool {
         match self {
             Self::UnknownKey { .. } | Self::SliceStep => true,
             Self::Function(error) => match error {

@@ -77,7 +77,7 @@ impl<'a> Scope<'a> {
     }
 
     /// The time of the verdict.
-    pub(super) const fn now(&self) -> SystemTime {
+    pub(in crate::policy) const fn now(&self) -> SystemTime {
         self.now
     }
 }

@@ -16,6 +16,7 @@ mod search;
 mod statements;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -166,14 +167,23 @@ pub(super) fn judge_within(
     now: SystemTime,
     budget: Budget,
 ) -> (EntryVerdict, Explanation) {
+    if let Some(fault) = entry.undecidable() {
+        let rule = format!("{}/{}", entry.policy, entry.rule);
+        let explanation = Explanation { rule, entry: entry.index, attestors: Vec::new(), denies: Vec::new() };
+        return (EntryVerdict::Undecided(fault), explanation);
+    }
     let Pull { reference, digest, pod } = pull;
+    let mut context = Context::new(reference, pod, entry.view, now);
+    for (name, value) in entry.variables.as_ref() {
+        context.variable(name, Arc::clone(value));
+    }
     let mut judgement = Judgement {
         entry,
         reference,
         digest,
         evidence,
         now,
-        context: Context::new(reference, pod, entry.view, now),
+        context,
         budget,
         leaves: Vec::new(),
         denies: Vec::new(),

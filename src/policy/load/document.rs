@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::{Loader, PolicySource, yaml};
@@ -13,12 +14,15 @@ pub(super) struct Parsed {
     /// Where its kind stands.
     pub(super) line: u64,
     pub(super) item: Item,
+    /// The same without types, where it holds variables.
+    pub(super) raw: Option<Value>,
 }
 
 /// A document as its kind.
 pub(super) enum Item {
     Policy(Box<yaml::Document>),
     Exception(Box<yaml::ExceptionDocument>),
+    ConfigMap(Box<yaml::ConfigMapDocument>),
 }
 
 #[derive(Deserialize)]
@@ -39,6 +43,7 @@ impl Head {
 pub(super) enum Sort {
     Policy,
     Exception,
+    ConfigMap,
     List,
 }
 
@@ -72,17 +77,18 @@ impl Loader<'_> {
         let item = match self.sort(head) {
             Some(Sort::Policy) => serde_saphyr::from_str(text).map(Item::Policy),
             Some(Sort::Exception) => serde_saphyr::from_str(text).map(Item::Exception),
+            Some(Sort::ConfigMap) => serde_saphyr::from_str(text).map(Item::ConfigMap),
             Some(Sort::List) => return self.list(head.line(), text),
             None => return,
         };
         match item {
-            Ok(item) => self.parsed(head.line(), item),
+            Ok(item) => self.parsed(head.line(), item, raw(text)),
             Err(error) => self.yaml_error(&error),
         }
     }
 
-    pub(super) fn parsed(&mut self, line: u64, item: Item) {
-        self.documents.push(Parsed { file: self.file.clone(), line, item });
+    pub(super) fn parsed(&mut self, line: u64, item: Item, raw: Option<Value>) {
+        self.documents.push(Parsed { file: self.file.clone(), line, item, raw });
     }
 
     /// By its kind; none where it is not read, which is said.
@@ -92,6 +98,7 @@ impl Loader<'_> {
         match (head.api_version.as_str(), kind) {
             ("kyverno.io/v1" | "kyverno.io/v2beta1", "ClusterPolicy" | "Policy") => Some(Sort::Policy),
             ("kyverno.io/v2" | "kyverno.io/v2beta1", "PolicyException") => Some(Sort::Exception),
+            ("v1", "ConfigMap") => Some(Sort::ConfigMap),
             ("v1", "List") => Some(Sort::List),
             (version, kind @ ("ClusterPolicy" | "Policy" | "PolicyException")) if ours => {
                 let read = if kind == "PolicyException" { "v2" } else { "v1" };
@@ -119,6 +126,11 @@ impl Loader<'_> {
             }
         }
     }
+}
+
+/// A document without types, if there are variables in it.
+pub(super) fn raw(text: &str) -> Option<Value> {
+    if text.contains("{{") { serde_saphyr::from_str(text).ok() } else { None }
 }
 
 /// The documents of a file, each with as many empty lines before it as it has in the file, so that

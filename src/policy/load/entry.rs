@@ -5,6 +5,7 @@
 //! attestations, annotations without anybody to sign them), it is applied, or refused with the way out.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::Value;
 use serde_saphyr::Spanned;
@@ -106,6 +107,8 @@ impl Loader<'_> {
             view: View::Whole,
             clock: Clock::Ignored,
             fingerprint: placeholder,
+            variables: Arc::default(),
+            unfilled: None,
             trust_fingerprint: None,
         })
     }

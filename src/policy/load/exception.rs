@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::matching::Side;
-use super::{Loader, Remark, Severity, yaml};
+use super::{Loader, Remark, Severity, template, yaml};
 use crate::policy::exception::{ExceptedRules, Exception};
 use crate::policy::{Policy, wildcard};
 
@@ -46,7 +47,8 @@ impl Named {
 }
 
 impl Loader<'_> {
-    pub(super) fn exception(&mut self, line: u64, document: &yaml::ExceptionDocument) {
+    /// `raw` is the document without types, where it holds variables.
+    pub(super) fn exception(&mut self, line: u64, document: &yaml::ExceptionDocument, raw: Option<&Value>) {
         let (name, namespace) = super::names(document.metadata.as_ref());
         if name.is_empty() {
             return self.error(line, "metadata.name is missing".to_owned());
@@ -66,8 +68,11 @@ impl Loader<'_> {
                 ("podSecurity", &spec.pod_security, "it is about validate.podSecurity rules"),
             ],
         );
-        self.unsupported(&place, &[("conditions", &spec.conditions)]);
         let before = self.errors.len();
+        let conditions = spec.conditions.as_ref();
+        let conditions = conditions
+            .and_then(|conditions| self.conditions(&format!("{place}: conditions"), Some(conditions)));
+        let texts = raw.and_then(|raw| raw.get("spec")?.get("conditions")).map(template::texts);
         let rules: Vec<_> =
             spec.exceptions.iter().filter_map(|excepted| self.excepted_rules(&place, excepted)).collect();
         if spec.exceptions.is_empty() {
@@ -88,7 +93,8 @@ impl Loader<'_> {
         if !matches.is_about_pods() {
             self.notice(line, format!("{place}: its match selects no pods, so it never fits on a node"));
         }
-        self.exceptions.push(Exception { name, rules, matches });
+        let texts = texts.unwrap_or_default();
+        self.exceptions.push(Exception { name, rules, matches, conditions, texts });
     }
 
     fn excepted_rules(

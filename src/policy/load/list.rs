@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde_saphyr::with_deserializer_from_str;
 
 use super::Loader;
-use super::document::{Head, Item, Sort};
+use super::document::{self, Head, Item, Sort};
 
 /// The heads of the items.
 #[derive(serde::Deserialize)]
@@ -41,9 +41,11 @@ impl Loader<'_> {
         }
         match with_deserializer_from_str(text, |yaml| List(&sorts).deserialize(yaml)) {
             Ok(items) => {
-                for ((line, _), item) in sorts.iter().zip(items) {
+                let raw = document::raw(text);
+                for (index, ((line, _), item)) in sorts.iter().zip(items).enumerate() {
                     if let Some(item) = item {
-                        self.parsed(*line, item);
+                        let raw = raw.as_ref().and_then(|raw| raw.get("items")?.get(index));
+                        self.parsed(*line, item, raw.cloned());
                     }
                 }
             }
@@ -107,6 +109,7 @@ impl<'de> Visitor<'de> for Items<'_> {
             let item = match sort {
                 Some(Sort::Policy) => list.next_element()?.map(Item::Policy).map(Some),
                 Some(Sort::Exception) => list.next_element()?.map(Item::Exception).map(Some),
+                Some(Sort::ConfigMap) => list.next_element()?.map(Item::ConfigMap).map(Some),
                 Some(Sort::List) | None => list.next_element::<IgnoredAny>()?.map(|_| None),
             };
             items.push(item.ok_or_else(|| A::Error::custom("the items of a List have changed"))?);

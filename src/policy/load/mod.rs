@@ -8,6 +8,7 @@ mod attestation;
 mod attestor;
 mod autogen;
 mod condition;
+mod context;
 mod document;
 mod entry;
 mod exception;
@@ -18,6 +19,7 @@ mod matching;
 mod policy;
 mod remark;
 mod rule;
+mod template;
 mod trust;
 
 use std::collections::BTreeSet;
@@ -29,11 +31,13 @@ pub(in crate::policy) use document::documents;
 pub(super) use exception::Named;
 pub(in crate::policy) use remark::yaml_error;
 pub use remark::{Remark, Severity};
+pub(super) use template::fill_in;
 
 use super::Policy;
 use super::entry::Action;
 use super::exception::Exception;
 use super::kyverno as yaml;
+use super::rule_context::ConfigMaps;
 use crate::sigstore::TrustRoot;
 use document::{Item, Parsed};
 
@@ -97,6 +101,7 @@ pub(super) struct Loader<'a> {
     seen: BTreeSet<String>,
     pub(super) policies: Vec<Policy>,
     pub(super) exceptions: Vec<Exception>,
+    pub(super) maps: ConfigMaps,
     /// What the exceptions name, to be compared with what is loaded.
     pub(super) excepted: Vec<Named>,
     pub(super) errors: Vec<Remark>,
@@ -112,6 +117,7 @@ impl<'a> Loader<'a> {
             seen: BTreeSet::new(),
             policies: Vec::new(),
             exceptions: Vec::new(),
+            maps: ConfigMaps::new(),
             excepted: Vec::new(),
             errors: Vec::new(),
             notices: Vec::new(),
@@ -121,11 +127,19 @@ impl<'a> Loader<'a> {
     /// Loads everything that was read.
     pub(super) fn load(&mut self) {
         let documents = std::mem::take(&mut self.documents);
-        for Parsed { file, line, item } in &documents {
+        for Parsed { file, line, item, raw } in &documents {
             self.file.clone_from(file);
             match item {
-                Item::Policy(document) => self.policy(*line, document),
-                Item::Exception(document) => self.exception(*line, document),
+                Item::Exception(document) => self.exception(*line, document, raw.as_ref()),
+                Item::ConfigMap(document) => self.config_map(*line, document),
+                Item::Policy(_) => {}
+            }
+        }
+        for Parsed { file, line, item, raw } in &documents {
+            self.file.clone_from(file);
+            match item {
+                Item::Policy(document) => self.policy(*line, document, raw.as_ref()),
+                Item::Exception(_) | Item::ConfigMap(_) => {}
             }
         }
         // In the order of the files, not of the loading.

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use super::{Loader, yaml};
 use crate::policy::entry::{Action, FailurePolicy};
 use crate::policy::{ApplyRules, Policy};
 
 impl Loader<'_> {
-    pub(super) fn policy(&mut self, line: u64, document: &yaml::Document) {
+    /// `raw` is the document without types, where it holds variables.
+    pub(super) fn policy(&mut self, line: u64, document: &yaml::Document, raw: Option<&Value>) {
         let (name, namespace) = super::names(document.metadata.as_ref());
         if name.is_empty() {
             return self.error(line, "metadata.name is missing".to_owned());
@@ -89,7 +92,7 @@ impl Loader<'_> {
             rules: Vec::new(),
         };
         let mut names = BTreeSet::new();
-        for rule in &spec.rules {
+        for (index, rule) in spec.rules.iter().enumerate() {
             if rule.name.is_empty() {
                 self.error(line, format!("policy `{name}`: a rule has no name"));
             } else if !names.insert(rule.name.as_str()) {
@@ -102,7 +105,8 @@ impl Loader<'_> {
                 );
                 continue;
             }
-            if let Some(rule) = self.rule(line, &policy, failure_policy, rule) {
+            let raw = raw.and_then(|raw| raw.get("spec")?.get("rules")?.get(index));
+            if let Some(rule) = self.rule(line, &policy, failure_policy, rule, raw) {
                 policy.rules.push(rule);
             }
         }

@@ -113,10 +113,14 @@ impl Loader<'_> {
         self.error(line, message);
     }
 
-    /// Refuses a variable: taken literally it would fit nothing, or everything.
+    /// Refuses what looks like a variable and is not filled in here: taken literally it would fit nothing, or
+    /// everything.
     pub(super) fn without_variables(&mut self, line: u64, place: &str, field: &str, text: &str) {
         if text.contains("{{") {
-            self.error(line, format!("{place}: {field} holds a variable, which is not supported yet"));
+            self.error(
+                line,
+                format!("{place}: {field} must not hold variables, nor become a text with `{{{{`"),
+            );
         }
     }
 

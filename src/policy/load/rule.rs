@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
+use super::context::LoadedContext;
 use super::matching::Side;
-use super::{Loader, yaml};
+use super::{Loader, template, yaml};
+use crate::policy::context::facts as facts_of;
 use crate::policy::entry::{Action, Entry, FailurePolicy};
 use crate::policy::pods::PodFactsRead;
-use crate::policy::{Policy, Rule};
+use crate::policy::{Basis, Policy, Rule};
 
 impl Loader<'_> {
     pub(super) fn rule(
@@ -15,9 +19,9 @@ impl Loader<'_> {
         policy: &Policy,
         failure_policy: FailurePolicy,
         rule: &yaml::Rule,
+        raw: Option<&Value>,
     ) -> Option<Rule> {
         let place = format!("{}/{}", policy.name, rule.name);
-        self.unsupported(&place, &[("context", &rule.context), ("preconditions", &rule.preconditions)]);
         self.refuse(
             &place,
             "celPreconditions",
@@ -74,7 +78,19 @@ impl Loader<'_> {
             namespace: policy.namespace.is_some() || !policy.overrides.is_empty(),
             ..Default::default()
         };
+        let LoadedContext { context, fixed } = self.rule_context(&place, policy, rule, raw);
+        let preconditions = rule
+            .preconditions
+            .as_ref()
+            .map(|preconditions| self.conditions(&format!("{place}: preconditions"), Some(preconditions)));
+        let preconditions = match preconditions {
+            Some(preconditions) => Some(preconditions?),
+            None => None,
+        };
         let facts = includes.reads().and(excludes.reads()).and(namespace);
+        let of_context = facts_of(&context.reads());
+        let of_preconditions =
+            preconditions.as_ref().map(|preconditions| facts_of(&preconditions.reads())).unwrap_or_default();
         let mut drafts = Vec::new();
         let mut denies = Vec::new();
         let mut actions = Vec::new();
@@ -85,7 +101,12 @@ impl Loader<'_> {
                 actions.push(action);
             }
             denies.extend(self.validation(&place, entry));
-            if let Some(draft) = self.entry(line, &place, entry) {
+            let raw = raw.and_then(|raw| raw.get("verifyImages")?.get(index));
+            let draft = match raw {
+                Some(raw) => self.entry_or_form(line, &place, entry, raw, &fixed),
+                None => self.entry(line, &place, entry),
+            };
+            if let Some(draft) = draft {
                 drafts.push(Entry {
                     policy: policy.name.clone(),
                     rule: rule.name.clone(),
@@ -107,14 +128,17 @@ impl Loader<'_> {
         if self.errors.len() > before {
             return None;
         }
+        let variables = Arc::new(fixed);
         let mut entries = Vec::new();
-        let mut reads = facts;
+        let mut variable = of_context.and(of_preconditions);
         for draft in drafts {
             // As upstream: every `validate` of the rule is looked at after the attestations of each entry.
             let denies = if draft.attestations.is_empty() { Vec::new() } else { denies.clone() };
             let draft = Entry { denies, ..draft };
-            let entry = Entry { reads: facts.and(draft.facts_read()), ..draft };
-            reads = reads.and(entry.reads);
+            let own = of_context.and(draft.facts_read()).and(draft.form_reads());
+            variable = variable.and(own);
+            let reads = facts.and(own);
+            let entry = Entry { reads, variables: Arc::clone(&variables), ..draft };
             entries.push(Arc::new(entry.sealed()));
         }
         // Kyverno: Enforce in any entry wins for the rule, else the first entry that says anything.
@@ -128,6 +152,52 @@ impl Loader<'_> {
         for (entry, written) in entries.iter().zip(written) {
             self.lint(line, &place, policy, own_action, entry, written);
         }
-        Some(Rule { name: rule.name.clone(), includes, excludes, extractors, entries, own_action, reads })
+        Some(Rule {
+            name: rule.name.clone(),
+            includes,
+            excludes,
+            extractors,
+            context,
+            preconditions,
+            entries,
+            own_action,
+            basis: if variable.any() { Basis::Pull } else { Basis::Image },
+            reads: facts.and(variable),
+        })
+    }
+
+    /// The rule's `context`, as far as anything reads it.
+    fn rule_context(
+        &mut self,
+        place: &str,
+        policy: &Policy,
+        rule: &yaml::Rule,
+        raw: Option<&Value>,
+    ) -> LoadedContext {
+        let readers = ["verifyImages", "preconditions"];
+        let mut texts: Vec<_> = readers
+            .into_iter()
+            .filter_map(|field| raw.and_then(|raw| raw.get(field)))
+            .flat_map(template::texts)
+            .collect();
+        let about = self.exceptions.iter().filter(|exception| exception.names(&policy.name, &rule.name));
+        texts.extend(about.flat_map(|exception| exception.texts.clone()));
+        let named = |entry: &yaml::VerifyImages| -> Vec<String> {
+            let attestations = entry.attestations.iter().flat_map(|list| &list.value);
+            attestations
+                .filter_map(|attestation| Some(attestation.value.name.as_ref()?.value.clone()))
+                .collect()
+        };
+        let names: Vec<_> = rule.verify_images.iter().flatten().flat_map(named).collect();
+        for entry in rule.context.iter().filter(|entry| names.contains(&entry.value.name)) {
+            self.error(
+                entry.referenced.line(),
+                format!(
+                    "{place}: context and an attestation have the name `{}`; choose another",
+                    entry.value.name
+                ),
+            );
+        }
+        self.context(place, policy.namespace.as_deref(), &rule.context, texts)
     }
 }

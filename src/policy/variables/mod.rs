@@ -191,6 +191,29 @@ impl Template {
         reads
     }
 
+    /// The text that the policy writes, with what `fill` says in place of each variable. Something else than
+    /// a text has none.
+    ///
+    /// # Errors
+    /// Those of `fill`.
+    pub(super) fn text<E>(&self, mut fill: impl FnMut(Hole<'_>) -> Result<String, E>) -> Result<String, E> {
+        match &self.node {
+            Node::Plain(Value::String(text)) => Ok(text.clone()),
+            Node::Whole(variable) => fill(Hole(variable)),
+            Node::Text(parts) => {
+                let mut text = String::new();
+                for part in parts {
+                    match part {
+                        Part::Plain(plain) => text.push_str(plain),
+                        Part::Variable(variable) => text.push_str(&fill(Hole(variable))?),
+                    }
+                }
+                Ok(text)
+            }
+            Node::Plain(_) | Node::List(_) | Node::Object(_) => Ok(String::new()),
+        }
+    }
+
     /// The value with everything filled in: borrowed where it is part of the data.
     ///
     /// # Errors
@@ -201,6 +224,34 @@ impl Template {
         budget: &mut Budget,
     ) -> Result<Cow<'a, Value>, SubstitutionError> {
         self.node.fill(scope, budget)
+    }
+}
+
+/// One variable of a text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hole<'t>(&'t Variable);
+
+impl<'t> Hole<'t> {
+    /// What its value depends on.
+    pub(super) fn reads(self) -> Reads {
+        let mut reads = Reads::none();
+        self.0.add_reads(&mut reads);
+        reads
+    }
+
+    /// Its value.
+    ///
+    /// # Errors
+    /// Why it has none.
+    pub(super) fn value<'a>(
+        self,
+        scope: &'a Scope<'a>,
+        budget: &mut Budget,
+    ) -> Result<Cow<'a, Value>, SubstitutionError>
+    where
+        't: 'a,
+    {
+        self.0.value(scope, budget)
     }
 }
 
