@@ -32,6 +32,8 @@ mod log_entry;
 mod logs;
 mod material;
 #[cfg(test)]
+mod measure_tests;
+#[cfg(test)]
 mod oracle_tests;
 mod rejection;
 mod sct;

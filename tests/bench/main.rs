@@ -29,7 +29,7 @@ use report::Row;
 type Measurement = fn(&Node) -> Vec<Row>;
 
 /// In this order: ImageStatus comes first, while containerd knows one image.
-const ALL: [(&str, Measurement); 7] = [
+const ALL: [(&str, Measurement); 8] = [
     ("status", node::status),
     ("pull", node::pull),
     ("flight", node::flight),
@@ -37,6 +37,7 @@ const ALL: [(&str, Measurement); 7] = [
     ("memory", node::memory),
     ("start", node::start),
     ("verify", verify::verify),
+    ("kinds", verify::kinds),
 ];
 
 fn main() {

@@ -1,4 +1,5 @@
-//! `pullgate verify` beside `cosign verify`: one image, one key, a registry that was never asked before.
+//! `pullgate verify` beside `cosign verify`, on a registry that was never asked before: one image and one
+//! key with the bars, then each other kind of signature and attestation.
 
 use std::{
     fs,
@@ -7,24 +8,26 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::json;
+
 use crate::{
     kit::{
         self, Node, Space,
         policy::Policy,
         proxy::{Action, Proxy},
         registry::Registry,
+        sigstore::{Identity, PrivateSigstore, Signer},
         tools,
     },
     node::program,
     report::{Row, Samples, mib, time},
 };
 
-/// One verifier with what it took.
+/// One verifier.
 struct Contender {
     name: &'static str,
-    program: PathBuf,
-    arguments: Vec<String>,
-    folder: PathBuf,
+    /// Everything but the image.
+    command: Command,
 }
 
 struct Figures {
@@ -49,11 +52,10 @@ pub(crate) fn verify(node: &Node) -> Vec<Row> {
     let (policy, key) = (policy.display().to_string(), key.display().to_string());
 
     let cosign = ["verify", "--key", &key, "--insecure-ignore-tlog=true"];
-    let contender = |name, program: PathBuf, arguments: &[&str]| Contender {
-        name,
-        program,
-        arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
-        folder: folder.clone(),
+    let contender = |name, program: PathBuf, arguments: &[&str]| {
+        let mut command = offline(&program, &folder);
+        command.args(arguments);
+        Contender { name, command }
     };
     let bin = tools().join("bin");
     let ours = contender("pullgate verify", program(), &["verify", "-p", &policy]);
@@ -104,6 +106,79 @@ pub(crate) fn verify(node: &Node) -> Vec<Row> {
     rows
 }
 
+/// Each kind of signature and attestation, as cosign stores it, beside the cosign that made it.
+pub(crate) fn kinds(node: &Node) -> Vec<Row> {
+    let Some(sigstore) = PrivateSigstore::available("kinds") else {
+        return vec![Row::missing("`verify` of each kind", "the private Sigstore is not installed")];
+    };
+    let registry = Registry::olareg();
+    let proxy = Proxy::before(&registry, |_| Action::Pass);
+    let alice = Identity::email("alice@example.com");
+    let root = sigstore.trusted_root().display().to_string();
+    let mut rows = Vec::new();
+    for (name, signer) in [("cosign 2", Signer::Cosign2), ("cosign 3", Signer::Cosign3)] {
+        let identity = sigstore.entry(&alice, &PrivateSigstore::fields(signer));
+        let space = Space::on(&registry);
+        let pattern = "*";
+        let signed = space.image("signed").push("1");
+        sigstore.sign_keyless(signer, &signed, &alice);
+        let attested = space.image("attested").push("1");
+        sigstore.attest(signer, &attested, &alice, "spdxjson", &json!({"packages": []}));
+        let keyed = space.image("keyed").push("1");
+        let cosign = if signer == Signer::Cosign2 { "cosign-2" } else { "cosign-3" };
+        node.key.attest(cosign, &keyed, "spdxjson", None);
+
+        let key = kit::folder().join("cosign.pub");
+        fs::write(&key, &node.key.public).expect("a key");
+        let mut by_key = offline(&tools().join("bin").join(cosign), &kit::folder());
+        by_key.args(["verify-attestation", "--insecure-ignore-tlog=true", "--type", "spdxjson", "--key"]);
+        by_key.arg(&key);
+        let key_entry = json!({"keys": {
+            "publicKeys": node.key.public, "rekor": {"ignoreTlog": true}, "ctlog": {"ignoreSCT": true},
+        }});
+        let mut of_type = sigstore.verifying(signer, "verify-attestation", &alice);
+        of_type.args(["--type", "spdxjson"]);
+        let spdx = "https://spdx.dev/Document";
+        for (kind, image, policy, peer) in [
+            (
+                "keyless signature",
+                &signed,
+                Policy::new("kind", pattern).attestor(identity.clone()),
+                sigstore.verifying(signer, "verify", &alice),
+            ),
+            (
+                "keyless attestation",
+                &attested,
+                Policy::new("kind", pattern).attestation(spdx, &identity),
+                of_type,
+            ),
+            (
+                "attestation by a key",
+                &keyed,
+                Policy::new("kind", pattern).attestation(spdx, &key_entry),
+                by_key,
+            ),
+        ] {
+            let folder = kit::folder();
+            let file = folder.join("policy.yaml");
+            fs::write(&file, format!("{:#}\n", policy.document())).expect("a policy");
+            let mut ours = offline(&program(), &folder);
+            ours.args(["verify", "--trusted-root", &root, "-p"]).arg(&file);
+            let counted = space.through(&proxy).name(image).by_tag();
+            let contenders =
+                [Contender { name: "pullgate", command: ours }, Contender { name, command: peer }];
+            let figures = measure(&contenders, &image.by_tag(), &counted, &proxy);
+            let [(_, ours), (_, peer)] = figures.as_slice() else { continue };
+            let ratio = ours.wall.as_secs_f64() / peer.wall.as_secs_f64();
+            rows.push(Row::plain(
+                format!("cold `verify`, {kind} of {name}, pullgate beside it"),
+                format!("{ours} beside {peer}: {ratio:.2} of the time"),
+            ));
+        }
+    }
+    rows
+}
+
 fn measure(
     contenders: &[Contender],
     direct: &str,
@@ -135,29 +210,45 @@ impl Contender {
     }
 
     fn run(&self, image: &str) -> Output {
-        self.command(&self.program).args(&self.arguments).arg(image).output().expect("it starts")
+        self.command(Command::new(self.command.get_program())).arg(image).output().expect("it starts")
     }
 
     /// The most that it had resident, in KiB.
     fn memory(&self, image: &str) -> u64 {
-        let report = self.folder.join("memory");
-        let mut command = self.command(Path::new("/usr/bin/time"));
-        command.args(["-f", "%M", "-o"]).arg(&report).arg(&self.program).args(&self.arguments).arg(image);
-        let status =
-            command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("GNU time (Debian: time)");
+        let report = kit::folder().join("memory");
+        let mut timed = Command::new("/usr/bin/time");
+        timed.args(["-f", "%M", "-o"]).arg(&report).arg(self.command.get_program());
+        let mut timed = self.command(timed);
+        let status = timed.arg(image).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let status = status.expect("GNU time (Debian: time)");
         assert!(status.success(), "{}: {status}", self.name);
         fs::read_to_string(report).expect("a report").trim().parse().expect("a number")
     }
 
-    /// Offline, and without this user's files.
-    fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
-        command.env("HOME", &self.folder).env("TUF_ROOT", &self.folder).env("DOCKER_CONFIG", &self.folder);
-        for name in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "COSIGN_REPOSITORY"] {
-            command.env_remove(name);
+    /// `command` with the arguments, the folder and the environment of this one.
+    fn command(&self, mut command: Command) -> Command {
+        command.args(self.command.get_args());
+        if let Some(folder) = self.command.get_current_dir() {
+            command.current_dir(folder);
+        }
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
         }
         command
     }
+}
+
+/// A program that does not go online, and reads none of this user's files.
+fn offline(program: &Path, folder: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env("HOME", folder).env("TUF_ROOT", folder).env("DOCKER_CONFIG", folder);
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "COSIGN_REPOSITORY"] {
+        command.env_remove(name);
+    }
+    command
 }
 
 impl std::fmt::Display for Figures {

@@ -345,7 +345,8 @@ impl PrivateSigstore {
         command
     }
 
-    fn verifying(&self, signer: Signer, what: &str, identity: &Identity) -> Command {
+    /// cosign, about to verify a signature or an attestation of this identity; the image is missing.
+    pub(crate) fn verifying(&self, signer: Signer, what: &str, identity: &Identity) -> Command {
         let mut command = cosign(signer, &self.folder);
         command.arg(what).arg("--certificate-identity").arg(&identity.subject);
         command.arg("--certificate-oidc-issuer").arg(self.issuer(identity));
