@@ -22,9 +22,12 @@ mod e2e_storage;
 mod e2e_trust;
 mod e2e_verify;
 mod kit;
+//K
 mod layers;
 mod relay;
 mod rules;
+//S
+mod source_page;
 mod trust_tuf;
 mod units;
 mod verify_bundle;

@@ -6,6 +6,8 @@ use std::{
     process::Command,
 };
 
+use serde_json::Value;
+
 use super::{folder, image::Image, tools};
 
 /// A key pair on disk, ECDSA P-256.
@@ -21,6 +23,11 @@ impl Key {
         run(&mut cosign("cosign-2", &folder, &["generate-key-pair"]));
         let public = fs::read_to_string(folder.join("cosign.pub")).expect("a public key");
         Self { folder, public }
+    }
+
+    /// The private half, without a password.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.folder.join("cosign.key")
     }
 
     /// Signs an image the way cosign 2 does by default: tag `sha256-<hex>.sig`.
@@ -67,16 +74,34 @@ impl Key {
         predicate_type: &str,
         repository: Option<&str>,
     ) {
-        fs::write(self.folder.join("predicate.json"), r#"{"good":true}"#).expect("a predicate");
-        let mut command = cosign(program, &self.folder, &["attest", "-y", "--key", "cosign.key"]);
-        command.args(["--tlog-upload=false", "--predicate", "predicate.json", "--type", predicate_type]);
-        if program == "cosign-3" {
-            command.arg("--use-signing-config=false");
-        }
+        let mut command = self.attesting(program, predicate_type, r#"{"good":true}"#);
         if let Some(repository) = repository {
             command.env("COSIGN_REPOSITORY", repository);
         }
         run(command.arg(image.by_digest()));
+    }
+
+    /// The same with a predicate of one's own.
+    pub(crate) fn attest_predicate(
+        &self,
+        program: &str,
+        image: &Image,
+        predicate_type: &str,
+        predicate: &Value,
+    ) {
+        let mut command = self.attesting(program, predicate_type, &predicate.to_string());
+        run(command.arg(image.by_digest()));
+    }
+
+    fn attesting(&self, program: &str, predicate_type: &str, predicate: &str) -> Command {
+        let file = folder().join("predicate.json");
+        fs::write(&file, predicate).expect("a predicate");
+        let mut command = cosign(program, &self.folder, &["attest", "-y", "--key", "cosign.key"]);
+        command.args(["--tlog-upload=false", "--type", predicate_type, "--predicate"]).arg(file);
+        if program == "cosign-3" {
+            command.arg("--use-signing-config=false");
+        }
+        command
     }
 
     /// Signs an image in cosign's experimental form: an artifact among the referrers, without a tag.

@@ -14,7 +14,7 @@ use std::{
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
 
-use super::{block_on, folder, free_port, image::Image, process::Daemon, skip, tools, until};
+use super::{block_on, cosign::Key, folder, free_port, image::Image, process::Daemon, skip, tools, until};
 
 /// A running private Sigstore; its processes end when it is dropped.
 pub(crate) struct PrivateSigstore {
@@ -250,6 +250,31 @@ impl PrivateSigstore {
     ) {
         let mut command = self.signing(signer, "sign", identity);
         run(command.arg("-a").arg(format!("{key}={value}")).arg(image.by_digest()));
+    }
+
+    /// Signs with a key, the way cosign 3 does: a bundle with the log's entry and a timestamp.
+    pub(crate) fn sign_by_key(&self, image: &Image, key: &Key, annotations: &[(&str, &str)]) {
+        let mut command = self.by_key("sign", key);
+        for (name, value) in annotations {
+            command.arg("-a").arg(format!("{name}={value}"));
+        }
+        run(command.arg(image.by_digest()));
+    }
+
+    /// Attests with a key, the way cosign 3 does.
+    pub(crate) fn attest_by_key(&self, image: &Image, key: &Key, predicate_type: &str, predicate: &Value) {
+        let file = folder().join("predicate.json");
+        fs::write(&file, predicate.to_string()).expect("a file");
+        let mut command = self.by_key("attest", key);
+        command.args(["--type", predicate_type, "--predicate"]).arg(file);
+        run(command.arg(image.by_digest()));
+    }
+
+    fn by_key(&self, what: &str, key: &Key) -> Command {
+        let mut command = cosign(Signer::Cosign3, &self.folder);
+        command.args([what, "-y", "--signing-config", "signing_config.json"]);
+        command.args(["--trusted-root", "trusted_root.json", "--key"]).arg(key.file());
+        command
     }
 
     /// Attests a predicate of a type, by cosign's short name for it or by its URI.
