@@ -26,7 +26,7 @@ mod kit;
 mod layers;
 mod relay;
 mod rules;
-//S
+mod scenarios;
 mod source_page;
 mod trust_tuf;
 mod units;
