@@ -22,7 +22,7 @@ mod e2e_storage;
 mod e2e_trust;
 mod e2e_verify;
 mod kit;
-//K
+mod kyverno;
 mod layers;
 mod relay;
 mod rules;
