@@ -18,6 +18,7 @@ mod kit;
 
 mod cache;
 mod node;
+mod policies;
 mod report;
 mod verify;
 
@@ -29,7 +30,7 @@ use report::Row;
 type Measurement = fn(&Node) -> Vec<Row>;
 
 /// In this order: ImageStatus comes first, while containerd knows one image.
-const ALL: [(&str, Measurement); 8] = [
+const ALL: [(&str, Measurement); 10] = [
     ("status", node::status),
     ("pull", node::pull),
     ("flight", node::flight),
@@ -38,6 +39,8 @@ const ALL: [(&str, Measurement); 8] = [
     ("start", node::start),
     ("verify", verify::verify),
     ("kinds", verify::kinds),
+    ("rules", policies::rules),
+    ("sbom", policies::sbom),
 ];
 
 fn main() {

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// One verifier.
-struct Contender {
+pub(crate) struct Contender {
     name: &'static str,
     /// Everything but the image.
     command: Command,
@@ -204,7 +204,7 @@ fn measure(
 }
 
 impl Contender {
-    fn succeed(&self, image: &str) {
+    pub(crate) fn succeed(&self, image: &str) {
         let output = self.run(image);
         assert!(output.status.success(), "{}: {}", self.name, String::from_utf8_lossy(&output.stderr));
     }
@@ -214,7 +214,7 @@ impl Contender {
     }
 
     /// The most that it had resident, in KiB.
-    fn memory(&self, image: &str) -> u64 {
+    pub(crate) fn memory(&self, image: &str) -> u64 {
         let report = kit::folder().join("memory");
         let mut timed = Command::new("/usr/bin/time");
         timed.args(["-f", "%M", "-o"]).arg(&report).arg(self.command.get_program());
@@ -239,6 +239,13 @@ impl Contender {
         }
         command
     }
+}
+
+/// pullgate with these arguments; the image is missing.
+pub(crate) fn ours(arguments: &[&str]) -> Contender {
+    let mut command = offline(&program(), &kit::folder());
+    command.args(arguments);
+    Contender { name: "pullgate", command }
 }
 
 /// A program that does not go online, and reads none of this user's files.
