@@ -533,6 +533,21 @@ fn d8_a_verdict_that_reads_the_clock_holds_an_hour() {
     assert_eq!(until(Clock::Ignored), None);
 }
 
+#[test]
+fn times_are_those_of_the_verdict() {
+    let signer = Signer::p256();
+    let key = "{{ time_since('', '{{ at }}', '') }}";
+    let recent = json!([{ "all": [{ "key": key, "operator": "LessThanOrEquals", "value": "24h" }] }]);
+    let verdict = |at: &str| {
+        let found = layers(vec![layer(&signer, SBOM, &json!({ "at": at }))]);
+        reason(&judged(&conditional(&signer, recent.clone()), &found, day()))
+    };
+    // The tests' day is 2023-11-15T22:13:20Z.
+    assert_eq!(verdict("2023-11-14T22:13:20Z"), None);
+    assert_eq!(verdict("2023-11-14T22:13:19Z"), Some(DenialReason::ConditionFailed));
+    assert_eq!(verdict("yesterday"), Some(DenialReason::ConditionFailed));
+}
+
 // Explanations.
 
 #[test]

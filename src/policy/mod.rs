@@ -15,7 +15,6 @@ mod exception;
 mod extract;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
-#[allow(dead_code, unused_imports, reason = "the functions of numbers, time and encodings come next")]
 mod jmespath;
 mod judge;
 mod kinds;
@@ -27,7 +26,6 @@ mod pods;
 mod report;
 mod resource;
 mod rule_context;
-#[allow(dead_code, unused_imports, reason = "the functions that compute with them come next")]
 mod scalar;
 mod standing;
 mod variables;

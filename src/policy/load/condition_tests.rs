@@ -131,6 +131,17 @@ fn a_condition_that_reads_the_clock_is_known_by_it() {
     assert_eq!(clock(conditions(|all| all[0]["all"][0]["key"] = json!(key)), json!({})), Clock::Read);
     assert_eq!(clock(conditions(|all| all[0]["all"][0]["message"] = json!(key)), json!({})), Clock::Read);
     assert_eq!(clock(json!({}), deny(|all| all["all"][0]["value"] = json!([key]))), Clock::Read);
+    let of_key = |key: &str| clock(conditions(|all| all[0]["all"][0]["key"] = json!(key)), json!({}));
+    for (key, read) in [
+        ("{{ time_now() }}", Clock::Read),
+        ("{{ time_since('', '{{ metadata.scanFinishedOn }}', '') }}", Clock::Read),
+        // Where the second time is empty it is the clock's.
+        ("{{ time_since('', '{{ a }}', '{{ b }}') }}", Clock::Read),
+        ("{{ time_since('', '{{ a }}', '2024-01-01T00:00:00Z') }}", Clock::Ignored),
+        ("{{ regex_match('^https://x/', '{{ builder.id }}') }}", Clock::Ignored),
+    ] {
+        assert_eq!(of_key(key), read, "{key}");
+    }
 }
 
 #[test]
@@ -371,6 +382,8 @@ fn c1_what_a_condition_reads_of_the_pull_is_part_of_the_key() {
     assert_eq!(reading("{{ images.containers }}"), ["tag", "digest"]);
     assert_eq!(reading("{{ a.{{ b }} }}"), everything, "what is read depends on data");
     assert_eq!(reading("{{ keys(@) }}"), everything);
+    assert_eq!(reading("{{ regex_match('^x', '{{ builder.id }}') }}"), Vec::<&str>::new());
+    assert_eq!(reading("{{ regex_match('^x', '{{ image.tag }}') }}"), ["tag", "digest"]);
 }
 
 #[test]

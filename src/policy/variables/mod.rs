@@ -403,8 +403,7 @@ impl Variable {
     fn add_reads(&self, reads: &mut Reads) {
         match &self.query {
             Query::Fixed(expression) => reads.add(expression.reads()),
-            // What it reads is only known once the inner values are.
-            Query::Nested(_) => reads.add(&Reads::everything()),
+            Query::Nested(nested) => reads.add(nested.reads()),
         }
     }
 

@@ -11,6 +11,9 @@
 //!
 //! Anything else has no value. A backslash before a quote is refused at load: parsers disagree about where
 //! such a string ends. The results of inner variables are never scanned for variables.
+//!
+//! At load the expression is tried with samples in these places, so that a misspelt function is an error of
+//! the policy. Where data only ever becomes raw strings, what the expression reads is known too.
 
 use std::borrow::Cow;
 
@@ -18,13 +21,14 @@ use serde_json::Value;
 
 use super::text::{Body, Piece};
 use super::{Part, SubstitutionError, TemplateError, Variable, owned, push, shown};
-use crate::policy::jmespath::{Budget, Expression, Scope};
+use crate::policy::jmespath::{Budget, Expression, ExpressionError, Problem, Reads, Scope};
 
 /// An expression that is put together for each verdict.
 #[derive(Debug, Clone)]
 pub(super) struct Nested {
     written: String,
     chunks: Vec<Chunk>,
+    reads: Reads,
 }
 
 #[derive(Debug, Clone)]
@@ -61,10 +65,30 @@ impl Nested {
                 Piece::Variable(body) => builder.variable(Variable::parse(body, path)?),
             }
         }
-        match builder.quote {
-            Some(_) => Err(failed(NestingError::Unclosed)),
-            None => Ok(Self { written, chunks: builder.chunks }),
+        if builder.quote.is_some() {
+            return Err(failed(NestingError::Unclosed));
         }
+        let reads = reads(&builder.chunks);
+        let nested = Self { written, chunks: builder.chunks, reads };
+        nested.try_out()?;
+        Ok(nested)
+    }
+
+    /// What its value depends on.
+    pub(super) const fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
+    /// Whether it can be an expression at all.
+    fn try_out(&self) -> Result<(), ExpressionError> {
+        let tried = ["a", "0"].map(|word| Expression::parse(&sample(&self.chunks, "`\"a\"`", word)));
+        let [Err(error), Err(_)] = tried else { return Ok(()) };
+        let words = self.chunks.iter().any(|chunk| matches!(chunk, Chunk::Word(_)));
+        // Whether it fits the grammar may depend on which word stands where.
+        if words && matches!(error.problem, Problem::Grammar { .. }) {
+            return Ok(());
+        }
+        Err(ExpressionError { text: self.written.clone(), problem: error.problem })
     }
 
     /// The expression as the policy writes it.
@@ -182,6 +206,42 @@ fn add(parts: &mut Vec<Part>, character: char) {
     }
 }
 
+/// The expression with something in the place of each variable.
+fn sample(chunks: &[Chunk], raw: &str, word: &str) -> String {
+    let each = chunks.iter().map(|chunk| match chunk {
+        Chunk::Own(own) => own,
+        Chunk::Word(_) => word,
+        Chunk::Raw(_) => raw,
+        Chunk::Name(_) => "\"a\"",
+    });
+    each.collect()
+}
+
+/// What an expression of these chunks depends on: anything where data becomes a name.
+fn reads(chunks: &[Chunk]) -> Reads {
+    let mut reads = Reads::none();
+    for chunk in chunks {
+        match chunk {
+            Chunk::Own(_) => {}
+            Chunk::Word(_) | Chunk::Name(_) => return Reads::everything(),
+            Chunk::Raw(parts) => {
+                for part in parts {
+                    match part {
+                        Part::Plain(_) => {}
+                        Part::Variable(variable) => variable.add_reads(&mut reads),
+                    }
+                }
+            }
+        }
+    }
+    // A field in its place, not a text: whether a function reads the clock may depend on the text.
+    match Expression::parse(&sample(chunks, PLACEHOLDER, "")) {
+        Ok(expression) => reads.add(expression.reads()),
+        Err(_) => return Reads::everything(),
+    }
+    reads
+}
+
 /// A plain name or an integer.
 fn word(value: &Value) -> Option<Cow<'_, str>> {
     match value {
@@ -251,5 +311,7 @@ fn written(pieces: &[Piece]) -> String {
 }
 
 const QUOTES: [char; 3] = ['\'', '"', '`'];
+/// A name that no data has, and that no policy reads.
+const PLACEHOLDER: &str = "\"\\u0001\"";
 /// As many digits as a 64-bit number has.
 const INTEGER_LIMIT: usize = 19;

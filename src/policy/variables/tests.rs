@@ -100,6 +100,10 @@ fn what_upstream_would_keep_as_text_is_an_error_of_the_policy() {
     for (source, message) in [
         ("{{ a..b }}", "incorrect query a..b: "),
         ("{{ nonsense(a) }}", "incorrect query nonsense(a): unknown function: nonsense"),
+        ("{{ nonsense('{{ foo }}') }}", "incorrect query nonsense('{{ foo }}'): unknown function: nonsense"),
+        ("{{ nonsense({{ foo }}) }}", "incorrect query nonsense({{ foo }}): unknown function: nonsense"),
+        ("{{ length('{{ foo }}', a) }}", "incorrect query length('{{ foo }}', a): "),
+        ("{{ 'a' '{{ foo }}' }}", "incorrect query 'a' '{{ foo }}': "),
         ("{{@}}", "`{{@}}` stands for"),
         ("{{ regex_match('(443)', '{{@}}') }}", "`{{@}}` stands for"),
     ] {
@@ -350,6 +354,11 @@ fn reads_are_those_of_every_variable() {
         Some(["a", "b", "c", "d", "e"].map(str::to_owned).to_vec())
     );
     assert_eq!(names(json!("{{ a.{{ b }} }}")), None, "what the whole reads depends on data");
+    assert_eq!(names(json!("{{ a.\"{{ b }}\" }}")), None);
+    // A raw string names nothing.
+    let inside = names(json!("{{ join(c, ['x{{ a.b }}', '{{ length('{{ d }}') }}']) }}")).unwrap();
+    let [placeholder, rest @ ..] = inside.as_slice() else { panic!("{inside:?}") };
+    assert_eq!((placeholder.as_str(), rest), ("\u{1}", ["a", "c", "d"].map(str::to_owned).as_slice()));
     assert_eq!(reads(json!("{{ a.{{ b }} }}")).clock, Clock::Read);
     assert_eq!(reads(json!("{{ a }}")).clock, Clock::Ignored);
     assert!(Template::parse(json!(["\\{{ a }}", { "b": 1 }]), "").unwrap().is_plain());

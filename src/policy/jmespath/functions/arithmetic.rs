@@ -6,7 +6,7 @@
 //! upstream's infinities and wrapped sums do not decide anything here.
 
 use super::Kind::{Any, Array, Number, Numbers};
-use super::{Arguments, Function, FunctionError, row};
+use super::{Arguments, Function, row};
 use crate::policy::jmespath::EvaluationError;
 use crate::policy::jmespath::datum::Datum;
 use crate::policy::jmespath::interpret::{Evaluated, Interpreter};
