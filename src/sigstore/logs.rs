@@ -75,12 +75,6 @@ impl Logs {
         self.fingerprint
     }
 
-    /// Whether there is no log at all: then nothing can be logged.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.logs.is_empty()
-    }
-
     pub(super) fn all(&self) -> &[LogKey] {
         &self.logs
     }
