@@ -2,6 +2,7 @@
 # make test    everything that can be tested on this machine
 # make demo    the gate between a real CRI client and a real containerd, as a transcript
 # make corpus  every verifier's answer to signed images and forgeries (part of make test)
+# make fuzz    every parser under libFuzzer, SECONDS=60 each; TARGETS="bundle sct" for some
 # make mutants   does a test fail for every change of the verification core? (hours; tests/mutants.md)
 # make mutants-change   the same for what a change touches (part of make test)
 # make bench   the benchmark, beside the peers
@@ -23,13 +24,13 @@ as_root := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=CI$(,)PATH$(,
 
 # Stages share two cores and one target folder, and people read their output.
 .NOTPARALLEL:
-.PHONY: check test corpus demo bench deb advisories mutants mutants-change
-.PHONY: tools protoc fmt clippy unit doc core deny deb-test it root fuzz-seeds
+.PHONY: check test corpus demo bench deb advisories mutants mutants-change mutations fuzz fuzz-seeds
+.PHONY: tools protoc fmt clippy unit doc core deny deb-test it root
 
 check: fmt clippy unit doc core
 
 # The integration tests come last, so that the output ends with cargo's own summary.
-test: tools root check deny mutants-change deb-test it
+test: tools root check mutations deny mutants-change deb-test it
 
 tools:
 	@$(stage) "tools" tests/tools/install
@@ -49,6 +50,11 @@ unit: protoc
 
 doc: protoc
 	@$(stage) "documentation tests" cargo test --locked --doc
+
+# The fuzz targets over two thousand mutations of each seed. The fuzzer itself is `make fuzz`: its
+# copy of all dependencies takes ten minutes to build.
+mutations: protoc
+	@$(stage) "fuzz targets" env PULLGATE_MUTATIONS=2000 cargo test --locked --lib fuzz::tests::
 
 # The modules that decide build without everything that does I/O.
 core:
@@ -92,6 +98,11 @@ corpus: protoc
 
 demo: protoc
 	@tests/demo/run
+
+SECONDS ?= 60
+fuzz: protoc
+	@command -v cargo-fuzz >/dev/null || tests/tools/install cargo
+	@fuzz/run $(SECONDS) $(TARGETS)
 
 # New keys, and with them every seed that is signed; the others stay.
 fuzz-seeds:
