@@ -2,6 +2,7 @@
 
 mod conditions;
 mod kit;
+mod standing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

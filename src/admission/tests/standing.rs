@@ -1,0 +1,69 @@
+//! Rules that are skipped or undecided before any evidence: what a pull and what the background make of
+//! them.
+
+use serde_json::{Value, json};
+
+use super::kit::{Node, Setup};
+use crate::admission::Background;
+use crate::policy::evaluate::Source;
+use crate::sigstore::test_signer::Signer;
+
+/// A policy that nobody's signature satisfies, with these fields in its rule.
+fn policy(node: &Node, rule: &Value) -> String {
+    let keys = json!({ "publicKeys": Signer::p256().pem(), "rekor": { "ignoreTlog": true } });
+    let entry = json!({ "imageReferences": [format!("{}/*", node.host())], "attestors": [{ "entries": [{ "keys": keys }] }] });
+    let mut fields = json!({
+        "name": "signed", "match": { "any": [{ "resources": { "kinds": ["Pod"] } }] }, "verifyImages": [entry],
+    });
+    if let (Some(fields), Some(more)) = (fields.as_object_mut(), rule.as_object()) {
+        fields.extend(more.clone());
+    }
+    json!({
+        "apiVersion": "kyverno.io/v1", "kind": "ClusterPolicy", "metadata": { "name": "p" },
+        "spec": { "validationFailureAction": "Enforce", "rules": [fields] },
+    })
+    .to_string()
+}
+
+fn only_if(key: &str, value: &str) -> Value {
+    json!({ "preconditions": { "all": [{ "key": key, "operator": "Equals", "value": value }] } })
+}
+
+#[tokio::test]
+async fn s6_the_background_admits_nothing_where_a_precondition_reads_the_pull() {
+    let node = Node::start(Setup::default()).await;
+    for (key, background, admitted) in [
+        // Not met for the name that the background gives, which carries no tag.
+        ("{{ image.tag }}", Background::Fine, false),
+        // Not known there, so it counts as met.
+        ("{{ request.namespace || '' }}", Background::Denied, false),
+        // Not met for anybody.
+        ("{{ 'never' }}", Background::Fine, true),
+    ] {
+        node.enforce(&policy(&node, &only_if(key, "other")));
+        assert_eq!(node.look().await, background, "{key}");
+        assert_eq!(node.admission().is_some(), admitted, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn e1_a_rule_without_an_answer_is_refused_with_its_cause() {
+    let node = Node::start(Setup::default()).await;
+    node.enforce(&policy(&node, &only_if("{{ missing }}", "x")));
+    let refusal = node.pull(node.tagged()).await.unwrap_err();
+    let image = node.tagged();
+    assert_eq!(
+        refusal.message,
+        format!(
+            "SignatureValidationFailed: {}: p/signed: failed to evaluate preconditions: failed to substitute variables in condition key: failed to resolve missing at path /0/all/0/key: JMESPath query failed: Unknown key \"missing\" in path",
+            image.text()
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_rule_that_is_skipped_lets_pass_as_sent() {
+    let node = Node::start(Setup::default()).await;
+    node.enforce(&policy(&node, &only_if("{{ image.name }}", "other")));
+    assert_eq!(node.pull(node.tagged()).await.unwrap().permit.source(), Source::Skipped);
+}
