@@ -68,6 +68,9 @@ pub(super) struct Signer {
     pub(super) kind: SignerKind,
     /// What must hold of a signature; a fault where that needs the node's trust root and there is none.
     pub(super) attestor: Result<Box<sigstore::Attestor>, Fault>,
+    /// What must hold of some signature besides: under `compatibility: strict` the annotations of an identity
+    /// may stand on another signature than its own.
+    pub(super) besides: Option<Box<sigstore::Attestor>>,
     /// Whether the node's trust root is part of it.
     pub(super) root: RootUse,
     pub(super) repository: Option<Repository>,
@@ -300,6 +303,7 @@ impl Entry {
         let nobody = Signer {
             kind: SignerKind::Unnamed,
             attestor: Err(fault),
+            besides: None,
             root: RootUse::Untouched,
             repository: None,
             lookup: None,
@@ -468,7 +472,8 @@ fn describe(set: &AttestorSet) -> Value {
                 // What cannot be judged satisfies nothing, so it need not be told from others like it.
                 let attestor =
                     signer.attestor.as_ref().map_or_else(|_| json!(NO_TRUST_ROOT), |found| found.describe());
-                json!({ "kind": signer.kind, "attestor": attestor, "repository": signer.repository,
+                let besides = signer.besides.as_ref().map(|besides| besides.describe());
+                json!({ "kind": signer.kind, "attestor": attestor, "besides": besides, "repository": signer.repository,
                         "rekor": signer.lookup.as_ref().map(|lookup| &lookup.url) })
             }
         })

@@ -131,3 +131,43 @@ fn q7_a_pattern_that_a_digest_avoids_is_a_warning_under_strict() {
         assert_eq!(avoided(pattern), wanted, "{pattern}");
     }
 }
+
+#[test]
+fn q9_identity_and_annotations_may_be_of_two_signatures_under_strict() {
+    let (world, other) = (World::new(), World::new());
+    let attestor = json!({ "annotations": { "stage": "released" }, "keyless": world.keyless() });
+    let fields = json!({ "attestors": [{ "entries": [attestor] }] });
+    let strict_options = strict();
+    assert_eq!(
+        warnings(&fields, &strict_options),
+        [
+            "p/r: verifyImages[0].attestors[0].entries[0]: under compatibility: strict its annotations may stand on another signature than the identity's, as upstream, by anybody with a certificate of the same authorities"
+        ]
+    );
+    assert!(warnings(&fields, &options()).is_empty());
+    let (by_default, strict) = (entry(fields.clone()), entry_with(fields, &strict_options));
+    let released = r#"{"stage":"released"}"#;
+    let ours = || world.signature();
+    let theirs = |optional: &str| world.signature_with(&world.leaf_of("deploy@example.test"), optional);
+    let stranger = || other.signature_with(&other.leaf(), released);
+    let both = || world.signature_with(&world.leaf(), released);
+    for (pieces, default, under_strict) in [
+        (vec![both()], None, None),
+        (vec![ours(), theirs(released)], Some(DenialReason::AnnotationMismatch), None),
+        (vec![theirs(released), ours()], Some(DenialReason::AnnotationMismatch), None),
+        (vec![ours()], Some(DenialReason::AnnotationMismatch), Some(DenialReason::AnnotationMismatch)),
+        (vec![theirs(released)], Some(DenialReason::IdentityMismatch), Some(DenialReason::IdentityMismatch)),
+        (vec![ours(), stranger()], Some(DenialReason::TransparencyLog), Some(DenialReason::TransparencyLog)),
+    ] {
+        let evidence = evidence(pieces, vec![], vec![]);
+        assert_eq!(reason(&judged(&by_default, &evidence, day())), default);
+        assert_eq!(reason(&judged(&strict, &evidence, day())), under_strict);
+    }
+    assert_ne!(by_default.fingerprint(), strict.fingerprint());
+    // A key is one signer: there is nothing to be apart.
+    let signer = Signer::p256();
+    let keyed = json!({ "annotations": { "stage": "released" }, "keys": { "publicKeys": signer.pem(), "rekor": { "ignoreTlog": true } } });
+    let entry = entry_with(json!({ "attestors": [{ "entries": [keyed] }] }), &strict_options);
+    let plain = signed(signer.layer(&test_signer::claim(&image(), "null")));
+    assert_eq!(reason(&judged(&entry, &plain, day())), Some(DenialReason::AnnotationMismatch));
+}

@@ -1,7 +1,7 @@
 //! Preconditions and conditions of exceptions: when a rule that covers an image is applied to it.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -161,6 +161,13 @@ fn preconditions_are_part_of_the_policies_fingerprint() {
     let print = |value: &str| load(&only_if(equals(TEAM, value))).unwrap().set.fingerprint();
     assert_ne!(print("a"), print("b"));
     assert_eq!(print("a"), print("a"));
+}
+
+#[test]
+fn preconditions_read_the_clock() {
+    let set = load(&only_if(equals("{{ time_now_utc() }}", "1970-01-01T00:00:00Z"))).unwrap().set;
+    let applied = |now: SystemTime| set.matching(&reference(APP), &pod("a"), now)[0].skipped.is_none();
+    assert!(applied(SystemTime::UNIX_EPOCH) && !applied(SystemTime::UNIX_EPOCH + Duration::from_secs(1)));
 }
 
 // Exceptions.

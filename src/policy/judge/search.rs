@@ -31,9 +31,15 @@ impl<'a> Judgement<'a> {
             }
         };
         let mut found = Found::default();
-        for stored in self.stored(wanted) {
-            self.search(stored.get(&repository), attestor, wanted, &mut leaf, &mut found);
-            if leaf.satisfied || found.failed.is_some() {
+        for attestor in [Some(attestor), signer.besides.as_ref()].into_iter().flatten() {
+            (leaf.satisfied, leaf.signatures) = (false, 0);
+            for stored in self.stored(wanted) {
+                self.search(stored.get(&repository), attestor, wanted, &mut leaf, &mut found);
+                if leaf.satisfied || found.failed.is_some() {
+                    break;
+                }
+            }
+            if !leaf.satisfied {
                 break;
             }
         }

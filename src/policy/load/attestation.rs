@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_saphyr::Spanned;
 
 use super::attestor::{Context, Purpose};
-use super::trust::{Draft, LogChoice, Logged, Origin, Who};
+use super::trust::{Annotated, Draft, LogChoice, Logged, Origin, Who};
 use super::{Loader, yaml};
 use crate::policy::context::{RESERVED, UNKNOWN};
 use crate::policy::entry::{Attestation, Attestor, AttestorSet, SignerKind};
@@ -86,6 +86,7 @@ impl Loader<'_> {
             log: LogChoice::public(),
             timestamps: None,
             annotations: annotations.clone(),
+            annotated: Annotated::Same,
             repository: None,
         }))
     }

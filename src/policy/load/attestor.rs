@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde_saphyr::{Location, Spanned};
 
-use super::trust::{Draft, Logged, Origin, Who};
+use super::trust::{Annotated, Draft, Logged, Origin, Who};
 use super::{Compatibility, Loader, yaml};
 use crate::oci::Repository;
 use crate::policy::entry::{Attestor, AttestorSet, SignerKind};
@@ -36,6 +36,7 @@ struct Outer<'a> {
     line: u64,
     place: &'a str,
     annotations: &'a BTreeMap<String, String>,
+    annotated: Annotated,
     repository: Option<Repository>,
     hash: Option<&'a Spanned<String>>,
 }
@@ -129,8 +130,13 @@ impl Loader<'_> {
             let line = own.map_or(line, |own| own.referenced.line());
             self.warning(line, format!("{place}: annotations on an attestor of an attestation: cosign's attestations carry none, so upstream nothing ever satisfies it; take them out"));
         }
-        let outer =
-            Outer { line, place, annotations, repository, hash: attestor.signature_algorithm.as_ref() };
+        if strict && !in_attestation && attestor.keyless.is_some() && !annotations.is_empty() {
+            let line = own.map_or(line, |own| own.referenced.line());
+            self.warning(line, format!("{place}: under compatibility: strict its annotations may stand on another signature than the identity's, as upstream, by anybody with a certificate of the same authorities"));
+        }
+        let annotated = if strict && !in_attestation { Annotated::Any } else { Annotated::Same };
+        let hash = attestor.signature_algorithm.as_ref();
+        let outer = Outer { line, place, annotations, annotated, repository, hash };
         // Upstream takes a text of several keys apart for signatures alone.
         let keys_read = if in_attestation && strict { 1 } else { usize::MAX };
         if let Some(keys) = &attestor.keys {
@@ -163,6 +169,7 @@ impl Loader<'_> {
                 log: log.clone(),
                 timestamps: timestamps.clone(),
                 annotations: outer.annotations.clone(),
+                annotated: outer.annotated,
                 repository: outer.repository.clone(),
             };
             out.push(Attestor::Signer(self.signer(draft)));
@@ -246,6 +253,7 @@ impl Loader<'_> {
             log,
             timestamps,
             annotations: outer.annotations.clone(),
+            annotated: outer.annotated,
             repository: outer.repository.clone(),
         };
         out.push(Attestor::Signer(self.signer(draft)));
@@ -294,6 +302,7 @@ impl Loader<'_> {
             log,
             timestamps,
             annotations: outer.annotations.clone(),
+            annotated: outer.annotated,
             repository: outer.repository.clone(),
         };
         Some(Attestor::Signer(self.signer(draft)))

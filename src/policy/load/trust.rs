@@ -30,7 +30,17 @@ pub(super) struct Draft {
     /// `ctlog.tsaCertChain`, where there is one.
     pub(super) timestamps: Option<Arc<TimestampAuthorities>>,
     pub(super) annotations: BTreeMap<String, String>,
+    pub(super) annotated: Annotated,
     pub(super) repository: Option<Repository>,
+}
+
+/// Which signature must carry the annotations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Annotated {
+    /// The one that everything else holds of.
+    Same,
+    /// Any of the same authorities, as upstream.
+    Any,
 }
 
 /// Who signs.
@@ -183,6 +193,25 @@ impl Draft {
         Ok(Attestor { signer, annotations: self.annotations.clone(), log, timestamps })
     }
 
+    /// Takes the annotations out, for another attestor that asks for them alone.
+    fn annotations_apart(&mut self) -> Option<Self> {
+        let Who::Identity { authorities, sct, .. } = &self.who else { return None };
+        if self.annotated == Annotated::Same || self.annotations.is_empty() {
+            return None;
+        }
+        let who =
+            Who::Identity { identity: Identity::Anyone, authorities: authorities.clone(), sct: sct.clone() };
+        Some(Self {
+            kind: self.kind,
+            who,
+            log: self.log.clone(),
+            timestamps: self.timestamps.clone(),
+            annotations: std::mem::take(&mut self.annotations),
+            annotated: Annotated::Same,
+            repository: None,
+        })
+    }
+
     fn key(&self) -> Option<PublicKey> {
         match &self.who {
             Who::Key { key, .. } => Some(key.clone()),
@@ -193,7 +222,10 @@ impl Draft {
 }
 
 impl Loader<'_> {
-    pub(super) fn signer(&self, draft: Draft) -> Signer {
+    pub(super) fn signer(&self, mut draft: Draft) -> Signer {
+        let besides = draft.annotations_apart();
+        let besides =
+            besides.map(|besides| besides.resolve(&self.options.trust_root).map(Box::new)).transpose();
         let lookup = match (&draft.log.logs, self.options.online_rekor) {
             (Logged::Required(_), OnlineRekor::Allowed) => {
                 draft.log.url.clone().map(|url| RekorLookup { url, key: draft.key() })
@@ -202,7 +234,9 @@ impl Loader<'_> {
         };
         Signer {
             kind: draft.kind,
-            attestor: draft.resolve(&self.options.trust_root).map(Box::new),
+            // What one of them lacks, both lack.
+            attestor: besides.clone().and_then(|_| draft.resolve(&self.options.trust_root).map(Box::new)),
+            besides: besides.ok().flatten(),
             root: draft.root_use(),
             repository: draft.repository,
             lookup,
