@@ -4,7 +4,7 @@
 # make corpus  every verifier's answer to signed images and forgeries (part of make test)
 # make fuzz    every parser under libFuzzer, SECONDS=60 each; TARGETS="bundle sct" for some
 # make mutants   does a test fail for every change of the verification core? (hours; tests/mutants.md)
-# make mutants-change   the same for what a change touches (part of make test)
+# make mutants-change   the same for what a change touches, before it lands
 # make bench   the benchmark, beside the peers
 # make deb     the Debian package, in target/debian
 # make advisories   known vulnerabilities of the dependencies (needs the Internet)
@@ -30,7 +30,7 @@ as_root := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=CI$(,)PATH$(,
 check: fmt clippy unit doc core
 
 # The integration tests come last, so that the output ends with cargo's own summary.
-test: tools root check mutations deny mutants-change deb-test it
+test: tools root check mutations deny deb-test it
 
 tools:
 	@$(stage) "tools" tests/tools/install
@@ -101,7 +101,7 @@ demo: protoc
 
 SECONDS ?= 60
 fuzz: protoc
-	@command -v cargo-fuzz >/dev/null || tests/tools/install cargo
+	@command -v cargo-fuzz >/dev/null || tests/tools/install testing
 	@fuzz/run $(SECONDS) $(TARGETS)
 
 # New keys, and with them every seed that is signed; the others stay.
