@@ -9,16 +9,7 @@ fn strict() -> LoadOptions {
 
 /// The warnings for an entry with these fields.
 fn warnings(fields: &Value, options: &LoadOptions) -> Vec<String> {
-    let mut entry = json!({ "imageReferences": ["*"] });
-    entry.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-    let policy = json!({
-        "apiVersion": "kyverno.io/v1", "kind": "ClusterPolicy", "metadata": { "name": "p" },
-        "spec": { "rules": [{
-            "name": "r", "match": { "any": [{ "resources": { "kinds": ["Pod"] } }] }, "verifyImages": [entry],
-        }] },
-    });
-    let source = PolicySource { file: PathBuf::from("p.yaml"), text: policy.to_string() };
-    let notices = PolicySet::load(&[source], options).unwrap().notices;
+    let notices = PolicySet::load(&[source_with(fields)], options).unwrap().notices;
     let warnings = notices.into_iter().filter(|remark| remark.severity == Severity::Warning);
     warnings.map(|remark| remark.message).collect()
 }

@@ -188,8 +188,8 @@ fn options() -> LoadOptions {
     }
 }
 
-/// The entry with these fields.
-fn entry_with(fields: Value, options: &LoadOptions) -> Arc<Entry> {
+/// A policy of one entry with these fields.
+fn source_with(fields: &Value) -> PolicySource {
     let mut entry = json!({ "imageReferences": ["*"] });
     entry.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     let policy = json!({
@@ -198,7 +198,12 @@ fn entry_with(fields: Value, options: &LoadOptions) -> Arc<Entry> {
             "name": "r", "match": { "any": [{ "resources": { "kinds": ["Pod"] } }] }, "verifyImages": [entry],
         }] },
     });
-    let source = PolicySource { file: PathBuf::from("p.yaml"), text: policy.to_string() };
+    PolicySource { file: PathBuf::from("p.yaml"), text: policy.to_string() }
+}
+
+/// The entry with these fields.
+fn entry_with(fields: Value, options: &LoadOptions) -> Arc<Entry> {
+    let source = source_with(&fields);
     let loaded = PolicySet::load(&[source], options).unwrap();
     Arc::clone(&loaded.set.policies[0].rules[0].entries[0])
 }

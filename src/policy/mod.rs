@@ -415,6 +415,8 @@ mod blank_tests;
 #[cfg(test)]
 mod document_tests;
 #[cfg(test)]
+mod evaluate_tests;
+#[cfg(test)]
 mod exception_tests;
 #[cfg(test)]
 mod judge_tests;

@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::{fs::PermissionsExt as _, net::UnixListener},
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
 };
 
 use tonic::Code;
@@ -13,6 +13,7 @@ use tonic::Code;
 use crate::kit::{
     self, Node,
     gate::{Gate, binary},
+    ran::Ran,
 };
 
 kit::on_each_containerd!(
@@ -31,7 +32,7 @@ kit::on_each_containerd!(
 fn policy_that_is_no_yaml_is_named_with_its_line() {
     let folder = kit::folder();
     let file = write(&folder, "p.yaml", "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nspec: [\n");
-    let error = Ran::check(&file).expect_error(2);
+    let error = check(&file).expect_error(2);
     assert!(error.starts_with(&format!("pullgate: {}:", file.display())), "{error}");
     assert!(line_of(&error, &file) >= 3, "{error}");
 }
@@ -40,11 +41,11 @@ fn policy_that_is_no_yaml_is_named_with_its_line() {
 fn unknown_field_is_named_with_file_and_line() {
     let folder = kit::folder();
     let file = write(&folder, "p.yaml", &policy("imageRefs: []", GOOD_KEY));
-    let error = Ran::check(&file).expect_error(2);
+    let error = check(&file).expect_error(2);
     let start = format!("pullgate: {}:11: unknown field `imageRefs`, expected one of ", file.display());
     assert!(error.starts_with(&start), "{error}");
     // A folder gives the name of the file in it.
-    assert_eq!(Ran::check(&folder).expect_error(2), error);
+    assert_eq!(check(&folder).expect_error(2), error);
 }
 
 #[test]
@@ -53,7 +54,7 @@ fn every_broken_policy_has_a_line() {
     let first = write(&folder, "1.yaml", &policy("imageRefs: []", GOOD_KEY));
     let second = write(&folder, "2.yaml", &policy("mutateDigest: perhaps", GOOD_KEY));
     write(&folder, "3.yaml", &policy("required: true", GOOD_KEY));
-    let ran = Ran::check(&folder);
+    let ran = check(&folder);
     assert_eq!(ran.code, 2, "{ran:?}");
     let lines: Vec<_> = ran.stderr.lines().collect();
     assert_eq!(lines.len(), 2, "{ran:?}");
@@ -67,7 +68,7 @@ fn policy_that_is_defined_twice_is_an_error() {
     let folder = kit::folder();
     write(&folder, "1.yaml", &policy("required: true", GOOD_KEY));
     let second = write(&folder, "2.yaml", &policy("required: true", GOOD_KEY));
-    let error = Ran::check(&folder).expect_error(2);
+    let error = check(&folder).expect_error(2);
     assert_eq!(error, format!("pullgate: {}:2: ClusterPolicy `keyed` is defined twice", second.display()));
 }
 
@@ -75,7 +76,7 @@ fn policy_that_is_defined_twice_is_an_error() {
 fn good_policy_is_no_error() {
     let folder = kit::folder();
     let file = write(&folder, "p.yaml", &policy("required: true", GOOD_KEY));
-    let ran = Ran::check(&file);
+    let ran = check(&file);
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
     assert!(ran.stdout.ends_with("1 policies: 1 rules refuse, 0 only report\n"), "{ran:?}");
 }
@@ -83,7 +84,7 @@ fn good_policy_is_no_error() {
 #[test]
 fn empty_policy_folder_is_a_warning_and_an_error_if_strict() {
     let folder = kit::folder();
-    let ran = Ran::check(&folder);
+    let ran = check(&folder);
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.stdout.starts_with("warning: no policy loaded: every pull is refused"), "{ran:?}");
     assert_eq!(ran_in(&["check", "--strict", "-p"], &folder).code, 2);
@@ -92,7 +93,7 @@ fn empty_policy_folder_is_a_warning_and_an_error_if_strict() {
 #[test]
 fn missing_policy_path_is_an_error() {
     let path = kit::folder().join("gone");
-    let error = Ran::check(&path).expect_error(2);
+    let error = check(&path).expect_error(2);
     assert!(error.starts_with(&format!("pullgate: cannot read {}: No such file", path.display())), "{error}");
 }
 
@@ -101,7 +102,7 @@ fn missing_policy_path_is_an_error() {
 fn policy_path_that_cannot_be_read_is_an_error() {
     let path = kit::folder().join("circle");
     std::os::unix::fs::symlink(&path, &path).unwrap();
-    let error = Ran::check(&path).expect_error(2);
+    let error = check(&path).expect_error(2);
     assert!(error.starts_with(&format!("pullgate: cannot read {}: ", path.display())), "{error}");
 }
 
@@ -110,7 +111,7 @@ fn policy_file_that_is_no_text_is_an_error() {
     let folder = kit::folder();
     let file = folder.join("p.yaml");
     fs::write(&file, b"kind: \xff\xfe").unwrap();
-    let error = Ran::check(&folder).expect_error(2);
+    let error = check(&folder).expect_error(2);
     assert_eq!(error, format!("pullgate: {} is not UTF-8 text", file.display()));
 }
 
@@ -133,7 +134,7 @@ fn key_that_is_no_key_is_named_with_its_line() {
         ),
     ] {
         let file = write(&folder, "p.yaml", &policy("required: true", key));
-        assert_eq!(Ran::check(&file).expect_error(2), key_error(&file, problem), "{key}");
+        assert_eq!(check(&file).expect_error(2), key_error(&file, problem), "{key}");
     }
 }
 
@@ -158,7 +159,7 @@ fn pem_of_another_type_is_named() {
     ] {
         let key = format!("-----BEGIN {label}-----\nbm90IGEga2V5\n-----END {label}-----");
         let file = write(&folder, "p.yaml", &policy("required: true", &key));
-        let error = Ran::check(&file).expect_error(2);
+        let error = check(&file).expect_error(2);
         assert_eq!(error, key_error(&file, &format!(": {problem}")), "{label}");
         assert!(!error.contains("bm90IGEga2V5"), "{error}");
     }
@@ -440,7 +441,7 @@ fn d5_policies_without_image_rules_refuse_every_pull(node: &Node) {
     for text in [validating, other, "# nothing\n", ""] {
         let folder = kit::folder();
         let file = write(&folder, "p.yaml", text);
-        let ran = Ran::check(&file);
+        let ran = check(&file);
         assert_eq!(ran.code, 0, "{text}: {ran:?}");
         assert!(ran.stdout.contains("warning: no policy loaded: every pull is refused"), "{text}: {ran:?}");
         let paths = vec![folder.display().to_string()];
@@ -544,42 +545,9 @@ fn assert_degraded(gate: &Gate, start: &str) {
     assert!(degraded.contains(start), "{status}");
 }
 
-/// What a command printed and ended with.
-#[derive(Debug)]
-struct Ran {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Ran {
-    fn of(command: &mut Command) -> Self {
-        Self::from(command.env_remove("LISTEN_FDS").stdin(Stdio::null()).output().expect("pullgate"))
-    }
-
-    /// `pullgate check -p …`
-    fn check(policies: &Path) -> Self {
-        ran_in(&["check", "-p"], policies)
-    }
-
-    /// The one line of stderr.
-    fn expect_error(self, code: i32) -> String {
-        assert_eq!(self.code, code, "{self:?}");
-        let line = self.stderr.strip_suffix('\n').unwrap_or_default();
-        assert!(!line.is_empty() && !line.contains('\n'), "one line: {self:?}");
-        line.to_owned()
-    }
-}
-
-impl From<Output> for Ran {
-    fn from(output: Output) -> Self {
-        let text = |bytes| String::from_utf8(bytes).expect("text");
-        Self {
-            code: output.status.code().expect("no signal"),
-            stdout: text(output.stdout),
-            stderr: text(output.stderr),
-        }
-    }
+/// `pullgate check -p …`
+fn check(policies: &Path) -> Ran {
+    ran_in(&["check", "-p"], policies)
 }
 
 fn ran_in(arguments: &[&str], path: &Path) -> Ran {
@@ -667,7 +635,7 @@ fn policy_link_to_nowhere_in_a_folder_is_an_error() {
     write(&folder, "1.yaml", &policy("required: true", GOOD_KEY));
     let link = folder.join("2.yaml");
     std::os::unix::fs::symlink(folder.join("gone"), &link).unwrap();
-    let error = Ran::check(&folder).expect_error(2);
+    let error = check(&folder).expect_error(2);
     assert!(error.starts_with(&format!("pullgate: cannot read {}: ", link.display())), "{error}");
 }
 

@@ -11,35 +11,11 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::kit::{self, Space, cosign::Key, image::Image, registry::Registry};
+use crate::kit::{self, Space, cosign::Key, image::Image, ran::Ran, registry::Registry};
 
 /// Of nothing in particular: an image that nobody has to be asked about.
 const PINNED: &str =
     "127.0.0.1:1/app@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-
-/// What one run of `apply` said.
-#[derive(Debug)]
-struct Ran {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Ran {
-    fn lines(&self) -> Vec<&str> {
-        self.stdout.lines().collect()
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-
-    /// The one line on stderr of a run that judged nothing.
-    fn refusal(&self) -> &str {
-        assert_eq!((self.code, self.stdout.as_str(), self.stderr.lines().count()), (2, "", 1), "{self:?}");
-        self.stderr.trim_end()
-    }
-}
 
 /// A folder with a policy file and resources.
 struct Files(PathBuf);
@@ -76,13 +52,7 @@ impl Files {
         let mut child = command.spawn().expect("pullgate");
         // A run that reads nothing may have ended already.
         drop(child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes())));
-        let output = child.wait_with_output().expect("pullgate");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ran {
-            code: output.status.code().unwrap_or(-1),
-            stdout: text(&output.stdout),
-            stderr: text(&output.stderr),
-        }
+        Ran::from(child.wait_with_output().expect("pullgate"))
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use pullgate::policy::{
     Compatibility, LoadOptions, OnlineRekor, PolicySet, PolicySource, RootSource, Severity,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::kit::{
     Node, folder, gate,
@@ -405,28 +405,29 @@ fn signed_and_unsigned(node: &Node, sigstore: &PrivateSigstore) -> [(Image, i32)
 }
 
 fn page_15_tekton_task(node: &Node) {
-    let Some(sigstore) = PrivateSigstore::available("page_15_tekton_task") else { return };
-    for (image, code) in signed_and_unsigned(node, sigstore) {
-        let policy =
-            Ours { space: node.space() }.adapt(&page("15-tekton-task"), &[], &[node.key.public.as_str()]);
-        let resource = format!(
-            "apiVersion: tekton.dev/v1beta1\nkind: TaskRun\nmetadata:\n  name: build\nstatus:\n  taskSpec:\n    steps:\n    - name: compile\n      image: {}\n",
-            image.by_tag()
-        );
-        let output = apply(&policy, &resource, Some(sigstore.trusted_root()));
-        assert_eq!(output.status.code(), Some(code), "{output:?}");
-    }
+    tekton(node, "page_15_tekton_task", "15-tekton-task", |image| {
+        json!({
+            "apiVersion": "tekton.dev/v1beta1", "kind": "TaskRun", "metadata": {"name": "build"},
+            "status": {"taskSpec": {"steps": [{"name": "compile", "image": image}]}},
+        })
+    });
 }
 
 fn page_16_tekton_bundle(node: &Node) {
-    let Some(sigstore) = PrivateSigstore::available("page_16_tekton_bundle") else { return };
+    tekton(node, "page_16_tekton_bundle", "16-tekton-bundle", |image| {
+        json!({
+            "apiVersion": "tekton.dev/v1beta1", "kind": "PipelineRun", "metadata": {"name": "build"},
+            "spec": {"pipelineRef": {"name": "build", "bundle": image}},
+        })
+    });
+}
+
+/// The page's policy passes a resource that names a signed image, and no other.
+fn tekton(node: &Node, test: &str, name: &str, resource: impl Fn(&str) -> Value) {
+    let Some(sigstore) = PrivateSigstore::available(test) else { return };
+    let policy = Ours { space: node.space() }.adapt(&page(name), &[], &[node.key.public.as_str()]);
     for (image, code) in signed_and_unsigned(node, sigstore) {
-        let policy =
-            Ours { space: node.space() }.adapt(&page("16-tekton-bundle"), &[], &[node.key.public.as_str()]);
-        let resource = format!(
-            "apiVersion: tekton.dev/v1beta1\nkind: PipelineRun\nmetadata:\n  name: build\nspec:\n  pipelineRef:\n    name: build\n    bundle: {}\n",
-            image.by_tag()
-        );
+        let resource = resource(&image.by_tag()).to_string();
         let output = apply(&policy, &resource, Some(sigstore.trusted_root()));
         assert_eq!(output.status.code(), Some(code), "{output:?}");
     }

@@ -16,6 +16,7 @@ pub(crate) mod image;
 pub(crate) mod policy;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod ran;
 pub(crate) mod registry;
 pub(crate) mod sigstore;
 pub(crate) mod tuf;
