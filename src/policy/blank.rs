@@ -7,7 +7,7 @@
 //! from being filled in: then the element is undecided, never one that asks for less.
 //!
 //! The filled-in element is loaded as any other, so its fingerprints are its own (rule C1). The last few
-//! are kept by the text they were made from.
+//! are kept by all that they were made from: the text, and what their conditions know of the pull.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

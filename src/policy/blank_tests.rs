@@ -134,7 +134,7 @@ fn a_value_stays_one_text() {
         "null",
         "&a *a",
         "a: b # c",
-        "\u{85}\u{2028}",
+        "a\u{85}\u{2028}b",
     ] {
         let filled = entry(&set, &labelled(hostile));
         assert_eq!(
@@ -174,6 +174,25 @@ fn a_value_of_the_pull_widens_no_pattern() {
     let set = with(extended(WHO)).unwrap().set;
     assert!(entry(&set, &labelled("*")).unwrap_err().contains("holds a wildcard"));
     assert_eq!(entry(&set, &labelled("org/app")).unwrap().fingerprint(), written(extended("org/app")));
+}
+
+#[test]
+fn c1_a_filled_in_entry_knows_what_its_own_pull_says() {
+    let context = json!({ "context": [
+        { "name": "team", "variable": { "jmesPath": "request.object.metadata.labels.who" } },
+    ] });
+    let conditions = json!([{ "all": [{ "key": "{{ by }}", "operator": "Equals", "value": "{{ team }}" }] }]);
+    let signer = json!({ "annotations": { "registry": "{{ image.registry }}" },
+        "keys": { "publicKeys": KEY, "rekor": { "ignoreTlog": true } } });
+    let fields = json!({ "attestors": [], "attestations": [
+        { "type": "a", "attestors": [{ "entries": [signer] }], "conditions": conditions },
+    ] });
+    let set = load(&policy(none(), context, fields)).unwrap().set;
+    let of = |label: &str| entry(&set, &labelled(label)).unwrap();
+    let (one, two) = (of("one"), of("two"));
+    assert_eq!(two.variables.get("team").map(|value| value.as_ref()), Some(&json!("two")));
+    assert_ne!(one.fingerprint(), two.fingerprint());
+    assert!(Arc::ptr_eq(&one, &of("one")), "what is the same is loaded once");
 }
 
 #[test]

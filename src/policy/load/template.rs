@@ -144,7 +144,9 @@ pub(in crate::policy) fn fill_in(
     budget: &mut Budget,
 ) -> Result<Arc<Entry>, String> {
     let element = blank.form.fill(scope, budget).map_err(|cause| cause.to_string())?;
-    blank.kept(&format!("{} {element}", entry.rule), || {
+    // The fingerprint of the form holds what else the entry is made of: its rule, and what its conditions
+    // know of this very pull.
+    blank.kept(&format!("{} {} {element}", entry.rule, entry.fingerprint), || {
         let mut loader = Loader::new(options);
         loader.file.clone_from(&blank.file);
         let filled = loader.element(0, &element).and_then(|yaml| loader.entry(0, &blank.place, &yaml));
