@@ -2,8 +2,8 @@
 //!
 //! An element whose fields hold variables is a form. What goes in may be anyone's text, a pod's labels
 //! say, so it goes into texts alone and never into the form's shape; where a field is a pattern, a value
-//! that reads the pull must not hold wildcards, and in a regular expression it stands for itself. A field
-//! that becomes empty would ask for nothing, so it is a fault, and so is everything else that keeps a form
+//! that reads the pull must not hold wildcards, and in a regular expression it stands for itself. A value
+//! that is empty would ask for nothing, so it is a fault, and so is everything else that keeps a form
 //! from being filled in: then the element is undecided, never one that asks for less.
 //!
 //! The filled-in element is loaded as any other, so its fingerprints are its own (rule C1). The last few
@@ -127,6 +127,10 @@ impl Form {
                 return Err(FillError::NotText { field: field.name() });
             }
         };
+        // In a longer text it would leave nothing but a wildcard, or one key less.
+        if text.trim().is_empty() {
+            return Err(FillError::Empty { field: field.name() });
+        }
         // What the policy folder says may be a pattern; what a pull says is one name.
         match field.usage {
             _ if follows_from(&hole.reads(), &self.fixed) => Ok(text),
@@ -154,19 +158,23 @@ impl Form {
 }
 
 impl Field {
-    /// As Kyverno writes it: `attestors[0].entries[1].keys.publicKeys`.
     fn name(&self) -> String {
-        let mut name = String::new();
-        for part in self.pointer.split('/').skip(1) {
-            if part.bytes().all(|byte| byte.is_ascii_digit()) {
-                name.push_str(&format!("[{part}]"));
-            } else {
-                let dot = if name.is_empty() { "" } else { "." };
-                name.push_str(&format!("{dot}{}", part.replace("~1", "/").replace("~0", "~")));
-            }
-        }
-        name
+        name_of(&self.pointer)
     }
+}
+
+/// A JSON pointer as Kyverno writes it: `attestors[0].entries[1].keys.publicKeys`.
+pub(super) fn name_of(pointer: &str) -> String {
+    let mut name = String::new();
+    for part in pointer.split('/').skip(1) {
+        if part.bytes().all(|byte| byte.is_ascii_digit()) {
+            name.push_str(&format!("[{part}]"));
+        } else {
+            let dot = if name.is_empty() { "" } else { "." };
+            name.push_str(&format!("{dot}{}", part.replace("~1", "/").replace("~0", "~")));
+        }
+    }
+    name
 }
 
 fn put(element: &mut Value, pointer: &str, text: String) {

@@ -196,6 +196,54 @@ fn c1_a_filled_in_entry_knows_what_its_own_pull_says() {
 }
 
 #[test]
+fn a_value_that_is_empty_takes_nothing_out_of_a_longer_text() {
+    let by = |field: &str, value: &str| {
+        attestor(
+            json!({ "keyless": { field: value, "issuer": "https://issuer.test", "rekor": { "url": "https://log.test" } } }),
+        )
+    };
+    let keys_of =
+        |text: &str| attestor(json!({ "keys": { "publicKeys": text, "rekor": { "ignoreTlog": true } } }));
+    for (fields, field) in [
+        (keyless(&format!("{WHO}*")), "keyless.subject"),
+        (by("subjectRegExp", &format!("^(acme|{WHO})")), "keyless.subjectRegExp"),
+        (keys_of(&format!("{KEY}\n{WHO}")), "keys.publicKeys"),
+        (keys_of(&format!("{KEY}\n{{{{ keys.data.empty }}}}")), "keys.publicKeys"),
+    ] {
+        let loaded = with(fields).unwrap();
+        for label in ["", " "] {
+            let refused = entry(&loaded.set, &labelled(label)).map(drop).unwrap_err();
+            assert!(
+                refused.ends_with(&format!("attestors[0].entries[0].{field} becomes empty")),
+                "{refused}"
+            );
+        }
+    }
+}
+
+#[test]
+fn beside_variables_a_text_is_written_as_one() {
+    let fields = json!({ "attestors": [{ "entries": [{
+        "annotations": { "who": "{{ keys.data.pattern }}", "version": "1.10" },
+        "keys": { "publicKeys": KEY, "rekor": { "ignoreTlog": true } },
+    }] }] });
+    let text = |version: &str| {
+        let policy = policy(none(), context(), fields.clone()).replace("\"1.10\"", version);
+        load(&format!("{policy}\n---\n{}", keys()))
+    };
+    assert!(text("\"1.10\"").is_ok());
+    for version in ["1.10", "010", "true"] {
+        let errors = text(version).expect_err(version);
+        let wanted = "check/rule: verifyImages[0]: attestors[0].entries[0].annotations.version is no text; write it in quotes";
+        assert_eq!(
+            errors.iter().map(|error| error.message.as_str()).collect::<Vec<_>>(),
+            [wanted],
+            "{version}"
+        );
+    }
+}
+
+#[test]
 fn what_cannot_be_filled_in_asks_for_no_less() {
     let cause = |subject: &str, pod: &PodFacts| {
         entry(&with(keyless(subject)).unwrap().set, pod).map(drop).unwrap_err()

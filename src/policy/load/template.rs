@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::{LoadOptions, Loader, yaml};
 use crate::outcome::{Fault, FaultReason};
-use crate::policy::blank::{Blank, Field, Form, Usage};
+use crate::policy::blank::{Blank, Field, Form, Usage, name_of};
 use crate::policy::entry::{Entry, Unfilled};
 use crate::policy::jmespath::{Budget, Scope};
 use crate::policy::rule_context::Values;
@@ -31,11 +31,15 @@ impl Loader<'_> {
     ) -> Option<Entry> {
         let before = self.errors.len();
         let fields = self.fields(line, place, raw);
+        if fields.is_empty() && self.errors.len() == before {
+            return self.entry(line, place, entry);
+        }
+        for pointer in scalars(raw) {
+            let field = name_of(&pointer);
+            self.error(line, format!("{place}: {field} is no text; write it in quotes"));
+        }
         if self.errors.len() > before {
             return None;
-        }
-        if fields.is_empty() {
-            return self.entry(line, place, entry);
         }
         let form = Form { element: raw.clone(), fields, fixed: fixed.clone() };
         let unfilled = if form.is_fixed() {
@@ -200,8 +204,49 @@ const WITH_VARIABLES: [&str; 9] = [
     "annotations",
     "additionalExtensions",
 ];
+/// Fields below them that are numbers and switches.
+const NOT_TEXT: [&str; 3] = ["count", "ignoreTlog", "ignoreSCT"];
 /// What below them has variables of its own, or none.
 const UNTOUCHED: [&str; 3] = ["conditions", "name", "signatureAlgorithm"];
+
+/// The fields of an element that are texts and are not written as such. An element with variables is put
+/// together from a document without types, which reads `1.10` as a number and would ask for `1.1`.
+fn scalars(raw: &Value) -> Vec<String> {
+    fn look(value: &Value, pointer: &str, key: &str, inside: Inside, found: &mut Vec<String>) {
+        match value {
+            Value::Number(_) | Value::Bool(_) | Value::Null => {
+                if inside == Inside::Map || !NOT_TEXT.contains(&key) {
+                    found.push(pointer.to_owned());
+                }
+            }
+            Value::String(_) => {}
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    look(item, &format!("{pointer}/{index}"), key, inside, found);
+                }
+            }
+            Value::Object(members) => {
+                for (key, member) in members {
+                    // The values of conditions have types of their own.
+                    if inside == Inside::Element && key == "conditions" {
+                        continue;
+                    }
+                    let inside = if inside == Inside::Map { inside } else { meaning(key, inside).1 };
+                    let step = key.replace('~', "~0").replace('/', "~1");
+                    look(member, &format!("{pointer}/{step}"), key, inside, found);
+                }
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for name in WITH_VARIABLES {
+        if let Some(value) = raw.get(name) {
+            let inside = meaning(name, Inside::Element).1;
+            look(value, &format!("/{name}"), name, inside, &mut found);
+        }
+    }
+    found
+}
 
 /// Every text in `value` that holds variables.
 pub(super) fn texts(value: &Value) -> Vec<String> {
