@@ -218,6 +218,28 @@ fn what_nothing_reads_is_left_out() {
 }
 
 #[test]
+fn what_may_be_read_under_another_spelling_is_kept() {
+    let context = json!([
+        { "name": "denied_prod", "variable": { "value": "x" } },
+        { "name": "denied_dev", "variable": { "value": "y" } },
+    ]);
+    for (reads, wanted) in [
+        ("{{ denied_{{ request.namespace }} || 'none' }}", "x"),
+        ("{{ \"denied_{{ request.namespace }}\" || 'none' }}", "x"),
+        ("{{ \"d\\u0065nied_prod\" || 'none' }}", "x"),
+        ("{{ lookup(@, 'denied_prod') || 'none' }}", "x"),
+    ] {
+        let found = value_in(context.clone(), reads, "prod", &["x", "y", "none"]);
+        assert_eq!(found.as_deref(), Ok(wanted), "{reads}");
+    }
+    let through = json!([
+        { "name": "denied_prod", "variable": { "value": "x" } },
+        { "name": "v", "variable": { "value": "{{ denied_{{ request.namespace }} || 'none' }}" } },
+    ]);
+    assert_eq!(value_in(through, "{{ v }}", "prod", &["x", "none"]).as_deref(), Ok("x"));
+}
+
+#[test]
 fn s3_what_the_context_reads_makes_a_rule_one_of_pulls() {
     let of = |context: Value| loaded(context, "{{ v }}").unwrap().set.pull_only_rules();
     assert!(of(json!([{ "name": "v", "variable": { "value": "x" } }])).is_empty());

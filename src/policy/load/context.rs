@@ -11,10 +11,11 @@ use serde_saphyr::Spanned;
 
 use super::{Loader, yaml};
 use crate::policy::context::{RESERVED, UNKNOWN};
-use crate::policy::jmespath::{Budget, Expression, Scope};
+use crate::policy::jmespath::{Budget, Expression, Names, Scope};
 use crate::policy::rule_context::{
     ConfigMapName, ContextEntry, OPERAND_PIPE, Query, Reach, RuleContext, Source, Values, Variable,
 };
+use crate::policy::variables::Template;
 
 /// A rule's context after loading.
 #[derive(Default)]
@@ -60,7 +61,7 @@ impl Loader<'_> {
             let place = format!("{place}: context[{index}]");
             let Some(loaded) = self.context_entry(&place, line, namespace, &entry.value) else { continue };
             // Entries see those before them, and nothing else sees an entry.
-            if texts.iter().any(|text| text.contains(&loaded.name)) {
+            if texts.iter().any(|text| may_read(text, &loaded.name)) {
                 texts.extend(texts_of(&entry.value));
                 kept.push((line, place, loaded));
             } else {
@@ -216,6 +217,21 @@ impl Loader<'_> {
                 None
             }
         }
+    }
+}
+
+/// Whether an expression, or a text with some in it, may read `name`. A name that is itself made of
+/// variables, or the whole of what is known (`@`), may be any.
+fn may_read(text: &str, name: &str) -> bool {
+    let reads = if text.contains("{{") {
+        Template::parse(Value::String(text.to_owned()), "").map(|template| template.reads()).ok()
+    } else {
+        Expression::parse(text).map(|expression| expression.reads().clone()).ok()
+    };
+    match reads.map(|reads| reads.names) {
+        Some(Names::Only(names)) => names.contains(name),
+        // What cannot be read is an error where it stands.
+        Some(Names::Everything) | None => true,
     }
 }
 
