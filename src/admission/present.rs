@@ -231,7 +231,12 @@ impl Gate {
             let let_pass = !is_proof(known) && known.source != Source::Ignored.word();
             let_pass && (known.snapshot == snapshot.fingerprint || exempt)
         });
-        if settled && snapshot.mode == Mode::Enforce {
+        // What a rule lets pass for a time is settled for no longer than this look.
+        let for_a_time = || {
+            let rules = snapshot.policies.matching(&pinned, &PodFacts::default(), SystemTime::now());
+            rules.iter().any(|rule| rule.basis == Basis::Time)
+        };
+        if settled && snapshot.mode == Mode::Enforce && !for_a_time() {
             return Background::Fine;
         }
         let request =
@@ -242,11 +247,11 @@ impl Gate {
                 self.set_denied(name, digest, permit.would_deny());
                 let renewed = known.as_ref().is_none_or(|known| known.snapshot != snapshot.fingerprint);
                 let image_id = image_id.or_else(|| known.filter(is_proof).and_then(|known| known.image_id));
-                // No pod is known here, nor the name that a pull gives.
-                let about_a_pull =
-                    judgement.applications.iter().any(|application| application.basis == Basis::Pull);
+                // No pod is known here, nor the name that a pull gives, nor how long the answer holds.
+                let about_the_image =
+                    judgement.applications.iter().all(|application| application.basis == Basis::Image);
                 if renewed
-                    && !about_a_pull
+                    && about_the_image
                     && permit.digest().is_some()
                     && permit.would_deny().is_empty()
                     && permit.would_fault().is_none()

@@ -6,10 +6,10 @@
 
 use super::condition::{Conditions, Outcome};
 use super::context::{self, Context};
-use super::jmespath::Budget;
+use super::jmespath::{Budget, Clock};
 use super::pods::{PodFactsRead, PodMatch};
 use super::standing::Asked;
-use super::wildcard;
+use super::{Basis, wildcard};
 
 /// One exception after loading.
 #[derive(Debug, Clone)]
@@ -61,8 +61,19 @@ impl Exception {
         self.matches.reads().and(self.conditions_read())
     }
 
+    /// What it makes a rule's being applied follow from.
+    pub(super) fn basis(&self) -> Basis {
+        let Some(conditions) = &self.conditions else { return Basis::Image };
+        let reads = conditions.reads();
+        match (context::facts(&reads).any(), reads.clock) {
+            (true, _) => Basis::Pull,
+            (false, Clock::Read) => Basis::Time,
+            (false, Clock::Ignored) => Basis::Image,
+        }
+    }
+
     /// Those that its conditions read.
-    pub(super) fn conditions_read(&self) -> PodFactsRead {
+    fn conditions_read(&self) -> PodFactsRead {
         let conditions = self.conditions.as_ref();
         conditions.map(|conditions| context::facts(&conditions.reads())).unwrap_or_default()
     }

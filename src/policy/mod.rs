@@ -144,10 +144,12 @@ pub struct Application {
 }
 
 /// What a rule's answer follows from, beyond the question of whether it covers the image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Basis {
     /// Repository and digest.
     Image,
+    /// The time too: whether it is applied at all may change without anything else.
+    Time,
     /// The pod or the reference's text too: a precondition, an exception's condition or a field reads them.
     /// What is not known of a pull fits in `match` (rule M3); what reads it has another answer for each.
     Pull,
@@ -307,9 +309,7 @@ impl Policy {
         for rule in &mut self.rules {
             for exception in exceptions.iter().filter(|exception| exception.names(&self.name, &rule.name)) {
                 rule.reads = rule.reads.and(exception.reads());
-                if exception.conditions_read().any() {
-                    rule.basis = Basis::Pull;
-                }
+                rule.basis = rule.basis.max(exception.basis());
             }
             if self.apply_rules == ApplyRules::One {
                 before = before.and(rule.reads);

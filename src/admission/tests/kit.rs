@@ -18,9 +18,9 @@ use super::super::words::Refusal;
 use super::super::{
     Admitted, Background, Gate, ImageFacts, PullRequest, Record, ServePresent, Settings, Shown, Snapshot,
 };
-use crate::cache::{Admission, Age, Clock, Options, Stamp, Store, VerdictKey};
+use crate::cache::{Admission, Age, Clock, Durability, Options, Stamp, Store, VerdictKey};
 use crate::oci::{Digest, Reference, RequestedImage, media_type};
-use crate::policy::evaluate::{Approved, Mode, Unmatched};
+use crate::policy::evaluate::{Approved, Mode, Source, Unmatched};
 use crate::policy::{Compatibility, LoadOptions, OnlineRekor, PodFacts, PolicySet, PolicySource, RootSource};
 use crate::registry::tests::server::{Body, Reply, Seen, Server};
 use crate::registry::{self, Credentials, RegistryOptions, Timeouts};
@@ -341,6 +341,20 @@ impl Node {
     /// The admission of the index.
     pub(super) fn admission(&self) -> Option<Admission> {
         self.gate.store().admission(self.tagged().repository(), &self.image)
+    }
+
+    /// As if a pull had been let pass for this reason under the policy in force.
+    pub(super) fn admit(&self, source: Source) {
+        let admission = Admission {
+            repository: self.tagged().repository().clone(),
+            digest: self.image,
+            source: source.word().to_owned(),
+            snapshot: self.gate.snapshot().fingerprint,
+            image_id: None,
+            at: self.gate.store().now(),
+            pulled_by: Vec::new(),
+        };
+        self.gate.store().admit(admission, Durability::Durable);
     }
 
     /// How old the verdicts of the policy in force on the index are.

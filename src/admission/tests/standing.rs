@@ -67,3 +67,22 @@ async fn a_rule_that_is_skipped_lets_pass_as_sent() {
     node.enforce(&policy(&node, &only_if("{{ image.name }}", "other")));
     assert_eq!(node.pull(node.tagged()).await.unwrap().permit.source(), Source::Skipped);
 }
+
+#[tokio::test]
+async fn s6_what_was_skipped_for_a_time_is_decided_again() {
+    let node = Node::start(Setup::default()).await;
+    let until = |time: &str| {
+        json!({ "preconditions": { "all": [{
+            "key": format!("{{{{ time_before('{time}', time_now_utc()) }}}}"), "operator": "Equals", "value": true,
+        }] } })
+    };
+    // Not met as long as the time has not come.
+    node.enforce(&policy(&node, &until("2999-01-01T00:00:00Z")));
+    assert_eq!(node.look().await, Background::Fine);
+    assert!(node.admission().is_none(), "what a time lets pass is nothing that the background keeps");
+    // It has come: what was let pass under this very snapshot stands no longer.
+    node.enforce(&policy(&node, &until("2000-01-01T00:00:00Z")));
+    node.admit(Source::Skipped);
+    assert_eq!(node.look().await, Background::Denied);
+    assert!(node.admission().is_none(), "taken back");
+}

@@ -9,6 +9,7 @@ use super::matching::Side;
 use super::{Loader, template, yaml};
 use crate::policy::context::facts as facts_of;
 use crate::policy::entry::{Action, Entry, FailurePolicy};
+use crate::policy::jmespath::Clock;
 use crate::policy::pods::PodFactsRead;
 use crate::policy::{Basis, Policy, Rule};
 
@@ -87,6 +88,9 @@ impl Loader<'_> {
             Some(preconditions) => Some(preconditions?),
             None => None,
         };
+        let mut standing = context.reads();
+        preconditions.iter().for_each(|preconditions| standing.add(&preconditions.reads()));
+        let clock = standing.clock;
         let facts = includes.reads().and(excludes.reads()).and(namespace);
         let of_context = facts_of(&context.reads());
         let of_preconditions =
@@ -161,7 +165,11 @@ impl Loader<'_> {
             preconditions,
             entries,
             own_action,
-            basis: if variable.any() { Basis::Pull } else { Basis::Image },
+            basis: match (variable.any(), clock) {
+                (true, _) => Basis::Pull,
+                (false, Clock::Read) => Basis::Time,
+                (false, Clock::Ignored) => Basis::Image,
+            },
             reads: facts.and(variable),
         })
     }
