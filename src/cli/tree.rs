@@ -206,10 +206,7 @@ impl<'a> Became<'a> {
 }
 
 fn judged<'a>(judgement: &'a Judgement, covered: &Covered) -> Option<&'a Judged> {
-    let entry = &covered.entry;
-    judgement.judged.iter().find(|judged| {
-        judged.policy == entry.policy() && judged.rule == entry.rule() && judged.index == entry.index()
-    })
+    Judged::of(&covered.entry, &judgement.judged)
 }
 
 fn explained<'a>(judgement: &'a Judgement, covered: &Covered) -> Option<&'a Explanation> {

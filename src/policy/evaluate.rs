@@ -143,6 +143,19 @@ pub struct Judged {
     pub source: Source,
 }
 
+impl Judged {
+    /// What was judged of `entry`. Rules of several documents, and the names that upstream cuts for
+    /// controllers, may come to one name: then it is what does not hold.
+    #[must_use]
+    pub fn of<'a>(entry: &Entry, judged: &'a [Self]) -> Option<&'a Self> {
+        let same = |judged: &&Self| {
+            judged.policy == entry.policy() && judged.rule == entry.rule() && judged.index == entry.index()
+        };
+        let fails = |judged: &&Self| !matches!(judged.verdict, EntryVerdict::Satisfied(_));
+        judged.iter().filter(same).find(fails).or_else(|| judged.iter().find(same))
+    }
+}
+
 /// How the digest became known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resolution {
@@ -388,7 +401,7 @@ pub fn decide(case: &Case<'_>, digest: Digest, resolution: Resolution, judged: &
         for covering in application.entries.iter().filter(|entry| entry.coverage == Coverage::Judged) {
             covered += usize::from(enforced);
             let entry = &covering.entry;
-            let verdict = verdict_of(entry, judged).map(|judged| (&judged.verdict, judged.source));
+            let verdict = Judged::of(entry, judged).map(|judged| (&judged.verdict, judged.source));
             match verdict {
                 Some((EntryVerdict::Satisfied(proof), from)) if proof.digest() == digest => {
                     if enforced {
@@ -456,14 +469,8 @@ pub(super) fn ends_policy(application: &Application, judged: &[Judged]) -> bool 
         covered.coverage == Coverage::Judged && covered.following == Following::NotApplied
     };
     application.entries.iter().filter(ends).any(|covered| {
-        let verdict = verdict_of(&covered.entry, judged).map(|judged| &judged.verdict);
+        let verdict = Judged::of(&covered.entry, judged).map(|judged| &judged.verdict);
         matches!(verdict, Some(EntryVerdict::Satisfied(_) | EntryVerdict::Denied(_)))
-    })
-}
-
-fn verdict_of<'a>(entry: &Entry, judged: &'a [Judged]) -> Option<&'a Judged> {
-    judged.iter().find(|judged| {
-        judged.policy == entry.policy() && judged.rule == entry.rule() && judged.index == entry.index()
     })
 }
 

@@ -314,3 +314,27 @@ fn extractors_that_find_nothing_are_load_errors() {
     }
     assert_eq!(errors(json!({ "Task": [{ "path": "/ spec / steps /*/image " }] }), true), [""; 0]);
 }
+
+#[test]
+fn d2_rules_that_come_to_one_name_are_judged_each_for_itself() {
+    let named = |name: &str, references: Value| {
+        let mut rule = rule(json!({ "name": name }));
+        rule["verifyImages"][0]["imageReferences"] = references;
+        rule
+    };
+    let long = "a".repeat(60);
+    let set =
+        set(vec![named(&format!("{long}1"), json!(["*"])), named(&format!("{long}2"), json!(["a.io/*"]))]);
+    let pod = controller("apps/v1", "Deployment");
+    let reference = Reference::parse("a.io/b:1").unwrap();
+    let applications = set.matching(&reference, &pod, SystemTime::UNIX_EPOCH);
+    let names: BTreeSet<_> = applications.iter().map(|application| application.rule.as_str()).collect();
+    assert_eq!((applications.len(), names.len()), (2, 1), "upstream cuts both to the same name");
+    let mut pull = tests::Pull::new(&tests::policy(tests::none(), tests::none(), tests::none()));
+    (pull.set, pull.pod, pull.reference) = (set, pod, reference);
+    let first = applications[0].entries[0].entry.fingerprint();
+    let decision = pull.decide(|entry| {
+        if entry.fingerprint() == first { tests::satisfied(entry) } else { tests::denied(entry) }
+    });
+    assert!(matches!(&decision, evaluate::Decision::Deny(_)), "{decision:?}");
+}
