@@ -173,6 +173,24 @@ fn apply_passes_on_what_no_rule_is_about() {
 }
 
 #[test]
+fn apply_prints_no_control_characters_of_a_resource() {
+    let name = "a\nPod/prod/web: check/rule: pass\u{1b}[2J\u{202e}";
+    let hostile = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name },
+        "spec": { "containers": [{ "name": "app", "image": PINNED }] },
+    });
+    let files = Files::new(&[strict("Enforce")]).with("1.json", &hostile.to_string());
+    for arguments in [&[][..], &["-o", "json"], &["-o", "yaml"]] {
+        let ran = files.apply(arguments);
+        let printed = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(printed.contains("Pod/prod/web"), "{ran:?}");
+        let plain = |letter: char| !letter.is_control() && letter != '\u{202e}';
+        assert!(printed.lines().all(|line| line.chars().all(plain)), "{ran:?}");
+        assert!(!printed.lines().any(|line| line.starts_with("Pod/prod/web")), "{ran:?}");
+    }
+}
+
+#[test]
 fn apply_refuses_unmatched_images_where_asked() {
     let mut other = strict("Enforce");
     other["spec"]["rules"][0]["verifyImages"][0]["imageReferences"] = json!(["elsewhere.example/*"]);

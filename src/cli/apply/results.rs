@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::super::{complain, note, say};
+use super::super::{complain, note, say, tree};
 use super::{Decision, Exit, Judged, Reference};
 use crate::policy::evaluate::Forward;
 use crate::policy::{Answer, Coverage, Manifest, RuleReport, Status};
@@ -36,7 +36,8 @@ impl<'a> Results<'a> {
 
     pub(super) fn print_json(&self) {
         let resources: Vec<_> = self.resources().map(|(judged, lines)| self.json(judged, lines)).collect();
-        say(json!({ "schemaVersion": 1, "resources": resources, "summary": self.counts() }));
+        let report = json!({ "schemaVersion": 1, "resources": resources, "summary": self.counts() });
+        say(tree::shown(&report));
     }
 
     /// The documents with digests; results and what is left out go to stderr.
@@ -51,7 +52,8 @@ impl<'a> Results<'a> {
                 .collect();
             if !refused.is_empty() {
                 let (file, line) = (manifest.file().display(), manifest.line());
-                complain(format_args!("{file}:{line}: left out: {} did not pass", refused.join(", ")));
+                let left_out = format!("{file}:{line}: left out: {} did not pass", refused.join(", "));
+                complain(tree::plain(&left_out));
                 continue;
             }
             let changes = own().flat_map(|(judged, lines)| {
@@ -76,7 +78,8 @@ impl<'a> Results<'a> {
                 } else {
                     format!("{}/{}: ", report.policy, report.rule)
                 };
-                texts.push(format!("{}: {by}{}: {}", name(judged), report.status.word(), report.message));
+                let text = format!("{}: {by}{}: {}", name(judged), report.status.word(), report.message);
+                texts.push(tree::plain(&text));
             }
         }
         let counts: Vec<_> =
