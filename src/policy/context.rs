@@ -3,7 +3,7 @@
 //! | name | what it is |
 //! |---|---|
 //! | `image` | the reference, as Kyverno reads it: what was asked for, so `digest` is empty where it carries none |
-//! | `images` | the same as `images.containers.container`: a pull does not say which container it is for |
+//! | `images` | the same as `images.containers.container`: a pull does not say which container it is for. In `pullgate apply` all images of the resource, by their lists and names |
 //! | `request` | an admission of the pod, as far as a pull tells of it: `operation` is CREATE; `namespace`, and `object` with apiVersion, kind, metadata and one container. In `pullgate apply` the object is the resource |
 //! | names of attestations | the predicate, once its attestation is satisfied |
 //! | names of the rule's `context` | as the rule says |
@@ -21,9 +21,10 @@ use std::time::SystemTime;
 use serde_json::{Map, Value, json};
 
 use super::PodFacts;
+use super::extract::Extractors;
 use super::jmespath::{Names, Reads, Scope};
 use super::pods::PodFactsRead;
-use super::resource::View;
+use super::resource::{Resource, View};
 use super::rule_context::Values;
 use crate::oci::Reference;
 
@@ -39,18 +40,23 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// What is known before any evidence.
-    pub(super) fn new(reference: &Reference, pod: &PodFacts, view: View, now: SystemTime) -> Self {
-        let image = image(reference);
-        // In a list of images, what is empty is not there.
-        let listed: Map<_, _> = image.clone().into_iter().filter(|(_, part)| part != "").collect();
-        let mut listed = Value::Object(listed);
-        if let Some(listed) = listed.as_object_mut() {
-            listed.insert("jsonPointer".to_owned(), json!("/spec/containers/0/image"));
-        }
+    /// What is known before any evidence. Of a resource, `extractors` say which images it names.
+    pub(super) fn new(
+        reference: &Reference,
+        pod: &PodFacts,
+        view: View,
+        extractors: &Extractors,
+        now: SystemTime,
+    ) -> Self {
+        let images = match &pod.resource {
+            Some(resource) => images(resource, extractors, reference),
+            None => {
+                json!({ "containers": { CONTAINER: listed(reference, "/spec/containers/0/image") } })
+            }
+        };
         Self {
-            image: Value::Object(image),
-            images: json!({ "containers": { CONTAINER: listed } }),
+            image: Value::Object(image(reference)),
+            images,
             request: request(reference, pod, view),
             attestations: BTreeMap::new(),
             variables: Values::new(),
@@ -138,6 +144,28 @@ fn image(reference: &Reference) -> Map<String, Value> {
         ("digest", digest),
     ];
     parts.into_iter().map(|(part, text)| (part.to_owned(), Value::String(text))).collect()
+}
+
+/// An image as one of a list: what is empty is not there.
+fn listed(reference: &Reference, pointer: &str) -> Value {
+    let mut parts = image(reference);
+    parts.retain(|_, part| part != "");
+    parts.insert("jsonPointer".to_owned(), json!(pointer));
+    Value::Object(parts)
+}
+
+/// The images of a resource, by list and name: those in the built-in places of its kind and, as upstream
+/// adds them, those that the rule's extractors find. The one that is judged stands there as `judged` is
+/// written. Where it cannot be told which there are, there are none, and the rule has an error of its own.
+fn images(resource: &Resource, extractors: &Extractors, judged: &Reference) -> Value {
+    let name = judged.normalised_form();
+    let mut lists: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
+    for image in [resource.images(), extractors.images(resource)].into_iter().flatten().flatten() {
+        let same = image.reference.normalised_form() == name;
+        let reference = if same { judged } else { &image.reference };
+        lists.entry(image.group).or_default().insert(image.key, listed(reference, &image.pointer));
+    }
+    json!(lists)
 }
 
 /// The admission request for the resource, or for a pod with this one container.

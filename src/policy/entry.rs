@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::blank::Blank;
 use super::condition::Conditions;
+use super::extract::Extractors;
 use super::jmespath::{Budget, Clock, Scope};
 use super::pods::PodFactsRead;
 use super::resource::View;
@@ -171,6 +172,8 @@ pub struct Entry {
     pub(super) reads: PodFactsRead,
     /// What the rule's variables read of a resource.
     pub(super) view: View,
+    /// Which images of a resource they read.
+    pub(super) extractors: Arc<Extractors>,
     /// Whether its answer may change with time alone.
     pub(super) clock: Clock,
     /// What its conditions know of the rule's context.
@@ -323,6 +326,7 @@ impl Entry {
             failure_policy: form.failure_policy,
             reads: form.reads,
             view: form.view,
+            extractors: form.extractors,
             variables: form.variables,
             ..filled
         }
@@ -439,6 +443,7 @@ impl Entry {
             "repository": self.repository, "mutateDigest": self.mutate_digest, "verifyDigest": self.verify_digest,
             "required": self.required, "form": self.unfilled.as_ref().map(Unfilled::describe),
             "variables": self.has_conditions().then_some(&self.variables),
+            "extractors": self.extractors.describe(),
         });
         self.fingerprint = Digest::of(text.to_string().as_bytes());
         self.trust_fingerprint = if trust.is_empty() {

@@ -72,6 +72,11 @@ pub(super) struct Extractor {
 }
 
 impl Extractors {
+    /// Everything that decides which images are found; none where it is the kind alone.
+    pub(super) fn describe(&self) -> Option<String> {
+        (!self.0.is_empty()).then(|| format!("{:?}", self.0))
+    }
+
     /// The images of `resource`, in the order of the extractors and then of the resource.
     pub(super) fn images(&self, resource: &Resource) -> Result<Vec<ExtractedImage>, ExtractError> {
         let mut images = Vec::new();

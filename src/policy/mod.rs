@@ -102,7 +102,7 @@ struct Rule {
     name: String,
     includes: PodMatch,
     excludes: PodMatch,
-    extractors: Extractors,
+    extractors: Arc<Extractors>,
     context: RuleContext,
     preconditions: Option<Conditions>,
     entries: Vec<Arc<Entry>>,
@@ -392,16 +392,18 @@ impl Rule {
             return None;
         }
         let name = controller.rule_name(&self.name);
+        // Upstream leaves them behind; the built-in places of a controller count.
+        let extractors = Arc::<Extractors>::default();
         let renamed = |entry: &Arc<Entry>| {
-            let entry = Entry { rule: name.clone(), view: View::Template, ..Entry::clone(entry) };
+            let (rule, extractors) = (name.clone(), Arc::clone(&extractors));
+            let entry = Entry { rule, view: View::Template, extractors, ..Entry::clone(entry) };
             Arc::new(entry.sealed())
         };
         Some(Self {
             includes: self.includes.standing_for(controller),
             excludes: self.excludes.standing_for(controller),
-            // Upstream leaves them behind; the built-in places of a controller count.
-            extractors: Extractors::default(),
             entries: self.entries.iter().map(renamed).collect(),
+            extractors,
             name,
             ..self.clone()
         })

@@ -110,7 +110,7 @@ impl PolicySet {
         let view = entries.first().map(|covered| covered.entry.view).unwrap_or_default();
         let mut contexts = Vec::new();
         for form in [Some(reference), normalised.as_ref()].into_iter().flatten() {
-            let mut context = Context::new(form, pod, view, now);
+            let mut context = Context::new(form, pod, view, &rule.extractors, now);
             rule.context.fill(&mut context, &self.maps, budget).map_err(|error| failed(&error))?;
             contexts.push(context);
         }

@@ -218,6 +218,38 @@ fn apply_says_where_a_rule_cannot_tell_the_images() {
 }
 
 #[test]
+fn apply_shows_rules_all_images_of_the_resource() {
+    let mut custom = lenient("Enforce");
+    let rule = &mut custom["spec"]["rules"][0];
+    rule["match"]["any"][0]["resources"]["kinds"] = json!(["Task", "Pod"]);
+    let extractor = json!({ "path": "/spec/steps/*", "value": "image", "key": "name", "name": "steps" });
+    rule["imageExtractors"] = json!({ "Task": [extractor] });
+    // The rule counts where a step beside the judged one comes from elsewhere.
+    rule["preconditions"] = json!({ "all": [
+        { "key": "{{ images.steps.other.registry }}", "operator": "Equals", "value": "ghcr.io" },
+        { "key": "{{ images.steps.build.digest }}", "operator": "Equals", "value": &PINNED[16..] },
+        { "key": "{{ images.steps.build.jsonPointer }}", "operator": "Equals", "value": "/spec/steps/0/image" },
+    ] });
+    let task = |other: &str| {
+        format!(
+            "apiVersion: tekton.dev/v1\nkind: Task\nmetadata: {{name: t}}\nspec:\n  steps:\n  - {{name: build, image: \"{PINNED}\"}}\n  - {{name: other, image: \"{other}\"}}\n"
+        )
+    };
+    let digest = &PINNED[16..];
+    let run = |text: &str| Files::new(std::slice::from_ref(&custom)).with("task.yaml", text).apply(&[]);
+    let ran = run(&task(&format!("ghcr.io/org/other@{digest}")));
+    let counts = "pass: 2, fail: 0, warn: 0, error: 0, skip: 0";
+    assert_eq!((ran.code, ran.lines().last()), (0, Some(&counts)), "{ran:?}");
+    let ran = run(&task(&format!("127.0.0.1:1/other@{digest}")));
+    let counts = "pass: 0, fail: 0, warn: 0, error: 0, skip: 2";
+    assert_eq!((ran.code, ran.lines().last()), (0, Some(&counts)), "{ran:?}");
+    // A pod has no steps.
+    let ran = run(&pod("web", PINNED));
+    let cause = "Unknown key \"steps\" in path";
+    assert!(ran.code == 3 && ran.lines()[0].contains(cause), "{ran:?}");
+}
+
+#[test]
 fn apply_names_what_is_wrong_with_its_input_in_one_line() {
     let files = Files::new(&[lenient("Enforce")]);
     let on = |path: &Path, input: &str| files.apply_on(path, input, &[]);

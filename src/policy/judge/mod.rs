@@ -173,7 +173,7 @@ pub(super) fn judge_within(
         return (EntryVerdict::Undecided(fault), explanation);
     }
     let Pull { reference, digest, pod } = pull;
-    let mut context = Context::new(reference, pod, entry.view, now);
+    let mut context = Context::new(reference, pod, entry.view, &entry.extractors, now);
     for (name, value) in entry.variables.as_ref() {
         context.variable(name, Arc::clone(value));
     }

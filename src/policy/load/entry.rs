@@ -105,6 +105,7 @@ impl Loader<'_> {
             failure_policy: FailurePolicy::Fail,
             reads: PodFactsRead::default(),
             view: View::Whole,
+            extractors: Arc::default(),
             clock: Clock::Ignored,
             fingerprint: placeholder,
             variables: Arc::default(),

@@ -50,7 +50,7 @@ impl Loader<'_> {
             return None;
         };
         let before = self.errors.len();
-        let extractors = self.extractors(&place, rule);
+        let extractors = Arc::new(self.extractors(&place, rule));
         let includes = self.pod_match(line, &place, matches, Side::Match);
         let excludes = rule
             .exclude
@@ -142,7 +142,8 @@ impl Loader<'_> {
             let own = of_context.and(draft.facts_read()).and(draft.form_reads());
             variable = variable.and(own);
             let reads = facts.and(own);
-            let entry = Entry { reads, variables: Arc::clone(&variables), ..draft };
+            let (variables, extractors) = (Arc::clone(&variables), Arc::clone(&extractors));
+            let entry = Entry { reads, variables, extractors, ..draft };
             entries.push(Arc::new(entry.sealed()));
         }
         // Kyverno: Enforce in any entry wins for the rule, else the first entry that says anything.
