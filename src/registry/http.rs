@@ -11,19 +11,19 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::error::Error as _;
-use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::Url;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use super::auth::Challenge;
+use super::retry::{RETRY_PAUSES, retry_pause};
 use super::{RegistryError, RegistryOptions, RequestClass, RequestCounts, Timeouts};
 use crate::outcome::{Fault, FaultReason};
 
@@ -170,14 +170,16 @@ impl Transport {
         self.counts.read()
     }
 
-    /// Sends `call` and reads the answer, whatever its status. Asks once more after 429 or 5xx,
-    /// unless the registry wants a longer pause than [`RETRY_PAUSE_LIMIT`].
+    /// Sends `call` and reads the answer, whatever its status. Asks again after 429 or 5xx, once for
+    /// each of [`RETRY_PAUSES`], unless the registry wants a long pause.
     pub(super) async fn send(&self, step: &Step, call: &Call) -> Result<Answer, Fault> {
-        let answer = self.send_once(step, call).await?;
-        let Some(pause) = retry_pause(&answer) else {
-            return Ok(answer);
-        };
-        tokio::time::sleep(pause).await;
+        for pause in RETRY_PAUSES {
+            let answer = self.send_once(step, call).await?;
+            let Some(pause) = retry_pause(&answer, pause) else {
+                return Ok(answer);
+            };
+            tokio::time::sleep(pause).await;
+        }
         self.send_once(step, call).await
     }
 
@@ -447,22 +449,6 @@ async fn read(step: &Step, call: &Call, mut response: reqwest::Response) -> Resu
     Ok(Answer { status, headers, body })
 }
 
-/// How long to wait before the one retry; none if there is to be none.
-fn retry_pause(answer: &Answer) -> Option<Duration> {
-    let again = matches!(answer.status.as_u16(), 429 | 500 | 502 | 503 | 504);
-    if !again {
-        return None;
-    }
-    match answer.headers.get(RETRY_AFTER) {
-        Some(value) => {
-            let seconds = value.to_str().ok()?.trim().parse().ok()?;
-            Some(Duration::from_secs(seconds)).filter(|pause| *pause <= RETRY_PAUSE_LIMIT)
-        }
-        // Not all nodes of a cluster at the same moment.
-        None => Some(RETRY_PAUSE + Duration::from_millis(RandomState::new().hash_one(0_u8) % 100)),
-    }
-}
-
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
@@ -571,9 +557,6 @@ const REDIRECT_LIMIT: usize = 3;
 const ERROR_BODY_LIMIT: usize = 16 * 1024;
 /// Of the registry's words, in characters: a message for the kubelet stays under 400 bytes.
 const WORDS_LIMIT: usize = 120;
-/// A longer `Retry-After` is left to the kubelet's own back-off.
-const RETRY_PAUSE_LIMIT: Duration = Duration::from_secs(2);
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// As long as Go's clients keep idle connections.
 const POOL_IDLE: Duration = Duration::from_secs(90);
 /// More registries than one node uses.

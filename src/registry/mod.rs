@@ -21,6 +21,7 @@ mod http;
 mod referrers;
 mod rekor;
 mod requests;
+mod retry;
 mod signatures;
 
 use std::num::NonZeroUsize;
