@@ -4,7 +4,7 @@
 //! is marked as not asked for, so that no tag record is written from it (rule T2). Any answer, also a
 //! refusal, is the registry's word and no reason to look into the past.
 
-use super::{Gate, PullRequest, verification};
+use super::{Gate, PullRequest};
 use crate::oci::{Digest, Reference};
 use crate::outcome::{Contact, Fault};
 use crate::policy::evaluate::Resolution;
@@ -23,12 +23,7 @@ impl Gate {
         if let Some(digest) = request.reference.digest() {
             return Ok(Resolved { digest, resolution: Resolution::NotAsked, fault: None });
         }
-        let resolving = self.registry.resolve(&request.reference, &request.credentials);
-        let resolved = match tokio::time::timeout(self.settings.verification, resolving).await {
-            Ok(resolved) => resolved,
-            Err(_) => Err(verification::timed_out(request.reference.text())),
-        };
-        match resolved {
+        match self.registry.resolve(&request.reference, &request.credentials).await {
             Ok(image) => Ok(Resolved { digest: image.digest, resolution: Resolution::Answered, fault: None }),
             Err(fault) if fault.contact == Contact::None => {
                 let known = tag_key(&request.reference).and_then(|tag| self.store.tag(&tag));

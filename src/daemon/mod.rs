@@ -36,7 +36,7 @@ use crate::config::{self, Config};
 use crate::cri::{Proxy, ProxyOptions, socket};
 use crate::oci::{Digest, Reference, Repository};
 use crate::policy::{PolicySource, Remark, Severity};
-use crate::registry::{self, CertificateAuthority, DockerConfig, RegistryOptions};
+use crate::registry::{self, CertificateAuthority, DockerConfig, RegistryOptions, Timeouts};
 use crate::{containerd, cri};
 use control::{Answer, Request, Response};
 use gate::NodeGate;
@@ -333,7 +333,8 @@ pub fn registry_options(config: &Config) -> Result<RegistryOptions, DaemonError>
         plain_http: config.registry.plain_http.clone(),
         certificate_authorities,
         concurrency_per_host: NonZeroUsize::new(4).unwrap_or(NonZeroUsize::MIN),
-        ..RegistryOptions::default()
+        // A registry that lets all of it run out leaves time for what is stored (rule O1).
+        timeouts: Timeouts { look_up: config.limits.verification / 2, ..Timeouts::default() },
     })
 }
 

@@ -93,10 +93,11 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
 }
 
-/// One thing being looked up: its name in messages, and whether anyone answered so far.
+/// One thing being looked up: its name in messages, and whether anyone was asked and answered so far.
 #[derive(Debug)]
 pub(super) struct Step {
     subject: String,
+    asked: AtomicBool,
     answered: AtomicBool,
     /// An answer came that a TLS server does not give to plain HTTP.
     spoken: AtomicBool,
@@ -183,16 +184,22 @@ impl Transport {
         self.send_once(step, call).await
     }
 
+    /// What the requests of `step` come to, if they do so in time.
+    pub(super) async fn look_up<T>(
+        &self,
+        step: &Step,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        step.within(self.timeouts.look_up, work).await
+    }
+
     /// One request with its redirects, in a slot of the host. Waiting for the slot does not count
     /// against the request's time.
     pub(super) async fn send_once(&self, step: &Step, call: &Call) -> Result<Answer, Fault> {
         let host = self.host(&authority(&call.url));
         let closed = |_| step.fault(FaultReason::Internal, "registry client is closed");
         let _slot = host.slots.acquire().await.map_err(closed)?;
-        match tokio::time::timeout(self.timeouts.request, self.follow(step, call)).await {
-            Ok(result) => result,
-            Err(_) => Err(step.fault(FaultReason::Timeout, "registry took too long")),
-        }
+        step.within(self.timeouts.request, self.follow(step, call)).await
     }
 
     async fn follow(&self, step: &Step, call: &Call) -> Result<Answer, Fault> {
@@ -251,6 +258,7 @@ impl Transport {
             request = request.header(CONTENT_TYPE, post.media_type).body(post.body.clone());
         }
         self.counts.add(call.class);
+        step.asked.store(true, Ordering::Relaxed);
         let response = request.send().await.map_err(|error| step.transport_fault(&error))?;
         step.answered.store(true, Ordering::Relaxed);
         if response.status() != StatusCode::BAD_REQUEST {
@@ -292,7 +300,18 @@ impl Answer {
 
 impl Step {
     pub(super) fn new(subject: impl Into<String>) -> Self {
-        Self { subject: subject.into(), answered: AtomicBool::new(false), spoken: AtomicBool::new(false) }
+        let never = || AtomicBool::new(false);
+        Self { subject: subject.into(), asked: never(), answered: never(), spoken: never() }
+    }
+
+    /// What `work` comes to, if it does so in time.
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        let late = |_| Err(self.fault(FaultReason::Timeout, "registry took too long"));
+        tokio::time::timeout(limit, work).await.unwrap_or_else(late)
     }
 
     /// Whether the scheme that was tried is the host's.
@@ -300,13 +319,14 @@ impl Step {
         self.spoken.load(Ordering::Relaxed)
     }
 
-    /// A fault with the contact had so far.
+    /// A fault with the contact had so far. Nobody is away who was not asked: what kept us from asking
+    /// (no slot in time, a name that is none) is no reason to let anything pass (rule D4).
     pub(super) fn fault(&self, reason: FaultReason, words: &str) -> Fault {
         let message = format!("{}: {words}", self.subject);
-        if self.answered.load(Ordering::Relaxed) {
-            Fault::new(reason, message)
-        } else {
+        if self.asked.load(Ordering::Relaxed) && !self.answered.load(Ordering::Relaxed) {
             Fault::unanswered(reason, message)
+        } else {
+            Fault::new(reason, message)
         }
     }
 

@@ -86,6 +86,9 @@ pub struct Timeouts {
     pub idle: Duration,
     /// In all, redirects and body included, once the host has a free slot.
     pub request: Duration,
+    /// All requests together that resolve a tag or fetch a manifest by digest, their waiting included:
+    /// from the outside it could not be told whether anyone answered (rule D4).
+    pub look_up: Duration,
 }
 
 /// An image's repository and the digest that its reference stands for.
@@ -205,6 +208,18 @@ impl Client {
         let tag = reference
             .tag()
             .ok_or_else(|| step.fault(FaultReason::ReferenceInvalid, "neither tag nor digest"))?;
+        let resolving = self.resolve_tag(&step, &repository, tag, credentials);
+        let digest = self.transport.look_up(&step, resolving).await?;
+        Ok(ResolvedImage { repository, digest })
+    }
+
+    async fn resolve_tag(
+        &self,
+        step: &Step,
+        repository: &Repository,
+        tag: &str,
+        credentials: &Credentials,
+    ) -> Result<Digest, Fault> {
         let head = Ask {
             class: RequestClass::Resolve,
             method: Method::HEAD,
@@ -212,22 +227,21 @@ impl Client {
             accept: MANIFEST_TYPES,
             limit: 0,
         };
-        let answer = self.ask(&step, &repository, credentials, head).await?;
+        let answer = self.ask(step, repository, credentials, head).await?;
         let no_head = matches!(answer.status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED);
         if !answer.status.is_success() && !no_head {
             return Err(step.status_fault(&answer));
         }
         if answer.status.is_success()
-            && let Some(digest) = claimed_digest(&step, &answer)?
+            && let Some(digest) = claimed_digest(step, &answer)?
         {
-            return Ok(ResolvedImage { repository, digest });
+            return Ok(digest);
         }
-        let answer = self.ask(&step, &repository, credentials, Ask::manifest(tag, MANIFEST_LIMIT)).await?;
+        let answer = self.ask(step, repository, credentials, Ask::manifest(tag, MANIFEST_LIMIT)).await?;
         if !answer.status.is_success() {
             return Err(step.status_fault(&answer));
         }
-        let (_, digest) = read_manifest(&step, &answer)?;
-        Ok(ResolvedImage { repository, digest })
+        Ok(read_manifest(step, &answer)?.1)
     }
 
     /// The manifest of that digest; its bytes were hashed.
@@ -241,9 +255,9 @@ impl Client {
         credentials: &Credentials,
     ) -> Result<Manifest, Fault> {
         let step = Step::new(format!("{repository}@{digest}"));
-        let answer = self
-            .ask(&step, repository, credentials, Ask::manifest(&digest.to_string(), MANIFEST_LIMIT))
-            .await?;
+        let ask = Ask::manifest(&digest.to_string(), MANIFEST_LIMIT);
+        let asking = self.ask(&step, repository, credentials, ask);
+        let answer = self.transport.look_up(&step, asking).await?;
         if !answer.status.is_success() {
             return Err(step.status_fault(&answer));
         }
@@ -367,6 +381,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(5),
             idle: Duration::from_secs(10),
             request: Duration::from_secs(30),
+            look_up: Duration::from_secs(30),
         }
     }
 }

@@ -102,10 +102,11 @@ impl Client {
 
     async fn post_log(&self, asked: &Asked, path: &str, body: &Value) -> Result<Answer, Fault> {
         let step = Step::new("transparency log");
-        let odd = |_| step.fault(FaultReason::LogUnavailable, "its URL is not one");
-        let url = Url::parse(&format!("{}/{path}", asked.url.trim_end_matches('/'))).map_err(odd)?;
+        // No log is there.
+        let odd = || Fault::unanswered(FaultReason::LogUnavailable, "its URL is not one");
+        let url = Url::parse(&format!("{}/{path}", asked.url.trim_end_matches('/'))).map_err(|_| odd())?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-            return Err(step.fault(FaultReason::LogUnavailable, "its URL is not one"));
+            return Err(odd());
         }
         let call = Call {
             class: RequestClass::Log,

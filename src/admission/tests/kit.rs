@@ -127,7 +127,7 @@ impl Node {
         let server = Server::start(move |seen| answers.lock().unwrap().answer(seen)).await;
         let host = server.address.to_string();
         let idle = setup.idle.unwrap_or(PATIENCE);
-        let timeouts = Timeouts { connect: PATIENCE, idle, request: PATIENCE };
+        let timeouts = Timeouts { connect: PATIENCE, idle, request: PATIENCE, look_up: PATIENCE };
         let options = RegistryOptions { timeouts, ..RegistryOptions::default() };
         let registry = Arc::new(registry::Client::new(&options).unwrap());
         let folder = Arc::new(tempfile::tempdir().unwrap());

@@ -23,7 +23,7 @@ fn client() -> Client {
 /// Waits longer than a busy machine makes any test wait.
 fn options() -> RegistryOptions {
     let long = Duration::from_secs(60);
-    let timeouts = Timeouts { connect: long, idle: long, request: long };
+    let timeouts = Timeouts { connect: long, idle: long, request: long, look_up: long };
     RegistryOptions { timeouts, ..RegistryOptions::default() }
 }
 

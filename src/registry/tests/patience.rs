@@ -1,8 +1,13 @@
-//! How often a registry is asked again, and after which pause.
+//! How long a registry is waited for, how often it is asked again, and who counts as away after that.
 
 use std::time::Instant;
 
 use super::*;
+
+fn looking_for(look_up: Duration) -> Client {
+    let timeouts = Timeouts { look_up, ..options().timeouts };
+    Client::new(&RegistryOptions { timeouts, concurrency_per_host: NonZeroUsize::MIN, ..options() }).unwrap()
+}
 
 /// Answers 503 so many times, with these headers, then the digest.
 async fn busy(times: usize, headers: &'static [(&'static str, &'static str)], digest: Digest) -> Server {
@@ -42,4 +47,50 @@ async fn a_registry_that_wants_a_long_pause_is_not_asked_again() {
         assert_eq!(resolve(&server, &client()).await.unwrap_err().reason, FaultReason::RegistryError);
         assert_eq!(server.seen().len(), 1, "{wanted}");
     }
+}
+
+#[tokio::test]
+async fn d4_a_look_up_that_runs_out_of_time_knows_whether_anyone_answered() {
+    let client = looking_for(Duration::from_millis(500));
+    for (body, contact) in [(Body::Silence, Contact::None), (Body::Stalls(b"{".to_vec()), Contact::Answered)]
+    {
+        let body = std::sync::Mutex::new(Some(body));
+        let server = Server::start(move |_| {
+            Reply::new(200, "").body(body.lock().unwrap().take().unwrap_or(Body::Silence))
+        })
+        .await;
+        let digest = Digest::of(b"x");
+        let fault = client.manifest(&server.repository("app"), &digest, &Credentials::Anonymous).await;
+        let message = format!("{}/app@{digest}: registry took too long", server.address);
+        assert_eq!(fault.unwrap_err(), Fault { reason: FaultReason::Timeout, contact, message });
+    }
+    let server = Server::start(|_| Reply::new(200, "").body(Body::Silence)).await;
+    let fault = resolve(&server, &client).await.unwrap_err();
+    assert_eq!((fault.reason, fault.contact), (FaultReason::Timeout, Contact::None));
+}
+
+#[tokio::test]
+async fn d4_nobody_is_away_who_was_not_asked() {
+    // The host's only slot is taken by another look-up, in which the registry answers all the while.
+    let server = Server::start(|_| Reply::new(200, "").body(Body::Stalls(b"{".to_vec()))).await;
+    let client = looking_for(Duration::from_millis(500));
+    let (repository, digest, budget) = (server.repository("app"), Digest::of(b"x"), Budget::verdict());
+    let taken = client.signatures(EvidenceRequest {
+        repository: &repository,
+        digest: &digest,
+        credentials: &Credentials::Anonymous,
+        manifest: ManifestAccess::Unknown,
+        budget: &budget,
+    });
+    let waiting = async {
+        while server.seen().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        resolve(&server, &client).await.unwrap_err()
+    };
+    let fault = tokio::select! {
+        fault = waiting => fault,
+        found = taken => unreachable!("{found:?}"),
+    };
+    assert_eq!((fault.reason, fault.contact), (FaultReason::Timeout, Contact::Answered));
 }
