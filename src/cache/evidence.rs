@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::Store;
 use super::age::{Age, Stamp};
 use super::engine::Job;
 use super::memory::{ImageKey, ImageRef, Orphans};
 use super::record::{EvidenceRecord, Kind, image_key, open, seal};
+use super::{Options, Store};
 use crate::oci::{Digest, Repository};
 
 /// Evidence as it was kept.
@@ -29,7 +29,8 @@ impl Store {
         let mut state = self.state();
         let image = state.image(repository, *digest);
         let mut orphans = state.keep_evidence(image, &record);
-        let removed = state.evict_evidence(self.shared.options.max_size, &mut orphans);
+        let Options { max_entries, max_size, .. } = self.shared.options;
+        let removed = state.evict_evidence(max_entries, max_size, &mut orphans);
         drop(state);
         for (blob, piece) in record.blobs.iter().zip(&pieces) {
             let key = Kind::Blob.key(blob.as_bytes());

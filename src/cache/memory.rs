@@ -252,15 +252,25 @@ impl State {
         removed
     }
 
-    /// Drops the oldest sets of evidence until the rest fits.
-    pub(super) fn evict_evidence(&mut self, most: u64, orphans: &mut Orphans) -> Vec<ImageKey> {
-        let mut removed = Vec::new();
-        if self.blob_bytes <= most {
-            return removed;
+    /// Drops the sets of evidence of oldest use, those of present images last, until there are at most
+    /// `images` of them with `bytes` in all.
+    pub(super) fn evict_evidence(
+        &mut self,
+        images: usize,
+        bytes: u64,
+        orphans: &mut Orphans,
+    ) -> Vec<ImageKey> {
+        if self.blob_bytes <= bytes && self.evidence.len() <= images {
+            return Vec::new();
         }
-        let order = |(image, evidence): (&ImageKey, &Evidence)| (evidence.used, image.clone());
+        // A tenth more than it must, as with `surplus`.
+        let (images, bytes) = (images - images / 10, bytes - bytes / 10);
+        let order = |(image, evidence): (&ImageKey, &Evidence)| {
+            ((self.present.contains(&image.digest), evidence.used), image.clone())
+        };
+        let mut removed = Vec::new();
         for image in first(self.evidence.iter().map(order), usize::MAX) {
-            if self.blob_bytes <= most {
+            if self.blob_bytes <= bytes && self.evidence.len() <= images {
                 break;
             }
             self.forget_evidence(&image, orphans);

@@ -11,6 +11,8 @@
 
 mod admissions;
 mod age;
+#[cfg(test)]
+mod damage_tests;
 mod engine;
 mod evidence;
 mod export;
@@ -47,7 +49,7 @@ use record::{Kind, encode, image_key};
 pub struct Options {
     /// The folder of the database; the export lies beside it.
     pub path: PathBuf,
-    /// Most verdicts, and most admissions.
+    /// Most verdicts, most admissions, most tags, and most images with evidence.
     pub max_entries: usize,
     /// Most bytes of evidence.
     pub max_size: u64,
