@@ -66,6 +66,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     #[cfg(feature = "node")]
     ("frame", cri::fuzz::frame),
     #[cfg(feature = "node")]
+    ("hosts", registry::fuzz::hosts),
+    #[cfg(feature = "node")]
     ("image-status", cri::fuzz::image_status),
     #[cfg(feature = "node")]
     ("log-answer", registry::fuzz::log_answer),

@@ -1,12 +1,14 @@
 //! Fuzz targets of this layer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use http::header::{LINK, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::auth::Challenge;
 use super::credentials::{Credentials, DockerConfig, basic_value};
+use super::hosts::HostsFile;
 use super::http::Answer;
 use super::referrers::{DESCRIPTORS_LIMIT, List, ReferrerForms, SIGNATURE_PREDICATE, Wanted, next_link};
 use super::rekor::{Entry, read};
@@ -94,6 +96,41 @@ pub(crate) fn docker_config(data: &[u8]) -> Option<()> {
         }
     }
     Some(())
+}
+
+/// `hosts.toml`.
+pub(crate) fn hosts(data: &[u8]) -> Option<()> {
+    let parse = || HostsFile::parse(data, Path::new("/etc/containerd/certs.d/a.io"));
+    let lines = data.split(|byte| *byte == b'\n').count();
+    let read = parse();
+    assert_eq!(parse(), read, "the same text reads differently");
+    match read {
+        Ok(file) => {
+            assert!(!file.hosts.is_empty(), "nobody to ask");
+            for address in file.hosts.iter().filter_map(|host| host.address.as_ref()) {
+                let url = format!(
+                    "{}://{}{}/app/manifests/x",
+                    address.scheme.name(),
+                    address.authority,
+                    address.base
+                );
+                let url = reqwest::Url::parse(&url).expect("an address is part of a URL");
+                assert!(url.username().is_empty() && url.password().is_none(), "{url}");
+                assert!(url.path().ends_with("/app/manifests/x"), "{url}");
+            }
+            assert!(
+                file.remarks.iter().all(|remark| (1..=lines).contains(&remark.line)),
+                "{:?}",
+                file.remarks
+            );
+            Some(())
+        }
+        Err(error) => {
+            assert!((1..=lines).contains(&error.line), "line {} of {lines}", error.line);
+            assert!(!error.to_string().contains(char::is_control), "{error}");
+            None
+        }
+    }
 }
 
 fn answer(header: Option<(HeaderName, HeaderValue)>, body: Vec<u8>) -> Answer {

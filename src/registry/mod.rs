@@ -17,6 +17,8 @@ mod auth;
 mod credentials;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+#[cfg_attr(not(any(test, feature = "fuzzing")), expect(dead_code, reason = "used by the next piece"))]
+mod hosts;
 mod http;
 mod referrers;
 mod rekor;

@@ -4,6 +4,7 @@ mod artifacts;
 mod attestations;
 mod authorization;
 mod evidence;
+mod hosts;
 mod patience;
 pub(crate) mod rekor;
 pub(crate) mod server;
