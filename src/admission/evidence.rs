@@ -22,7 +22,7 @@ use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::oci::Repository;
-use crate::outcome::{Fault, Lookup};
+use crate::outcome::{Fault, FaultReason, Lookup};
 use crate::policy::{Entry, Evidence, Forms, RekorLookup};
 use crate::registry::{
     self, Budget, Credentials, EvidenceRequest, Fetched, LOG_BUNDLE, LogQuestion, ManifestAccess,
@@ -40,6 +40,9 @@ pub(super) struct Fetcher<'a> {
     pub(super) budget: &'a Budget,
     /// What was left for later, and where it belongs.
     pub(super) rests: Vec<(Form, Repository, Rest)>,
+    /// The hosts that let a time run out, with what was said of it. They are not asked again for this
+    /// verdict: that would only take as long again, step by step.
+    pub(super) slow: BTreeMap<String, Fault>,
 }
 
 /// Where evidence is stored.
@@ -131,12 +134,16 @@ impl Fetcher<'_> {
         self.rests = others;
         let this = &*self;
         let answers = join_all(wanted.into_iter().map(|(form, repository, rest)| async move {
-            let answer = this.registry.rest(this.request(&repository), rest).await;
+            let answer = match this.slow.get(repository.host()) {
+                Some(fault) => Err(fault.clone()),
+                None => this.registry.rest(this.request(&repository), rest).await,
+            };
             (form, repository, answer)
         }))
         .await;
         let mut more = More::default();
         for (form, repository, answer) in answers {
+            self.note_slow(&repository, answer.as_ref().err());
             match answer {
                 Ok(pieces) if pieces.is_empty() => {}
                 Ok(pieces) => {
@@ -235,13 +242,25 @@ impl Fetcher<'_> {
                     Lookup::Found(pieces)
                 }
                 Lookup::Absent => Lookup::Absent,
-                Lookup::Unreachable(fault) => Lookup::Unreachable(fault),
+                Lookup::Unreachable(fault) => {
+                    self.note_slow(&ask.repository, Some(&fault));
+                    Lookup::Unreachable(fault)
+                }
             };
             ask.form.map(evidence).insert(ask.repository, lookup);
         }
     }
 
+    pub(super) fn note_slow(&mut self, repository: &Repository, fault: Option<&Fault>) {
+        if let Some(fault) = fault.filter(|fault| fault.reason == FaultReason::Timeout) {
+            self.slow.entry(repository.host().to_owned()).or_insert_with(|| fault.clone());
+        }
+    }
+
     async fn ask(&self, ask: &Ask) -> Lookup<Fetched> {
+        if let Some(fault) = self.slow.get(ask.repository.host()) {
+            return Lookup::Unreachable(fault.clone());
+        }
         let request = self.request(&ask.repository);
         match ask.form {
             Form::Legacy => self.registry.signatures(request).await,
@@ -467,7 +486,6 @@ const QUESTIONS_AT_ONCE: usize = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::FaultReason;
 
     #[test]
     fn c6_what_is_stored_is_what_was_found() {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::audit::Phases;
 use super::flight::Sharing;
+use super::resolve::Resolved;
 use super::{Gate, PullRequest, Snapshot, is_proof};
 use crate::oci::{Digest, Index, Manifest};
 use crate::policy::evaluate::{self, Case, Permit, Resolution};
@@ -46,10 +47,8 @@ impl Gate {
                 continue;
             }
             let mut phases = Phases::start();
-            let resolution = Resolution::Answered;
-            let outcomes = self
-                .outcomes(snapshot, request, case.applications, admission.digest, resolution, &mut phases)
-                .await;
+            let parent = Resolved { digest: admission.digest, resolution: Resolution::Answered, fault: None };
+            let outcomes = self.outcomes(snapshot, request, case.applications, parent, &mut phases).await;
             let judged: Vec<_> = outcomes.into_iter().map(|outcome| outcome.judged).collect();
             if let Some(permit) = evaluate::by_index(case, child, admission.digest, &index, &judged) {
                 return Some(permit);

@@ -45,7 +45,7 @@ use denials::Denials;
 use flight::{Flights, Sharing};
 use guard::Guard;
 use records::{is_proof, shown_name};
-use resolve::tag_key;
+use resolve::{Resolved, tag_key};
 use snapshot::Current;
 use words::Refusal;
 
@@ -240,24 +240,20 @@ impl Gate {
         if let Some(decision) = evaluate::before_resolving(&case) {
             return Judgement { decision, ..judgement };
         }
-        let digest = match self.resolve(request).await {
-            Ok(resolved) => {
-                judgement.resolution = resolved.resolution;
-                judgement.resolve_fault = resolved.fault;
-                resolved.digest
-            }
-            Err(fault) => {
-                phases.end(Phase::Resolve);
-                return Judgement { decision: evaluate::unresolved(&case, fault), ..judgement };
-            }
-        };
-        judgement.digest = Some(digest);
+        let resolved = self.resolve(request).await;
         phases.end(Phase::Resolve);
+        let resolved = match resolved {
+            Ok(resolved) => resolved,
+            Err(fault) => return Judgement { decision: evaluate::unresolved(&case, fault), ..judgement },
+        };
+        let digest = resolved.digest;
+        judgement.digest = Some(digest);
+        judgement.resolution = resolved.resolution;
+        judgement.resolve_fault.clone_from(&resolved.fault);
         if let Some(decision) = evaluate::before_verifying(&case, digest) {
             return Judgement { decision, ..judgement };
         }
-        let outcomes =
-            self.outcomes(snapshot, request, &applications, digest, judgement.resolution, phases).await;
+        let outcomes = self.outcomes(snapshot, request, &applications, resolved, phases).await;
         let judged: Vec<_> = outcomes.iter().map(|outcome| outcome.judged.clone()).collect();
         judgement.explanations = outcomes.into_iter().map(|outcome| outcome.explanation).collect();
         let decision = evaluate::decide(&case, digest, judgement.resolution, &judged);
@@ -279,10 +275,10 @@ impl Gate {
         snapshot: &Arc<Snapshot>,
         request: &PullRequest,
         applications: &[Application],
-        digest: Digest,
-        resolution: Resolution,
+        resolved: Resolved,
         phases: &mut Phases,
     ) -> Vec<Outcome> {
+        let Resolved { digest, resolution, fault } = resolved;
         let mut outcomes = Vec::new();
         let mut wanted: Vec<(Arc<Entry>, VerdictKey)> = Vec::new();
         let covered = applications.iter().flat_map(|application| &application.entries);
@@ -330,6 +326,7 @@ impl Gate {
             request: request.clone(),
             digest,
             resolution,
+            resolve_fault: fault,
             wanted: wanted.clone(),
         };
         let share = |outcomes: &Vec<Outcome>| {

@@ -5,6 +5,7 @@
 //! for one does not count against the limit. Where the registry cannot be reached, what is stored is
 //! verified again offline, up to `cache.stale` (rule O1).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -31,6 +32,8 @@ pub(super) struct Job {
     pub(super) request: PullRequest,
     pub(super) digest: Digest,
     pub(super) resolution: Resolution,
+    /// Why the registry gave no digest, if this is the one last verified.
+    pub(super) resolve_fault: Option<Fault>,
     pub(super) wanted: Vec<(Arc<Entry>, VerdictKey)>,
 }
 
@@ -103,8 +106,8 @@ impl Job {
         let image =
             ResolvedImage { repository: self.request.reference.repository().clone(), digest: self.digest };
         let budget = Budget::verdict();
-        let (manifest, contact) = match self.resolution {
-            Resolution::Answered => (ManifestAccess::Served, Contact::Answered),
+        let (manifest, contact, fault) = match self.resolution {
+            Resolution::Answered => (ManifestAccess::Served, Contact::Answered, None),
             Resolution::NotAsked => self.probe(&image).await,
         };
         let mut fetcher = Fetcher {
@@ -114,7 +117,9 @@ impl Job {
             manifest,
             budget: &budget,
             rests: Vec::new(),
+            slow: BTreeMap::new(),
         };
+        fetcher.note_slow(&image.repository, fault.as_ref());
         let entries: Vec<&Entry> = self.wanted.iter().map(|(entry, _)| &**entry).collect();
         let legacy: Vec<&Entry> =
             entries.iter().copied().filter(|entry| entry.forms() != Forms::Bundles).collect();
@@ -165,11 +170,20 @@ impl Job {
     }
 
     /// A digest reference was not resolved, so whether the registry lets these credentials in is not
-    /// known: it decides what a 401 or 403 for a signature means (rule D4).
-    async fn probe(&self, image: &ResolvedImage) -> (ManifestAccess, Contact) {
-        match self.registry.manifest(&image.repository, &image.digest, &self.request.credentials).await {
-            Ok(_) => (ManifestAccess::Served, Contact::Answered),
-            Err(fault) => (ManifestAccess::Unknown, fault.contact),
+    /// known: it decides what a 401 or 403 for a signature means (rule D4). A registry that let the time
+    /// run out when the tag was resolved is not asked for that.
+    async fn probe(&self, image: &ResolvedImage) -> (ManifestAccess, Contact, Option<Fault>) {
+        let slow = self.resolve_fault.clone().filter(|fault| fault.reason == FaultReason::Timeout);
+        let answer = match slow {
+            Some(fault) => Err(fault),
+            None => {
+                let (repository, credentials) = (&image.repository, &self.request.credentials);
+                self.registry.manifest(repository, &image.digest, credentials).await
+            }
+        };
+        match answer {
+            Ok(_) => (ManifestAccess::Served, Contact::Answered, None),
+            Err(fault) => (ManifestAccess::Unknown, fault.contact, Some(fault)),
         }
     }
 

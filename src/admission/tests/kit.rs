@@ -290,6 +290,11 @@ impl Node {
         drop(self.server.lock().unwrap().take());
     }
 
+    /// How often the registry was asked anything.
+    pub(super) fn asked(&self) -> usize {
+        self.server.lock().unwrap().as_ref().unwrap().lines().len()
+    }
+
     /// How often the manifest of the index was fetched by its digest.
     pub(super) fn asked_for_index(&self) -> usize {
         let line = format!("GET /v2/{REPOSITORY}/manifests/{}", self.image);

@@ -461,3 +461,26 @@ async fn o3_a_key_without_a_log_needs_no_trust_root() {
     node.sign(&[(&node.key, json!({}))]);
     assert_eq!(node.pull(node.tagged()).await.unwrap().permit.source(), Source::Verified);
 }
+
+#[tokio::test]
+async fn o1_a_silent_registry_is_waited_for_once() {
+    let node = Node::start(Setup { idle: Some(Duration::from_secs(2)), ..Setup::default() }).await;
+    node.enforce(&node.keyed());
+    node.sign(&[(&node.key, json!({}))]);
+    node.pull(node.tagged()).await.unwrap();
+    advance(DAY);
+    node.answers(|_| Some(hangs_up()));
+    for reference in [node.tagged(), node.pinned()] {
+        let asked = node.asked();
+        assert_eq!(node.pull(reference.clone()).await.unwrap().permit.source(), Source::Stale);
+        assert_eq!(node.asked() - asked, 1, "{}", reference.text());
+    }
+    // Without anything stored each pull waits for itself.
+    advance(WEEK);
+    for reference in [node.tagged(), node.pinned()] {
+        let asked = node.asked();
+        let refusal = node.pull(reference.clone()).await.unwrap_err();
+        assert!(refusal.message.ends_with("registry does not answer in time"), "{}", refusal.message);
+        assert_eq!(node.asked() - asked, 1, "{}", reference.text());
+    }
+}
