@@ -80,7 +80,7 @@ pub struct Verify {
     #[command(flatten)]
     pub basis: Basis,
     /// Judge as if pulled for a pod in this namespace
-    #[arg(long, value_name = "NS")]
+    #[arg(long, value_name = "NS", value_parser = namespace)]
     pub namespace: Option<String>,
     /// A label of that pod (repeatable)
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
@@ -112,7 +112,7 @@ pub struct Apply {
     #[arg(short, long, required = true, value_name = "FILE")]
     pub resource: Vec<PathBuf>,
     /// Where resources go that name no namespace
-    #[arg(long, value_name = "NS", default_value = "default")]
+    #[arg(long, value_name = "NS", default_value = "default", value_parser = namespace)]
     pub namespace: String,
     /// What the images are judged by
     #[command(flatten)]
@@ -293,5 +293,16 @@ fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// What the API server takes for the name of a namespace (RFC 1123, a label).
+fn namespace(text: &str) -> Result<String, String> {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let fits = (1..=63).contains(&text.len()) && text.bytes().all(inner);
+    if fits && !text.starts_with('-') && !text.ends_with('-') {
+        Ok(text.to_owned())
+    } else {
+        Err("a namespace is at most 63 of a-z, 0-9 and -, and neither begins nor ends with -".to_owned())
+    }
+}
+
 /// Where the package puts the config.
-pub(super) const DEFAULT_CONFIG: &str = "/etc/pullgate/config.yaml";
+pub(super) use crate::config::DEFAULT_PATH as DEFAULT_CONFIG;

@@ -69,7 +69,7 @@ pub(super) fn run(arguments: &Check) -> Exit {
     lines.iter().for_each(say);
     let counts = fresh.snapshot.policies.counts();
     say(format_args!(
-        "{} policies: {} rules refuse, {} only report",
+        "policies: {}; rules that refuse: {}; rules that only report: {}",
         counts.policies, counts.refusing, counts.reporting
     ));
     if arguments.strict && warned { Exit::Usage } else { Exit::Done }
@@ -83,9 +83,13 @@ fn remarks(general: &[String], of_files: &[Remark]) -> (Vec<String>, bool) {
     let mut lines: Vec<_> = general.iter().map(|warning| format!("warning: {warning}")).collect();
     lines.extend(of_files.iter().map(Remark::diagnostic));
     if !lines.is_empty() {
-        lines.push(format!("{warnings} warnings, {notices} notices"));
+        lines.push(format!("{}, {}", counted(warnings, "warning"), counted(notices, "notice")));
     }
     (lines, warnings > 0)
+}
+
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -104,7 +108,7 @@ mod tests {
         assert_eq!(remarks(&[], &[]), (vec![], false));
         assert_eq!(
             remarks(&[], std::slice::from_ref(&notice)),
-            (vec!["p.yaml: notice: skipped".into(), "0 warnings, 1 notices".into()], false)
+            (vec!["p.yaml: notice: skipped".into(), "0 warnings, 1 notice".into()], false)
         );
         assert_eq!(
             remarks(&["no policy".into()], &[remark(3, Severity::Warning, "count is 0"), notice]),
@@ -113,7 +117,7 @@ mod tests {
                     "warning: no policy".into(),
                     "p.yaml:3: warning: count is 0".into(),
                     "p.yaml: notice: skipped".into(),
-                    "2 warnings, 1 notices".into(),
+                    "2 warnings, 1 notice".into(),
                 ],
                 true
             )

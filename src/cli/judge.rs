@@ -46,6 +46,12 @@ impl Rules {
     /// In one line: what cannot be read or does not load, and the way out.
     pub(super) fn load(basis: &Basis, runtime: &Runtime) -> Result<Self, String> {
         let config = read_config(basis)?;
+        // Policies with keys alone never read it, and would hide that its name is wrong.
+        if let Some(file) = &basis.trusted_root {
+            std::fs::metadata(file).map_err(|error| {
+                format!("--trusted-root {}: {error}; name a trusted_root.json", file.display())
+            })?;
+        }
         let sources = read_sources(&config.policy.paths).map_err(|error| error.to_string())?;
         let fresh = with_trust_root(basis, &config, &sources, runtime)?;
         if fresh.snapshot.policies.is_empty() {

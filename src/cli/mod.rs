@@ -52,9 +52,12 @@ pub fn run() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            let asked = !error.use_stderr();
-            drop(error.print());
-            return if asked { ExitCode::SUCCESS } else { Exit::Usage.into() };
+            if !error.use_stderr() {
+                drop(error.print());
+                return ExitCode::SUCCESS;
+            }
+            complain(usage(&error.to_string()));
+            return Exit::Usage.into();
         }
     };
     let exit = match arguments.command {
@@ -74,6 +77,27 @@ pub fn run() -> ExitCode {
         Command::Man => man(),
     };
     exit.into()
+}
+
+/// A usage error in one line. The library tells in paragraphs: the error, hints, the usage, and where
+/// the help is.
+fn usage(error: &str) -> String {
+    let words = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut told = Vec::new();
+    let mut command = "pullgate".to_owned();
+    for paragraph in error.split("\n\n") {
+        match paragraph.trim_start().strip_prefix("Usage: ") {
+            Some(usage) => {
+                let names = usage.split_whitespace().take_while(|word| !word.starts_with(['-', '<', '[']));
+                command = names.collect::<Vec<_>>().join(" ");
+            }
+            None if paragraph.trim_start().starts_with("For more information") => {}
+            None => told.push(words(paragraph)),
+        }
+    }
+    let told = told.join("; ");
+    let told = told.strip_prefix("error: ").unwrap_or(&told);
+    format!("{told}; see `{command} --help`")
 }
 
 /// Writes one line to stdout; a closed pipe ends the output, not the program.
@@ -139,5 +163,33 @@ mod tests {
     #[test]
     fn the_definitions_hold_together() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn usage_errors_are_one_line_with_the_way_out() {
+        let told = |arguments: &[&str]| {
+            let error = Arguments::try_parse_from(arguments.iter().copied()).expect_err("wrong");
+            usage(&error.to_string())
+        };
+        for (arguments, wanted) in [
+            (
+                &["pullgate", "verify"][..],
+                "the following required arguments were not provided: <IMAGE>...; see `pullgate verify --help`",
+            ),
+            (
+                &["pullgate", "verify", "--namespace", "A b", "a"],
+                "invalid value 'A b' for '--namespace <NS>': a namespace is at most 63 of a-z, 0-9 and -, and neither begins nor ends with -; see `pullgate --help`",
+            ),
+            (
+                &["pullgate", "chek"],
+                "unrecognized subcommand 'chek'; tip: a similar subcommand exists: 'check'; see `pullgate --help`",
+            ),
+            (
+                &["pullgate", "check", "--strickt"],
+                "unexpected argument '--strickt' found; tip: a similar argument exists: '--strict'; see `pullgate check --help`",
+            ),
+        ] {
+            assert_eq!(told(arguments), wanted);
+        }
     }
 }

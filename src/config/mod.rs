@@ -5,9 +5,7 @@
 //! corrected, because a setting that is silently not in force is worse than one that is missing.
 //! Every key has a default except `policy.paths`. JSON is accepted, being YAML.
 //!
-//! A missing file counts as "no configuration" only where nobody named it
-//! ([`Config::load_default`]); any other failure to read it is an error. Errors name the file, the
-//! line, the key and the way out; the command line ends with exit code 2.
+//! Errors name the file, the line, the key and the way out; the command line ends with exit code 2.
 //!
 //! What a key points at (policies, certificates, `registry.configPath` with its `hosts.toml`,
 //! credential files) is read by the part that uses it, not here: this module opens one file.
@@ -96,21 +94,6 @@ impl Config {
             return Err(ConfigError::NotText { path: path.to_owned() });
         };
         Self::parse(path, text)
-    }
-
-    /// Reads [`DEFAULT_PATH`], for commands that can work without a configuration; `None` if there is none.
-    ///
-    /// # Errors
-    ///
-    /// As [`Config::load`], except that a missing file is an answer.
-    pub fn load_default() -> Result<Option<Self>, ConfigError> {
-        match Self::load(Path::new(DEFAULT_PATH)) {
-            Ok(config) => Ok(Some(config)),
-            Err(ConfigError::Unreadable { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
     }
 
     /// Every default, with these policies: for a command that names its policies itself and finds no configuration.

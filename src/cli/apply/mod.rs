@@ -100,6 +100,10 @@ impl Judged {
         worst(images.chain(unclear.map(|_| Exit::Unknown)))
     }
 
+    fn is_about_nothing(&self) -> bool {
+        self.subject.images.is_empty() && self.subject.found.iter().all(|rule| rule.images.is_ok())
+    }
+
     fn refuses(&self, action: Action) -> bool {
         action == Action::Enforce && self.mode == Mode::Enforce
     }

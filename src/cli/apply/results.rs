@@ -85,6 +85,10 @@ impl<'a> Results<'a> {
         let counts: Vec<_> =
             STATUSES.iter().map(|status| format!("{}: {}", status.word(), self.count(*status))).collect();
         texts.push(counts.join(", "));
+        let without = self.judged.iter().filter(|judged| judged.is_about_nothing()).count();
+        if without > 0 {
+            texts.push(format!("without images, so not judged: {without}"));
+        }
         texts
     }
 
