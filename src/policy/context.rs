@@ -12,7 +12,7 @@
 //! The first that has a name wins. Upstream merges the predicate over everything; here a predicate
 //! cannot replace what is known of the image, the pod or another attestation. What a node does not know
 //! (who asked, the rest of the pod, the old object) is not there, and reading it is an error.
-//! Specification: 3.5 of the policy semantics.
+//! Semantics: Kyverno 1.19 (`pkg/engine/context`), "Variables" of its documentation.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

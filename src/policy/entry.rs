@@ -224,12 +224,6 @@ impl Entry {
         self.forms
     }
 
-    /// Whether it asks for the experimental OCI 1.1 form too (`cosignOCI11`).
-    #[must_use]
-    pub const fn reads_oci11(&self) -> bool {
-        self.cosign_oci11
-    }
-
     /// Whether a verified image gets its digest written into the resource (`mutateDigest`).
     #[must_use]
     pub const fn pins_digest(&self) -> bool {

@@ -183,7 +183,7 @@ pub(super) fn name_pod(kinds: &[KindSelector]) -> bool {
 }
 
 /// `kinds` as a rule that stands for one about pods has them.
-pub(super) fn standing_for(kinds: &[KindSelector], controller: PodController) -> Vec<KindSelector> {
+pub(super) fn autogen_for(kinds: &[KindSelector], controller: PodController) -> Vec<KindSelector> {
     if name_pod(kinds) { vec![KindSelector::of_controller(controller)] } else { kinds.to_vec() }
 }
 

@@ -324,7 +324,7 @@ impl Policy {
         let controller = pod.resource.as_ref().and_then(|resource| PodController::named(resource.kind()));
         let controller = controller.filter(|controller| self.controllers.contains(controller));
         let standing = controller.into_iter().flat_map(|controller| {
-            self.rules.iter().filter_map(move |rule| rule.standing_for(controller)).map(Cow::Owned)
+            self.rules.iter().filter_map(move |rule| rule.autogen_for(controller)).map(Cow::Owned)
         });
         let all = self.rules.iter().map(Cow::Borrowed).chain(standing);
         all.filter(|rule| rule.includes.includes(pod) && !rule.excludes.excludes(pod))
@@ -385,7 +385,7 @@ impl Rule {
     }
 
     /// The rule that autogen makes of a rule about pods, for one kind of controller.
-    fn standing_for(&self, controller: PodController) -> Option<Self> {
+    fn autogen_for(&self, controller: PodController) -> Option<Self> {
         let about_pods =
             self.includes.names_pod() && (self.excludes.names_pod() || !self.excludes.names_kinds());
         if !about_pods || self.name.starts_with("autogen-") {
@@ -400,8 +400,8 @@ impl Rule {
             Arc::new(entry.sealed())
         };
         Some(Self {
-            includes: self.includes.standing_for(controller),
-            excludes: self.excludes.standing_for(controller),
+            includes: self.includes.autogen_for(controller),
+            excludes: self.excludes.autogen_for(controller),
             entries: self.entries.iter().map(renamed).collect(),
             extractors,
             name,

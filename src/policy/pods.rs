@@ -185,10 +185,10 @@ impl PodMatch {
     }
 
     /// The block of the rule that stands for this one where `controller` makes the pods.
-    pub(super) fn standing_for(&self, controller: PodController) -> Self {
+    pub(super) fn autogen_for(&self, controller: PodController) -> Self {
         let filters = |filters: &[PodFilter]| {
             let standing = |filter: &PodFilter| PodFilter {
-                kinds: kinds::standing_for(&filter.kinds, controller),
+                kinds: kinds::autogen_for(&filter.kinds, controller),
                 ..filter.clone()
             };
             filters.iter().map(standing).collect()

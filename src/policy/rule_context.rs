@@ -6,7 +6,8 @@
 //!
 //! An entry without a value is no reason to leave the rule out: the rule is undecided for every image that
 //! it covers, and no other image is concerned. ConfigMaps are the documents of that kind in the policy
-//! folder: whoever may write policies there says what they hold. Specification: 1.5 and 3.5.
+//! folder: whoever may write policies there says what they hold. Semantics: Kyverno
+//! 1.19, "External Data Sources" of its documentation.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -271,8 +271,11 @@ fn what_cannot_be_honoured_is_a_load_error_that_names_the_field() {
         (policy(none(), none(), none()).replace("ClusterPolicy", "List"), "kind `List` of `kyverno.io/v1`"),
         (format!("{0}\n---\n{0}", policy(none(), none(), none())), "defined twice"),
         (policy(none(), none(), none()).replace("ClusterPolicy", "Clusterpolicy"), "is it misspelt?"),
-        ("apiVersion: policies.kyverno.io/v1\nkind: ImageValidatingPolicy".to_owned(), "not supported"),
-        ("metadata: {name: a}".to_owned(), "not supported"),
+        (
+            "apiVersion: policies.kyverno.io/v1\nkind: ImageValidatingPolicy".to_owned(),
+            "not read here; write its rules as verifyImages",
+        ),
+        ("metadata: {name: a}".to_owned(), "not known"),
         ("a: [".to_owned(), ""),
     ] {
         let errors = load(&text).expect_err(wanted);

@@ -10,7 +10,7 @@
 //! when it is reached ([`Order::AsReached`]).
 //!
 //! What is compared may be anyone's data: comparing is charged to the verdict's budget before it is done.
-//! Specification: 3.2 of the policy semantics.
+//! Semantics: Kyverno 1.19, "Preconditions" of its documentation, and `tests/kyverno`.
 
 mod membership;
 pub(super) mod operator;

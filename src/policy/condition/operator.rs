@@ -9,8 +9,8 @@
 //! matches every element of the value. That is upstream's, and for the policy's author to mind.
 //!
 //! Nothing panics or wraps around. The time is bounded by the product of the sizes of key and value;
-//! callers charge for that first. Specification: 3.3 of the policy semantics; `tests/differences.md` lists what
-//! differs from upstream.
+//! callers charge for that first. Semantics: Kyverno 1.19 (`pkg/engine/variables/operator`);
+//! `tests/differences.md` lists what differs.
 
 use std::cmp::Ordering;
 

@@ -11,7 +11,7 @@
 //!
 //! Unknown functions and wrong numbers of arguments are errors of the text, found when a policy is
 //! loaded; upstream finds them when it evaluates. A reached limit is an error that nothing swallows.
-//! Specification: 3.4 and 3.6 of the policy semantics; differences in `tests/differences.md`.
+//! Semantics: Kyverno 1.19, "JMESPath" of its documentation; differences in `tests/differences.md`.
 
 mod budget;
 mod datum;

@@ -177,7 +177,10 @@ impl Loader<'_> {
     }
 
     fn public_keys(&mut self, at: Location, place: &str, keys: &yaml::Keys) -> Vec<PublicKey> {
-        self.unsupported(place, &[("keys.kms", &keys.kms), ("keys.secret", &keys.secret)]);
+        let way_out = "keys of key services and of the cluster are not read yet; write the PEM of the public key into keys.publicKeys, or into a ConfigMap document that the rule's context reads";
+        for (field, value) in [("keys.kms", &keys.kms), ("keys.secret", &keys.secret)] {
+            self.refuse(place, field, value, way_out);
+        }
         let Some(text) = keys.public_keys.as_ref().filter(|text| !text.value.trim().is_empty()) else {
             if keys.kms.is_none() && keys.secret.is_none() {
                 self.error(at.line(), format!("{place}: A public key, kms key or secret is required"));

@@ -109,12 +109,16 @@ impl Loader<'_> {
                 None
             }
             (version, kind)
-                if kind.is_empty()
-                    || kind == "List"
-                    || (ours && !WITHOUT_IMAGES.contains(&kind))
-                    || version.starts_with("policies.kyverno.io/") =>
+                if kind.is_empty() || kind == "List" || (ours && !WITHOUT_IMAGES.contains(&kind)) =>
             {
-                self.error(line, format!("kind `{kind}` of `{version}` is not supported; is it misspelt?"));
+                self.error(line, format!("kind `{kind}` of `{version}` is not known; is it misspelt?"));
+                None
+            }
+            (version, kind) if version.starts_with("policies.kyverno.io/") => {
+                self.error(
+                    line,
+                    format!("kind `{kind}` of `{version}` is not read here; write its rules as verifyImages of a kyverno.io/v1 ClusterPolicy, or move the document out of the policy folder"),
+                );
                 None
             }
             (version, kind) => {

@@ -73,12 +73,6 @@ pub(in crate::policy) fn yaml_error(error: &serde_saphyr::Error) -> (u64, String
 }
 
 impl Loader<'_> {
-    pub(super) fn unsupported(&mut self, place: &str, fields: &[(&str, &Option<yaml::Unread>)]) {
-        for (field, value) in fields {
-            self.refuse(place, field, value, "it is not supported yet");
-        }
-    }
-
     /// Fields that are accepted and have no effect, each with the reason.
     pub(super) fn meaningless(&mut self, place: &str, fields: &[(&str, &Option<yaml::Unread>, &str)]) {
         for (field, value, why) in fields {

@@ -11,7 +11,7 @@
 //! A whole text that is one variable keeps the JSON type of the result; in other text a string is put in
 //! as it is, everything else as compact JSON. Keys of objects may hold variables and must become texts.
 //! A variable without a value is an error with upstream's words; nothing here has a default.
-//! Specification: 3.4 of the policy semantics.
+//! Semantics: Kyverno 1.19 (`pkg/engine/variables`); differences in `tests/differences.md`.
 
 mod nested;
 mod reference;
