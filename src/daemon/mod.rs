@@ -297,7 +297,7 @@ pub fn warnings(snapshot: &Snapshot) -> Vec<String> {
     }
     for rule in snapshot.policies.pull_only_rules() {
         warnings.push(format!(
-            "rule {rule} depends on the pod: enforced at pull only; use imagePullPolicy Always, or the runtime guard when it comes"
+            "rule {rule} depends on the pod: enforced at pull only; use imagePullPolicy Always"
         ));
     }
     warnings
