@@ -2,7 +2,8 @@
 //!
 //! `tests/kyverno/cases.yaml` holds the policies. What the real Kyverno says of each image under each of them
 //! is recorded in `tests/kyverno/verdicts.json`, with its version, so that it stays a test where Kyverno
-//! cannot be built; `PULLGATE_KYVERNO=/path/to/kyverno` (its command-line tool) records what is not recorded yet. Images, keys and
+//! cannot be built. A verdict is of a case as it was written: one that has been changed since fails until it is recorded again.
+//! `PULLGATE_KYVERNO=/path/to/kyverno` (its command-line tool) records what is new or changed, and everything with another version. Images, keys and
 //! certificates are made in each run. Where pullgate differs on purpose, `tests/kyverno/differences.yaml`
 //! says what it answers and why; a difference that is not there fails, and so does one that is gone.
 
@@ -13,6 +14,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use pullgate::oci::Digest;
 use serde_json::{Map, Value, json};
 
 use crate::kit::{
@@ -48,6 +50,8 @@ struct Case {
     name: String,
     policy: Value,
     images: Vec<String>,
+    /// Of what the case is written as, before keys and registry are put in.
+    digest: Digest,
 }
 
 fn compare(node: &Node) {
@@ -66,9 +70,14 @@ fn compare(node: &Node) {
     let mut wrong = Vec::new();
     let mut seen = Vec::new();
     for case in &cases {
+        if theirs["verdicts"][&case.name]["of"] != json!(case.digest.to_string()) {
+            wrong.push(format!("{}: new, or changed since Kyverno was asked", case.name));
+            continue;
+        }
         let ours = world.pullgate(case);
         for image in &case.images {
-            let theirs = theirs["verdicts"][&case.name][image]["result"].as_str().unwrap_or("not recorded");
+            let theirs =
+                theirs["verdicts"][&case.name]["images"][image]["result"].as_str().unwrap_or("not recorded");
             let ours = ours.get(image).map_or("none", String::as_str);
             let place = format!("{}/{image}", case.name);
             let expected =
@@ -255,13 +264,14 @@ impl World {
             json!({"mutateDigest": false, "verifyDigest": false, "attestors": [{"entries": ["KEYS_A"]}]});
         let some = |names: [&str; 2]| names.map(str::to_owned).to_vec();
         let mut list = Vec::new();
+        let mut add = |name: String, [entry, rule, spec]: [&Value; 3], images: Vec<String>| {
+            let policy = self.policy(entry, rule, spec);
+            let digest = Digest::of(json!([entry, rule, spec, images]).to_string().as_bytes());
+            list.push(Case { name, policy, images, digest });
+        };
         for (name, entry) in of("entries") {
-            let policy = self.policy(&entry, &none, &none);
-            list.push(Case {
-                name: format!("entries/{name}"),
-                policy,
-                images: self.images.keys().cloned().collect(),
-            });
+            let images = self.images.keys().cloned().collect();
+            add(format!("entries/{name}"), [&entry, &none, &none], images);
         }
         for (name, conditions) in of("conditions") {
             let conditions = match conditions.as_array().map(Vec::as_slice) {
@@ -272,16 +282,14 @@ impl World {
             };
             let attestation =
                 json!({"type": "REVIEW", "attestors": [{"entries": ["KEYS_A"]}], "conditions": conditions});
-            let policy = self.policy(&json!({ "attestations": [attestation] }), &none, &none);
-            list.push(Case { name: format!("conditions/{name}"), policy, images: some(REVIEWED) });
+            let entry = json!({ "attestations": [attestation] });
+            add(format!("conditions/{name}"), [&entry, &none, &none], some(REVIEWED));
         }
         for (name, rule) in of("rules") {
-            let policy = self.policy(&key, &rule, &none);
-            list.push(Case { name: format!("rules/{name}"), policy, images: some(SIGNED_OR_NOT) });
+            add(format!("rules/{name}"), [&key, &rule, &none], some(SIGNED_OR_NOT));
         }
         for (name, spec) in of("policies") {
-            let policy = self.policy(&unpinned, &none, &spec);
-            list.push(Case { name: format!("policies/{name}"), policy, images: some(SIGNED_OR_NOT) });
+            add(format!("policies/{name}"), [&unpinned, &none, &spec], some(SIGNED_OR_NOT));
         }
         list
     }
@@ -364,8 +372,12 @@ fn record(kyverno: &Path, world: &World, cases: &[Case], to: &Path) {
     let version = run(&["version".as_ref()]);
     let version = String::from_utf8_lossy(&version.stdout).lines().next().unwrap_or_default().to_owned();
     let known = fs::read_to_string(to).ok().and_then(|text| serde_json::from_str::<Value>(&text).ok());
+    let known = known.filter(|known| known["kyverno"] == json!(version));
     let mut verdicts = known.and_then(|known| known["verdicts"].as_object().cloned()).unwrap_or_default();
-    verdicts.retain(|name, _| cases.iter().any(|case| case.name == *name));
+    verdicts.retain(|name, verdict| {
+        let of = |case: &Case| case.name == *name && verdict["of"] == json!(case.digest.to_string());
+        cases.iter().any(of)
+    });
     for case in cases.iter().filter(|case| !verdicts.contains_key(&case.name)).collect::<Vec<_>>() {
         let [policy, resources] = world.files(case);
         let output = run(&[
@@ -392,7 +404,7 @@ fn record(kyverno: &Path, world: &World, cases: &[Case], to: &Path) {
             for image in &case.images {
                 of_case.insert(image.clone(), answer.clone());
             }
-            verdicts.insert(case.name.clone(), Value::Object(of_case));
+            verdicts.insert(case.name.clone(), json!({ "of": case.digest.to_string(), "images": of_case }));
             continue;
         };
         let results: Vec<&Value> = report["results"].as_array().into_iter().flatten().collect();
@@ -416,7 +428,7 @@ fn record(kyverno: &Path, world: &World, cases: &[Case], to: &Path) {
             let result = worst.get(image).map_or("none", String::as_str);
             of_case.insert(image.clone(), json!({ "result": result, "messages": messages }));
         }
-        verdicts.insert(case.name.clone(), Value::Object(of_case));
+        verdicts.insert(case.name.clone(), json!({ "of": case.digest.to_string(), "images": of_case }));
     }
     let record = json!({ "kyverno": version, "verdicts": verdicts });
     fs::write(to, format!("{record:#}\n")).expect("the record");

@@ -15,7 +15,7 @@ use crate::kit::{
     Node, Space, folder, gate,
     image::Image,
     on_containerd,
-    sigstore::{Identity, PrivateSigstore, Signer, Stamp},
+    sigstore::{Identity, OtherSigstore, PrivateSigstore, Signer, Stamp},
 };
 
 /// Tests that ask no containerd: one is enough.
@@ -153,7 +153,7 @@ fn keyed_oci11(node: &Node) {
     assert_code(verify(&policies, None, &theirs.by_tag()), 1, "signed by another");
 }
 
-/// The certificate is believed at the time of the timestamp.
+/// The timestamp must be of the authority that the policy names.
 fn keyed_tsa(node: &Node) {
     let Some(sigstore) = PrivateSigstore::available("keyed_tsa") else { return };
     let space = node.space();
@@ -168,6 +168,8 @@ fn keyed_tsa(node: &Node) {
     };
     let good = policy(&space, entry(&sigstore.pem("tsa-chain")), json!({}));
     assert_code(verify(&[good], None, &image.by_tag()), 0, "its authority");
+    let other = policy(&space, entry(&OtherSigstore::shared().pem("tsa-chain")), json!({}));
+    assert_code(verify(&[other], None, &image.by_tag()), 1, "another's authority");
 }
 
 /// A node does not know the labels of namespaces: it says so when the policy is loaded.
@@ -188,7 +190,9 @@ fn empty_image(node: &Node) {
         json!({"imageReferences": ["*"], "attestors": [{"entries": [keys(&node.key.public)]}]}),
         json!({}),
     )];
-    assert_code(apply(&policies, &[" "]), 0, "no image at all");
+    let answer = apply(&policies, &[" "]);
+    assert!(answer.1.contains("without images, so not judged: 1"), "{answer:?}");
+    assert_code(answer, 0, "no image at all");
 }
 
 fn skip_image_reference(node: &Node) {
@@ -238,7 +242,17 @@ fn noconfigmap_diffimage_success(node: &Node) {
     node.key.sign(&covered);
     let policies = [by_config_map(&space)];
     assert_code(verify(&policies, None, &other.by_tag()), 0, "an image that the rule is not about");
-    assert_code(verify(&policies, None, &covered.by_tag()), 3, "the rule cannot be evaluated");
+    assert_unresolved(verify(&policies, None, &covered.by_tag()));
+}
+
+/// The rule cannot be evaluated: there is no such ConfigMap.
+fn assert_unresolved(answer: (Option<i32>, String)) {
+    assert!(
+        answer.1.contains("policy/rule: ")
+            && answer.1.contains("failed to get configmap default/keys: there is no such document"),
+        "{answer:?}"
+    );
+    assert_code(answer, 3, "the rule cannot be evaluated");
 }
 
 /// Upstream lets every error pass under `Ignore`; here a missing ConfigMap does not (rule D4).
@@ -249,7 +263,7 @@ fn failure_policy_test_noconfigmap_diffimage_success(node: &Node) {
     let mut document = by_config_map(&space);
     document["spec"]["failurePolicy"] = json!("Ignore");
     assert_code(verify(&[document.clone()], None, &other.by_tag()), 0, "an image that the rule is not about");
-    assert_code(verify(&[document], None, &covered.by_tag()), 3, "the rule cannot be evaluated");
+    assert_unresolved(verify(&[document], None, &covered.by_tag()));
 }
 
 fn mutate_digest_no_verify_digest_no_required(node: &Node) {
