@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::blank::Blank;
 use super::condition::Conditions;
 use super::extract::Extractors;
-use super::jmespath::{Budget, Clock, Scope};
+use super::jmespath::{Budget, Clock, Reads, Scope};
 use super::pods::PodFactsRead;
 use super::resource::View;
 use super::rule_context::Values;
@@ -337,11 +337,11 @@ impl Entry {
         Self { variables, ..self.clone() }.sealed()
     }
 
-    /// The facts that its fields read, where they are filled in for each pull.
-    pub(super) fn form_reads(&self) -> PodFactsRead {
+    /// What its fields read, where they are filled in for each pull.
+    pub(super) fn form_reads(&self) -> Reads {
         match &self.unfilled {
-            Some(Unfilled::UntilPull(blank)) => context::facts(&blank.form.reads()),
-            Some(Unfilled::Never(_)) | None => PodFactsRead::default(),
+            Some(Unfilled::UntilPull(blank)) => blank.form.reads(),
+            Some(Unfilled::Never(_)) | None => Reads::none(),
         }
     }
 

@@ -44,7 +44,7 @@ documents! {
         validation_failure_action_overrides: Vec<ActionOverride> = "validationFailureActionOverrides",
         failure_policy: Option<String> = "failurePolicy",
         webhook_configuration: Option<WebhookConfiguration> = "webhookConfiguration",
-        rules: Vec<Rule> = "rules",
+        rules: Vec<Spanned<Rule>> = "rules",
         apply_rules: Option<Spanned<String>> = "applyRules",
         admission: Option<bool> = "admission",
         background: Option<Unread> = "background",

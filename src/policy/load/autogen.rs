@@ -40,11 +40,8 @@ impl Loader<'_> {
                 ),
             }
         }
-        if spec.rules.iter().all(can_be_rewritten) && spec.rules.iter().any(names_pods) {
-            controllers
-        } else {
-            BTreeSet::new()
-        }
+        let rules = || spec.rules.iter().map(|rule| &rule.value);
+        if rules().all(can_be_rewritten) && rules().any(names_pods) { controllers } else { BTreeSet::new() }
     }
 }
 

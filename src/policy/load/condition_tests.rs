@@ -198,7 +198,7 @@ fn q20_validate_without_attestations_is_never_evaluated() {
     assert_eq!(
         warnings(&without),
         [
-            "p.yaml:2: p/r: validate is never evaluated: it is looked at after attestations, and there are none"
+            "p.yaml:6: p/r: validate is never evaluated: it is looked at after attestations, and there are none"
         ]
     );
     assert!(entry_of(&without).denies.is_empty());

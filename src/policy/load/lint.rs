@@ -8,7 +8,10 @@ use serde_saphyr::Spanned;
 
 use super::{Loader, yaml};
 use crate::policy::Policy;
+use crate::policy::context::RESERVED;
 use crate::policy::entry::{Action, Entry};
+use crate::policy::jmespath::{Names, Reads};
+use crate::policy::rule_context::RuleContext;
 
 impl Loader<'_> {
     /// `entry` of a rule whose own action is `own_action`, as it was `written`.
@@ -42,6 +45,15 @@ impl Loader<'_> {
         if enforces && by_tag && entry.verify_digest && !entry.mutate_digest {
             let line = written.mutate_digest.as_ref().map_or(line, |flag| flag.referenced.line());
             self.warning(line, format!("{place}: mutateDigest is false and verifyDigest is true, so every pull by a tag is refused, however it is signed; take mutateDigest out, or set verifyDigest to false"));
+        }
+    }
+
+    /// Names that have no value at any pull: neither ours nor of the rule's context.
+    pub(super) fn warn_of_names(&mut self, line: u64, place: &str, reads: &Reads, context: &RuleContext) {
+        let Names::Only(names) = &reads.names else { return };
+        let of_context = |name: &str| context.entries.iter().any(|entry| entry.name == name);
+        for name in names.iter().filter(|name| !RESERVED.contains(&name.as_str()) && !of_context(name)) {
+            self.warning(line, format!("{place} read `{name}`, which has no value on a node; known are image, images, request and the names of the rule's context"));
         }
     }
 

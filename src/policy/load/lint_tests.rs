@@ -148,6 +148,38 @@ fn enforce_refuses_every_tag_without_mutate_digest() {
 }
 
 #[test]
+fn names_that_no_pull_gives_a_value() {
+    let rule = |precondition: &str| {
+        HEAD.replace("OVERRIDE", "a").replace("MATCH", "b").replace(
+            "    verifyImages:\n",
+            &format!("    context: [{{name: v, variable: {{value: x}}}}]\n    preconditions:\n      all: [{{key: '{precondition}', operator: Equals, value: '{{{{ v }}}}'}}]\n    verifyImages:\n"),
+        )
+    };
+    let key = KEY.trim().replace('\n', "\\n");
+    let entry = |who: &str| {
+        format!(
+            "      imageReferences: ['*']\n      attestors: [{{entries: [{{keys: {{publicKeys: \"{key}\", rekor: {{ignoreTlog: true}}}}, annotations: {{a: '{who}'}}}}]}}]\n"
+        )
+    };
+    for known in [
+        "{{ image.name }}",
+        "{{ images.containers }}",
+        "{{ request.namespace }}",
+        "{{ v }}",
+        "{{ lookup(@, image.name) }}",
+    ] {
+        assert_eq!(load(&format!("{}{}", rule(known), entry(known)), false), Vec::<String>::new(), "{known}");
+    }
+    assert_eq!(
+        load(&format!("{}{}", rule("{{ element.a }}"), entry("{{ target || image.tag }}")), false),
+        [
+            "p.yaml:10: warning: p/r: preconditions read `element`, which has no value on a node; known are image, images, request and the names of the rule's context",
+            "p.yaml:10: warning: …: fields read `target`, which has no value on a node; known are image, images, request and the names of the rule's context",
+        ]
+    );
+}
+
+#[test]
 fn namespaces_that_no_pod_can_have() {
     let text = |matched: &str, overridden: &str| {
         let head = HEAD.replace("MATCH", matched).replace("OVERRIDE", overridden);

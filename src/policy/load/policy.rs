@@ -93,6 +93,7 @@ impl Loader<'_> {
         };
         let mut names = BTreeSet::new();
         for (index, rule) in spec.rules.iter().enumerate() {
+            let (line, rule) = (rule.referenced.line(), &rule.value);
             if rule.name.is_empty() {
                 self.error(line, format!("policy `{name}`: a rule has no name"));
             } else if !names.insert(rule.name.as_str()) {

@@ -88,6 +88,10 @@ impl Loader<'_> {
             Some(preconditions) => Some(preconditions?),
             None => None,
         };
+        if let Some(preconditions) = &preconditions {
+            let place = format!("{place}: preconditions");
+            self.warn_of_names(line, &place, &preconditions.reads(), &context);
+        }
         let mut standing = context.reads();
         preconditions.iter().for_each(|preconditions| standing.add(&preconditions.reads()));
         let clock = standing.clock;
@@ -111,6 +115,7 @@ impl Loader<'_> {
                 None => self.entry(line, &place, entry),
             };
             if let Some(draft) = draft {
+                self.warn_of_names(line, &format!("{place}: fields"), &draft.form_reads(), &context);
                 drafts.push(Entry {
                     policy: policy.name.clone(),
                     rule: rule.name.clone(),
@@ -139,7 +144,7 @@ impl Loader<'_> {
             // As upstream: every `validate` of the rule is looked at after the attestations of each entry.
             let denies = if draft.attestations.is_empty() { Vec::new() } else { denies.clone() };
             let draft = Entry { denies, ..draft };
-            let own = of_context.and(draft.facts_read()).and(draft.form_reads());
+            let own = of_context.and(draft.facts_read()).and(facts_of(&draft.form_reads()));
             variable = variable.and(own);
             let reads = facts.and(own);
             let (variables, extractors) = (Arc::clone(&variables), Arc::clone(&extractors));
