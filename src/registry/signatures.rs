@@ -8,6 +8,9 @@
 //! that name another type than those looked for are left for later ([`Rest`]), and are read when
 //! what was read first did not satisfy.
 //!
+//! The payload that cosign writes without annotations follows from the image. A layer with its digest is not
+//! fetched.
+//!
 //! Bounds: the first 1000 layers, 1 MiB a signature's payload, 10 MiB an attestation, the verdict's
 //! budget. What lies beyond a bound is not read and does not count; what was read before it does. A
 //! layer that is listed but broken (missing, longer than listed, cut, other bytes) makes the look-up
@@ -24,7 +27,7 @@ use super::{
 };
 use crate::oci::{Descriptor, Digest, MANIFEST_LIMIT, Manifest, media_type};
 use crate::outcome::{Fault, FaultReason, Lookup};
-use crate::sigstore::SignatureEvidence;
+use crate::sigstore::{SignatureEvidence, standard_payload};
 
 /// What a layer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,20 +109,30 @@ impl Client {
             .map_while(|(layer, size)| request.budget.take(size).map(|()| (layer, size)))
             .collect();
         let mut wanted: Vec<(Digest, usize)> = Vec::new();
+        // What is known already: bytes of that digest are the layer's, wherever they come from.
+        let standard = standard_payload(request.repository, request.digest);
+        let standard = (Digest::of(&standard), standard);
+        let mut bytes = BTreeMap::new();
         let mut seen = BTreeSet::new();
         for (layer, size) in &layers {
             // Several signatures over one payload are the rule.
-            if seen.insert(layer.descriptor.digest) {
+            if !seen.insert(layer.descriptor.digest) {
+                continue;
+            }
+            if layer.descriptor.digest == standard.0 && *size == standard.1.len() {
+                bytes.insert(standard.0, standard.1.clone());
+            } else {
                 wanted.push((layer.descriptor.digest, *size));
             }
         }
-        let bytes: BTreeMap<Digest, Vec<u8>> = stream::iter(wanted)
+        let fetched: BTreeMap<Digest, Vec<u8>> = stream::iter(wanted)
             .map(|(digest, size)| async move {
                 Ok::<_, Fault>((digest, self.blob(step, request, &digest, size).await?))
             })
             .buffered(PARALLEL)
             .try_collect()
             .await?;
+        bytes.extend(fetched);
         let evidence = layers.into_iter().filter_map(|(layer, _)| {
             let bytes = bytes.get(&layer.descriptor.digest)?.clone();
             Some(layer.evidence(bytes))

@@ -18,7 +18,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use crate::oci::Digest;
+use crate::oci::{Digest, Repository};
 use crate::sigstore::bundle::{self, deferred};
 use crate::sigstore::certificate::Certificate;
 use crate::sigstore::json;
@@ -29,6 +29,19 @@ use crate::sigstore::material::{
 };
 use crate::sigstore::rejection::{Limited, Rejection};
 use crate::sigstore::verify::SignatureForm;
+
+/// The payload that cosign signs for an image in `repository` where it is told no annotations. Nearly all
+/// are this one, so who knows the digest of a payload need not fetch it (`payload.Cosign` of sigstore/sigstore).
+#[must_use]
+pub fn standard_payload(repository: &Repository, image: &Digest) -> Vec<u8> {
+    // As go-containerregistry names Docker Hub.
+    let host = if repository.host() == "docker.io" { "index.docker.io" } else { repository.host() };
+    format!(
+        r#"{{"critical":{{"identity":{{"docker-reference":"{host}/{}"}},"image":{{"docker-manifest-digest":"{image}"}},"type":"cosign container image signature"}},"optional":null}}"#,
+        repository.path()
+    )
+    .into_bytes()
+}
 
 /// What a signer says in a payload.
 #[derive(Debug, PartialEq, Eq)]

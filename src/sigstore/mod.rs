@@ -55,6 +55,7 @@ use serde::{Deserialize, Serialize};
 pub use attestor::{Attestor, CertificateSigner, IdentitySigner, KeySigner, LogTrust, SctTrust, Signer};
 pub use authorities::{Authorities, TimestampAuthorities};
 pub use certificate::{Certificate, CertificateError, Subject, SubjectKind};
+pub use cosign::standard_payload;
 pub use identity::{Identity, IdentityError, IdentityText, Named};
 pub use json::JsonError;
 pub use key::{HashAlgorithm, KeyError, KeyKind, PublicKey};

@@ -4,7 +4,11 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::kit::{Node, Space, folder, on_each_containerd, registry::Registry};
+use crate::kit::{
+    Node, Space, folder, on_each_containerd,
+    proxy::{Action, Proxy},
+    registry::Registry,
+};
 
 on_each_containerd!(
     verify_says_what_a_pull_would,
@@ -12,6 +16,7 @@ on_each_containerd!(
     verify_explains_each_signature,
     verify_cannot_find_out_without_a_registry,
     verify_says_would_deny_for_audit_rules,
+    verify_asks_twice_for_a_plain_signature,
 );
 
 /// A policy file with `policies`, and `pullgate verify -p` on it.
@@ -51,6 +56,22 @@ fn verify_says_what_a_pull_would(node: &Node) {
         let all = [&legacy, &unsigned].map(|image| image.by_tag());
         let output = verify(&[policy], &[all[0].as_str(), all[1].as_str()]);
         assert_eq!((output.status.code(), line(&output).lines().count()), (Some(1), 2), "{output:?}");
+    }
+}
+
+/// The digest of the tag and the list of signatures: what cosign signs without annotations follows from the image.
+fn verify_asks_twice_for_a_plain_signature(node: &Node) {
+    let proxy = Proxy::before(node.registry, |_| Action::Pass);
+    let space = node.space().through(&proxy);
+    let [plain, annotated] = ["plain", "annotated"].map(|name| space.name(&space.image(name).push("1")));
+    node.key.sign(&plain);
+    node.key.sign_legacy(&annotated, &[("env", "prod")], None);
+    for (image, wanted) in [(&plain, 2), (&annotated, 3)] {
+        let before = proxy.seen().len();
+        let output = verify(&[space.policy("keyed").key(node.key)], &[&image.by_tag()]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let asked: Vec<_> = proxy.seen().iter().skip(before).map(|seen| seen.path.clone()).collect();
+        assert_eq!(asked.len(), wanted, "{asked:?}");
     }
 }
 

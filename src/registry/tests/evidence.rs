@@ -1,10 +1,11 @@
 //! Signatures and bundles: what is found, what is absent, what is no answer.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
 
 use super::*;
 use crate::outcome::Lookup;
-use crate::sigstore::SignatureEvidence;
+use crate::sigstore::{SignatureEvidence, standard_payload};
 
 const SUBJECT: &[u8] = b"the image";
 pub(super) const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
@@ -192,6 +193,31 @@ async fn a_cold_legacy_look_up_by_tag_takes_three_requests() {
         client.requests(),
         RequestCounts { resolve: 1, manifest: 1, blob: 1, ..RequestCounts::default() }
     );
+}
+
+#[tokio::test]
+async fn a_payload_that_follows_from_the_image_is_not_fetched() {
+    for (longer, fetched) in [(0, false), (1, true)] {
+        let listed = Arc::new(OnceLock::new());
+        let own = Arc::clone(&listed);
+        // The payload itself is nowhere.
+        let server = Server::start(move |seen| match seen.line.ends_with(".sig") {
+            true => Reply::manifest(media_type::OCI_MANIFEST, own.get().cloned().unwrap_or_default()),
+            false => gone(),
+        })
+        .await;
+        let payload = standard_payload(&server.repository("app"), &subject());
+        let mut layers = [signature_layer(&payload, 1), signature_layer(&payload, 2)];
+        layers.iter_mut().for_each(|layer| layer["size"] = (payload.len() + longer).into());
+        listed.set(manifest(&layers)).unwrap();
+        let found = signatures(&server).await;
+        assert_eq!(server.seen().len(), if fetched { 2 } else { 1 });
+        if fetched {
+            assert_eq!(unreachable(found).reason, FaultReason::RegistryError);
+        } else {
+            assert_eq!(found, Lookup::Found(vec![cosign(&payload, 1), cosign(&payload, 2)]));
+        }
+    }
 }
 
 #[tokio::test]
