@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::de::IgnoredAny;
 
 use super::manifest::{IMAGE_TYPES, INDEX_TYPES};
-use super::{Digest, Manifest, Reference, Repository, RequestedImage, wildcard};
+use super::{Digest, Manifest, Reference, Repository, RequestedImage, json, wildcard};
 
 /// An image reference, as the kubelet and policies write it.
 pub(crate) fn reference(data: &[u8]) -> Option<()> {
@@ -85,8 +85,12 @@ fn matches_slowly(pattern: &str, text: &str) -> bool {
     ends.last() == Some(&true)
 }
 
-/// A manifest, as a registry serves it.
+/// A manifest, as a registry serves it and as rules read it.
 pub(crate) fn manifest(data: &[u8]) -> Option<()> {
+    if let Ok(read) = json::parse_of_image(data) {
+        assert_eq!(Some(&read), json::parse(data).ok().as_ref(), "another document");
+        assert_eq!(Some(read), serde_json::from_slice(data).ok(), "another document");
+    }
     let plain = Manifest::parse(None, data).ok();
     for declared in IMAGE_TYPES.iter().chain(INDEX_TYPES) {
         let read = Manifest::parse(Some(declared), data).ok();

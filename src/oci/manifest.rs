@@ -66,12 +66,37 @@ pub struct IndexEntry {
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
+    /// What it runs on; none for what is no image.
+    #[serde(default)]
+    pub platform: Option<Platform>,
     /// What kind of artifact the manifest is, in referrers answers.
     #[serde(default)]
     pub artifact_type: Option<String>,
     /// Annotations copied from the manifest, in referrers answers.
     #[serde(default)]
     pub annotations: Option<BTreeMap<String, String>>,
+}
+
+/// What an image runs on. A part that is empty is not said.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+pub struct Platform {
+    /// The operating system, as Go names it.
+    #[serde(default)]
+    pub os: String,
+    /// The processor, as Go names it.
+    #[serde(default)]
+    pub architecture: String,
+}
+
+/// Why it cannot be told which image of an index is taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChildError {
+    /// None fits.
+    #[error("the index has no manifest for {0}")]
+    None(Platform),
+    /// Several may.
+    #[error("the index has {1} manifests that may be the one for {0}")]
+    Several(Platform, usize),
 }
 
 /// An image (or artifact) manifest.
@@ -184,6 +209,45 @@ impl Manifest {
             return Err(ManifestError::MediaType { declared, shape });
         }
         Ok(manifest)
+    }
+}
+
+impl Index {
+    /// The one manifest that is taken on `platform`.
+    ///
+    /// # Errors
+    /// [`ChildError`] where there is none, and where containerd might take another one of several: those of
+    /// other variants of the processor, and those that do not say what they run on, count.
+    pub fn child(&self, platform: &Platform) -> Result<&IndexEntry, ChildError> {
+        let may_be = |entry: &&IndexEntry| entry.platform.as_ref().is_none_or(|own| own.may_be(platform));
+        let mut fitting = self.manifests.iter().filter(may_be);
+        match (fitting.next(), fitting.count()) {
+            (Some(child), 0) => Ok(child),
+            (None, _) => Err(ChildError::None(platform.clone())),
+            (Some(_), more) => Err(ChildError::Several(platform.clone(), more + 1)),
+        }
+    }
+}
+
+impl Platform {
+    /// Whether it is `wanted`, by whatever name containerd knows it, or does not say otherwise.
+    fn may_be(&self, wanted: &Self) -> bool {
+        let processor = self.architecture.to_lowercase();
+        let processor = match processor.as_str() {
+            "x86_64" | "x86-64" => "amd64",
+            "aarch64" => "arm64",
+            "i386" => "386",
+            "armhf" | "armel" => "arm",
+            other => other,
+        };
+        (self.os.is_empty() || self.os.to_lowercase() == wanted.os)
+            && (processor.is_empty() || processor == wanted.architecture)
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)
     }
 }
 
@@ -363,6 +427,47 @@ mod tests {
         let crowded = crowded.replace(r#""size":2"#, &annotated).into_bytes();
         assert!(crowded.len() < MANIFEST_LIMIT);
         assert!(matches!(Manifest::parse(None, &crowded), Err(ManifestError::TooManyValues)));
+    }
+
+    #[test]
+    fn the_child_of_an_index_is_taken_only_where_there_is_no_other() {
+        let platform = |text: &str| {
+            let (os, architecture) = text.split_once('/').unwrap();
+            Platform { os: os.to_owned(), architecture: architecture.to_owned() }
+        };
+        let child = |platforms: &[&str]| {
+            let entry = |(number, text): (usize, &&str)| IndexEntry {
+                media_type: String::new(),
+                digest: Digest::of(number.to_string().as_bytes()),
+                size: 1,
+                platform: (!text.is_empty()).then(|| platform(text)),
+                artifact_type: None,
+                annotations: None,
+            };
+            let manifests: Vec<_> = platforms.iter().enumerate().map(entry).collect();
+            let index = Index { schema_version: 2, media_type: None, manifests };
+            let digest = index.child(&platform("linux/amd64"))?.digest;
+            Ok(index.manifests.iter().position(|entry| entry.digest == digest).unwrap())
+        };
+        let none = Err(ChildError::None(platform("linux/amd64")));
+        let several = |count| Err(ChildError::Several(platform("linux/amd64"), count));
+        for (platforms, expected) in [
+            (&["linux/arm64", "linux/amd64", "unknown/unknown"][..], Ok(1)),
+            (&["windows/amd64", "Linux/x86_64"], Ok(1)),
+            (&[""], Ok(0)),
+            (&["/"], Ok(0)),
+            (&[], none.clone()),
+            (&["linux/arm64", "linux/386", "windows/amd64"], none),
+            (&["linux/amd64", "linux/amd64"], several(2)),
+            (&["linux/x86-64", "linux/amd64"], several(2)),
+            (&["linux/amd64", "", "linux/"], several(3)),
+        ] {
+            assert_eq!(child(platforms), expected, "{platforms:?}");
+        }
+        assert_eq!(
+            several(2).unwrap_err().to_string(),
+            "the index has 2 manifests that may be the one for linux/amd64"
+        );
     }
 
     #[test]

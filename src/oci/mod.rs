@@ -7,13 +7,16 @@
 mod digest;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+pub(crate) mod json;
 mod manifest;
 mod reference;
 pub mod wildcard;
 
 pub use digest::{Digest, DigestError};
+pub use json::JsonError;
 pub use manifest::{
-    Descriptor, ImageManifest, Index, IndexEntry, MANIFEST_LIMIT, Manifest, ManifestError, media_type,
+    ChildError, Descriptor, ImageManifest, Index, IndexEntry, MANIFEST_LIMIT, Manifest, ManifestError,
+    Platform, media_type,
 };
 pub use reference::{Reference, ReferenceError, Repository, RequestedImage};
 

@@ -20,6 +20,7 @@ pub(crate) mod fuzz;
 #[cfg_attr(not(any(test, feature = "fuzzing")), expect(dead_code, reason = "used by the next piece"))]
 mod hosts;
 mod http;
+mod images;
 mod referrers;
 mod rekor;
 mod requests;
@@ -256,15 +257,7 @@ impl Client {
         digest: &Digest,
         credentials: &Credentials,
     ) -> Result<Manifest, Fault> {
-        let step = Step::new(format!("{repository}@{digest}"));
-        let ask = Ask::manifest(&digest.to_string(), MANIFEST_LIMIT);
-        let asking = self.ask(&step, repository, credentials, ask);
-        let answer = self.transport.look_up(&step, asking).await?;
-        if !answer.status.is_success() {
-            return Err(step.status_fault(&answer));
-        }
-        check_digest(&step, &answer.body, digest)?;
-        Ok(read_manifest(&step, &answer)?.0)
+        Ok(self.manifest_as_stored(repository, digest, credentials).await?.0)
     }
 
     /// Reads what a look-up of the same request left for later.

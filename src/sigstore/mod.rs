@@ -24,7 +24,6 @@ mod cosign;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod identity;
-mod json;
 mod key;
 mod log;
 mod log_body;
@@ -52,12 +51,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::oci::JsonError;
+use crate::oci::json;
 pub use attestor::{Attestor, CertificateSigner, IdentitySigner, KeySigner, LogTrust, SctTrust, Signer};
 pub use authorities::{Authorities, TimestampAuthorities};
 pub use certificate::{Certificate, CertificateError, Subject, SubjectKind};
 pub use cosign::standard_payload;
 pub use identity::{Identity, IdentityError, IdentityText, Named};
-pub use json::JsonError;
 pub use key::{HashAlgorithm, KeyError, KeyKind, PublicKey};
 pub use logs::Logs;
 pub use rejection::{BundleField, ChainFault, Limited, Rejection};

@@ -5,8 +5,12 @@
 //! bounded by serde_json's own recursion limit (128), size by the callers, and the number of values here:
 //! `[[],[],…]` takes some ten times its size in memory, and whoever stores it needs no key ([`parse`]). What
 //! a signature holds for may have more of them ([`parse_signed`]).
+//!
+//! containerd reads manifests and configurations without regard to the case of their fields, so there `User`
+//! and `uſer` are one key too ([`parse_of_image`]).
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
@@ -30,19 +34,24 @@ pub enum JsonError {
 }
 
 /// Parses exactly one JSON document in which no object repeats a key.
-pub(super) fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
-    parse_within(bytes, VALUES)
+pub(crate) fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
+    parse_within(bytes, VALUES, Keys::Exact)
 }
 
 /// The same for what was signed by somebody who is believed.
-pub(super) fn parse_signed(bytes: &[u8]) -> Result<Value, JsonError> {
-    parse_within(bytes, SIGNED_VALUES)
+pub(crate) fn parse_signed(bytes: &[u8]) -> Result<Value, JsonError> {
+    parse_within(bytes, SIGNED_VALUES, Keys::Exact)
 }
 
-fn parse_within(bytes: &[u8], limit: usize) -> Result<Value, JsonError> {
+/// The same for an index, a manifest or a configuration: keys that a reader in Go takes for one are one.
+pub(crate) fn parse_of_image(bytes: &[u8]) -> Result<Value, JsonError> {
+    parse_within(bytes, VALUES, Keys::AnyCase)
+}
+
+fn parse_within(bytes: &[u8], limit: usize, keys: Keys) -> Result<Value, JsonError> {
     let (found, fault) = (Cell::new(0), Cell::new(JsonError::Malformed));
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict { limit, found: &found, fault: &fault }.deserialize(&mut deserializer);
+    let value = Strict { limit, keys, found: &found, fault: &fault }.deserialize(&mut deserializer);
     match value {
         Ok(value) if deserializer.end().is_ok() => Ok(value),
         Ok(_) => Err(JsonError::Malformed),
@@ -51,14 +60,36 @@ fn parse_within(bytes: &[u8], limit: usize) -> Result<Value, JsonError> {
 }
 
 /// The field of an object; `null` counts as not there, as in the proto3 JSON mapping.
-pub(super) fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+pub(crate) fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     value.get(name).filter(|value| !value.is_null())
+}
+
+/// Which keys of an object are the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keys {
+    /// Those that are equal.
+    Exact,
+    /// Those that Go takes for the same field of a struct.
+    AnyCase,
+}
+
+impl Keys {
+    /// Those below the member `key`: free names there are no fields.
+    fn below(self, key: &str) -> Self {
+        if FREE_NAMES.contains(&fold(key).as_str()) { Self::Exact } else { self }
+    }
+}
+
+/// `ſ` is `s` and the Kelvin sign is `k`, as for Go.
+fn fold(key: &str) -> String {
+    key.to_uppercase().to_lowercase()
 }
 
 /// Deserialises any value, counts it, and notes why it is refused.
 #[derive(Clone, Copy)]
 struct Strict<'a> {
     limit: usize,
+    keys: Keys,
     found: &'a Cell<usize>,
     fault: &'a Cell<JsonError>,
 }
@@ -116,10 +147,11 @@ impl<'de> Visitor<'de> for Strict<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut map = Map::new();
+        let (mut map, mut folded) = (Map::new(), BTreeSet::new());
         while let Some(key) = access.next_key::<String>()? {
-            let value = access.next_value_seed(self)?;
-            if map.insert(key, value).is_some() {
+            let value = access.next_value_seed(Self { keys: self.keys.below(&key), ..self })?;
+            let clashes = self.keys == Keys::AnyCase && !folded.insert(fold(&key));
+            if map.insert(key, value).is_some() || clashes {
                 self.fault.set(JsonError::RepeatedKey);
                 return Err(A::Error::custom("repeated key"));
             }
@@ -128,6 +160,8 @@ impl<'de> Visitor<'de> for Strict<'_> {
     }
 }
 
+/// Members of manifests and configurations whose keys are the author's.
+const FREE_NAMES: [&str; 4] = ["annotations", "labels", "volumes", "exposedports"];
 /// A bundle with all the log entries that are read, and all their hashes, has some 3000.
 const VALUES: usize = 1 << 16;
 /// The SBOM of a large image in 10 MiB has half as many.
@@ -147,6 +181,27 @@ mod tests {
     fn refuses_a_repeated_key_at_any_depth() {
         assert_eq!(parse(br#"{"a":1,"a":1}"#), Err(JsonError::RepeatedKey));
         assert_eq!(parse(br#"[{"a":{"b":1,"\u0062":2}}]"#), Err(JsonError::RepeatedKey));
+    }
+
+    #[test]
+    fn refuses_keys_of_an_image_that_go_takes_for_one() {
+        for text in [
+            r#"{"config":{"User":"1000","user":"root"}}"#,
+            "{\"config\":{\"User\":\"1000\",\"U\u{17f}er\":\"root\"}}",
+            r#"{"config":{},"CONFIG":{}}"#,
+            "{\"history\":[{\"created_by\":1,\"Created_By\":2}]}",
+            r#"{"Labels":{"a":1,"a":2}}"#,
+        ] {
+            assert_eq!(parse_of_image(text.as_bytes()), Err(JsonError::RepeatedKey), "{text}");
+        }
+        for text in [
+            r#"{"config":{"Labels":{"a":1,"A":2}},"user":1}"#,
+            r#"{"annotations":{"a":{"b":1,"B":2}}}"#,
+            r#"{"config":{"Volumes":{"/a":{},"/A":{}},"ExposedPorts":{"1/tcp":{},"1/TCP":{}}}}"#,
+        ] {
+            assert_eq!(parse_of_image(text.as_bytes()), Ok(serde_json::from_str(text).unwrap()), "{text}");
+        }
+        assert!(parse(br#"{"User":1,"user":2}"#).is_ok(), "only of images");
     }
 
     #[test]
