@@ -1,8 +1,8 @@
 //! One pull from request to permit: the story of the gate.
 //!
 //! [`Gate::admit`] reads top to bottom: take one snapshot, match the policies, settle what needs no
-//! digest, resolve the tag once, look verdicts up, verify what is left (once for all who ask the
-//! same, bounded in time and number), decide, record, say so. Verdicts and permits are made in
+//! digest, resolve the tag once, ask registries for what rules read of images, look verdicts up, verify what
+//! is left (once for all who ask the same, bounded in time and number), decide, record, say so. Verdicts and permits are made in
 //! `policy`; here they are only brought together.
 //!
 //! What can fail is a [`Fault`] and goes to `policy::evaluate`, which alone may turn it into anything
@@ -15,6 +15,7 @@ mod denials;
 mod evidence;
 mod flight;
 mod guard;
+mod images;
 mod index;
 mod present;
 mod records;
@@ -250,6 +251,12 @@ impl Gate {
         judgement.digest = Some(digest);
         judgement.resolution = resolved.resolution;
         judgement.resolve_fault.clone_from(&resolved.fault);
+        if let Some(decision) = evaluate::before_verifying(&case, digest) {
+            return Judgement { decision, ..judgement };
+        }
+        let applications = self.informed(snapshot, request, applications, &resolved, phases).await;
+        let case = snapshot.case(&request.reference, &request.pod, &applications);
+        judgement.applications.clone_from(&applications);
         if let Some(decision) = evaluate::before_verifying(&case, digest) {
             return Judgement { decision, ..judgement };
         }

@@ -297,7 +297,7 @@ pub fn warnings(snapshot: &Snapshot) -> Vec<String> {
     }
     for rule in snapshot.policies.pull_only_rules() {
         warnings.push(format!(
-            "rule {rule} depends on the pod: enforced at pull only; use imagePullPolicy Always"
+            "rule {rule} depends on the pod, on how the image is named, or on what a registry says at the pull: enforced at pull only; use imagePullPolicy Always"
         ));
     }
     warnings

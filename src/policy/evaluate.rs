@@ -12,6 +12,7 @@
 //! | permit, pinned | every Enforce rule that is applied is satisfied, or the digest is approved |
 //! | permit, pinned, ignored | an Enforce rule met a fault that upstream lets pass, under `compatibility: strict` |
 //! | permit, as sent | exempt, unmatched, skipped, ignored, or only audit let it pass |
+//! | the same, pinned | an Enforce rule read in a registry what decided that |
 //!
 //! A permit has three constructors: [`Permit::verified`], [`Permit::by_rule`], [`Permit::ignored`],
 //! all private to this file. Nothing reaches containerd's PullImage without one.
@@ -20,8 +21,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::{
-    Action, Application, Compatibility, Coverage, Covered, Entry, EntryVerdict, FailurePolicy, Following,
-    PodFacts, PolicySet, wildcard,
+    Action, Application, Basis, Compatibility, Coverage, Covered, Entry, EntryVerdict, FailurePolicy,
+    Following, PodFacts, PolicySet, wildcard,
 };
 use crate::oci::{Digest, DigestError, Index, Reference, ReferenceError, Repository};
 use crate::outcome::{Contact, Denial, DenialReason, Fault, FaultReason};
@@ -288,6 +289,20 @@ impl Permit {
         Self { would_fault: Some(fault), ..Self::by_rule(case, digest, Source::Ignored) }
     }
 
+    /// Where a rule that refuses read in a registry what it makes of the image, that holds for the digest and
+    /// not for what the tag may mean by then.
+    fn pinned_if_read(self, case: &Case<'_>) -> Self {
+        let read = |application: &Application| {
+            application.basis == Basis::Registries && application.action == Action::Enforce
+        };
+        match self.digest {
+            Some(digest) if case.mode == Mode::Enforce && case.applications.iter().any(read) => {
+                Self { forward: Forward::Pinned(case.reference.pinned(digest)), ..self }
+            }
+            Some(_) | None => self,
+        }
+    }
+
     /// The image.
     #[must_use]
     pub const fn reference(&self) -> &Reference {
@@ -369,7 +384,7 @@ fn settled_by_rule(case: &Case<'_>, digest: Option<Digest>) -> Option<Decision> 
     }
     let judged = case.applications.iter().flat_map(|application| &application.entries);
     let all_skipped = judged.clone().all(|covered| covered.coverage == Coverage::Skipped);
-    all_skipped.then(|| Decision::Allow(Permit::by_rule(case, digest, Source::Skipped)))
+    all_skipped.then(|| Decision::Allow(Permit::by_rule(case, digest, Source::Skipped).pinned_if_read(case)))
 }
 
 /// The image could not be resolved.
@@ -457,7 +472,7 @@ pub fn decide(case: &Case<'_>, digest: Digest, resolution: Resolution, judged: &
         };
         Permit::verified(case, digest, source)
     } else {
-        Permit::by_rule(case, Some(digest), Source::Audited)
+        Permit::by_rule(case, Some(digest), Source::Audited).pinned_if_read(case)
     };
     Decision::Allow(Permit { would_deny: reporting, would_fault: reporting_fault, ..permit })
 }
@@ -536,12 +551,12 @@ fn undecided(case: &Case<'_>, digest: Option<Digest>, fault: Fault, resolution: 
         .flat_map(|application| &application.entries)
         .peekable();
     if refusing.peek().is_none() {
-        let permit = Permit::by_rule(case, digest, Source::Audited);
+        let permit = Permit::by_rule(case, digest, Source::Audited).pinned_if_read(case);
         return Decision::Allow(Permit { would_fault: Some(fault), ..permit });
     }
     let nobody_answered = fault.contact == Contact::None && resolution == Resolution::NotAsked;
     if nobody_answered && refusing.all(|covered| covered.entry.failure_policy() == FailurePolicy::Ignore) {
-        return Decision::Allow(Permit::ignored(case, digest, fault));
+        return Decision::Allow(Permit::ignored(case, digest, fault).pinned_if_read(case));
     }
     Decision::Undecided(fault)
 }

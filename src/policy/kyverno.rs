@@ -118,9 +118,14 @@ documents! {
         name: String = "name",
         config_map: Option<ConfigMapReference> = "configMap",
         api_call: Option<Unread> = "apiCall",
-        image_registry: Option<Unread> = "imageRegistry",
+        image_registry: Option<Spanned<ImageRegistry>> = "imageRegistry",
         variable: Option<Spanned<ContextVariable>> = "variable",
         global_reference: Option<Unread> = "globalReference",
+    }
+    ImageRegistry {
+        reference: String = "reference",
+        jmes_path: Option<Spanned<String>> = "jmesPath",
+        image_registry_credentials: Option<RegistryCredentials> = "imageRegistryCredentials",
     }
     ConfigMapReference {
         name: String = "name",

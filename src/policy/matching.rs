@@ -8,7 +8,9 @@ use std::time::SystemTime;
 
 use super::{
     Application, ApplyRules, Compatibility, Coverage, Covered, Following, PodFacts, PolicySet, Rule,
-    standing::Asked, wildcard,
+    StoredImages,
+    standing::{Asked, Settled},
+    wildcard,
 };
 use crate::oci::Reference;
 
@@ -17,7 +19,20 @@ impl PolicySet {
     /// theirs may read the time `now`.
     #[must_use]
     pub fn matching(&self, reference: &Reference, pod: &PodFacts, now: SystemTime) -> Vec<Application> {
-        let asked = Asked { reference, pod, now };
+        self.matching_with(reference, pod, now, &StoredImages::default())
+    }
+
+    /// The same by what is known of other images, or of this one. What is still missing is asked for
+    /// ([`Application::asks_for`]), one image a rule.
+    #[must_use]
+    pub fn matching_with(
+        &self,
+        reference: &Reference,
+        pod: &PodFacts,
+        now: SystemTime,
+        images: &StoredImages,
+    ) -> Vec<Application> {
+        let asked = Asked { reference, pod, now, images };
         let mut applications = Vec::new();
         for policy in self.policies.iter().filter(|policy| policy.is_about(pod)) {
             for rule in policy.rules_about(pod).filter(|rule| rule.finds(reference, pod)) {
@@ -26,13 +41,14 @@ impl PolicySet {
                     if policy.apply_rules == ApplyRules::One {
                         self.end_with_one(&mut entries, &rule, asked);
                     }
-                    let skipped = self.settle(&policy.name, &rule, asked, &mut entries);
+                    let Settled { skipped, asks_for } = self.settle(&policy.name, &rule, asked, &mut entries);
                     applications.push(Application {
                         policy: policy.name.clone(),
                         rule: rule.name.clone(),
                         action: policy.action(&rule, pod.namespace.as_deref()),
                         skipped,
                         basis: rule.basis,
+                        asks_for,
                         entries,
                     });
                 }

@@ -28,6 +28,7 @@ mod resource;
 mod rule_context;
 mod scalar;
 mod standing;
+mod stored_image;
 mod variables;
 
 use std::borrow::Cow;
@@ -43,6 +44,7 @@ pub use manifest::{Manifest, Placed};
 pub use pods::PodFacts;
 pub use report::{Answer, RuleReport, Status, cause};
 pub use resource::{Resource, ResourceError, View};
+pub use stored_image::{DocumentError, Stored, StoredImage, StoredImages};
 
 use crate::oci::{Digest, Reference, wildcard};
 use condition::Conditions;
@@ -139,6 +141,9 @@ pub struct Application {
     pub skipped: Option<String>,
     /// What it follows from.
     pub basis: Basis,
+    /// The image that a registry has to be asked for before it can be said. Until then none of its entries
+    /// can be decided.
+    pub asks_for: Option<Reference>,
     /// Its entries that cover the image.
     pub entries: Vec<Covered>,
 }
@@ -153,6 +158,8 @@ pub enum Basis {
     /// The pod or the reference's text too: a precondition, an exception's condition or a field reads them.
     /// What is not known of a pull fits in `match` (rule M3); what reads it has another answer for each.
     Pull,
+    /// What registries say of this or another image at the time of the pull.
+    Registries,
 }
 
 /// One entry that covers an image.

@@ -50,16 +50,25 @@ pub(super) struct PodFactsRead {
     pub(super) annotations: bool,
     /// The reference's text: its tag, whether it carries a digest, how its registry is written.
     pub(super) reference: bool,
+    /// What registries say at the time of the pull; what they said is part of what the entry is made of.
+    pub(super) registries: bool,
 }
 
 impl PodFactsRead {
-    /// Whatever there is.
+    /// Whatever there is of the pull.
     pub(super) const fn all() -> Self {
-        Self { namespace: true, name: true, labels: true, annotations: true, reference: true }
+        Self {
+            namespace: true,
+            name: true,
+            labels: true,
+            annotations: true,
+            reference: true,
+            registries: false,
+        }
     }
 
     pub(super) const fn any(self) -> bool {
-        self.of_pod() || self.reference
+        self.of_pod() || self.reference || self.registries
     }
 
     /// Whether any of them is the pod's.
@@ -74,6 +83,7 @@ impl PodFactsRead {
             labels: self.labels || other.labels,
             annotations: self.annotations || other.annotations,
             reference: self.reference || other.reference,
+            registries: self.registries || other.registries,
         }
     }
 
@@ -204,6 +214,7 @@ impl PodMatch {
                 labels: filter.selector.is_some(),
                 annotations: !filter.annotations.is_empty(),
                 reference: false,
+                registries: false,
             })
         })
     }

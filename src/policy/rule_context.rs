@@ -1,8 +1,9 @@
 //! `context` of a rule: names that its preconditions, conditions and fields can read.
 //!
 //! An entry whose value follows from the policy folder alone (a ConfigMap there, a variable that reads no
-//! pull) has it since load. One that reads the pull gets it for each pull, in the order of the list. Entries
-//! that nothing reads are dropped at load, as upstream reads them only when asked.
+//! pull) has it since load. One that reads the pull gets it for each pull, in the order of the list, and so does
+//! one about an image in a registry (`imageRegistry`), for which that must be known: the first that is not is
+//! asked for. Entries that nothing reads are dropped at load, as upstream reads them only when asked.
 //!
 //! An entry without a value is no reason to leave the rule out: the rule is undecided for every image that
 //! it covers, and no other image is concerned. ConfigMaps are the documents of that kind in the policy
@@ -17,12 +18,23 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::jmespath::{Budget, Clock, EvaluationError, Expression, Names, Reads, Scope};
-use super::variables::{SubstitutionError, Template};
+use super::stored_image::{Stored, StoredImages};
+use super::variables::{SubstitutionError, Template, cut};
+use crate::oci::{Reference, ReferenceError};
+use crate::outcome::Fault;
 
 /// ConfigMaps by namespace and name: what a rule sees of each.
 pub(super) type ConfigMaps = BTreeMap<(String, String), Arc<Value>>;
 /// Values by name.
 pub(super) type Values = BTreeMap<String, Arc<Value>>;
+
+/// What entries take their values from, beside the pull.
+#[derive(Clone, Copy)]
+pub(super) struct Sources<'a> {
+    pub(super) maps: &'a ConfigMaps,
+    /// What registries said so far.
+    pub(super) images: &'a StoredImages,
+}
 
 /// The entries of one rule that something reads, in order.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +60,8 @@ pub(super) enum Source {
     ConfigMap(ConfigMapName),
     /// A variable.
     Variable(Variable),
+    /// An image, as its registry has it.
+    Image(ImageQuery),
 }
 
 /// Which ConfigMap.
@@ -68,6 +82,13 @@ pub(super) enum Reach {
     Cluster,
     /// In its own namespace.
     Namespace,
+}
+
+/// An `imageRegistry`: which image, and an expression on what is known of it.
+#[derive(Debug, Clone)]
+pub(super) struct ImageQuery {
+    pub(super) reference: Template,
+    pub(super) query: Option<Expression>,
 }
 
 /// A `variable`: a value, an expression, or an expression on a value; and what counts where that gives nothing.
@@ -142,6 +163,40 @@ pub(super) enum ContextError {
         /// Why.
         cause: Box<EvaluationError>,
     },
+    /// A variable in an image reference has no value, or becomes no reference.
+    #[error("failed to substitute variables in context entry {entry} {reference}: {cause}")]
+    ImageReference {
+        /// The entry.
+        entry: String,
+        /// As the policy writes it.
+        reference: String,
+        /// Why.
+        cause: Box<ReferenceCause>,
+    },
+    /// There is no such image, or not what is read of one.
+    #[error("failed to fetch image descriptor: {reference}, error: {cause}")]
+    NoImage {
+        /// The image.
+        reference: String,
+        /// Why.
+        cause: String,
+    },
+    /// It could not be found out.
+    #[error("failed to fetch image descriptor: {0}")]
+    Unreachable(Fault),
+    /// No registry was asked for it yet.
+    #[error("failed to fetch image descriptor: {0}: it was not asked for")]
+    NotAsked(Box<Reference>),
+    /// The expression has no value on what is known of an image.
+    #[error("failed to apply JMESPath ({query}) results to context entry {entry}, error: {cause}")]
+    ImageQuery {
+        /// The entry.
+        entry: String,
+        /// The expression.
+        query: String,
+        /// Why.
+        cause: Box<EvaluationError>,
+    },
     /// Nothing came out, and there is no default.
     #[error("failed to add context entry for variable {entry} since it evaluated to nil")]
     Nothing {
@@ -161,6 +216,20 @@ pub(super) enum NameCause {
     NotText,
 }
 
+/// What is wrong with the reference of an image.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub(super) enum ReferenceCause {
+    /// A variable in it.
+    #[error(transparent)]
+    Substitution(#[from] SubstitutionError),
+    /// It becomes something else than a text.
+    #[error("image reference must be a string")]
+    NotText,
+    /// It becomes no image reference.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+}
+
 impl RuleContext {
     /// Makes all names known in `context`.
     ///
@@ -169,11 +238,11 @@ impl RuleContext {
     pub(super) fn fill(
         &self,
         context: &mut Context,
-        maps: &ConfigMaps,
+        sources: Sources<'_>,
         budget: &mut Budget,
     ) -> Result<(), ContextError> {
         for entry in &self.entries {
-            let value = entry.value(&context.scope(None), maps, budget)?;
+            let value = entry.value(&context.scope(None), sources, budget)?;
             context.variable(&entry.name, value);
         }
         Ok(())
@@ -184,7 +253,12 @@ impl RuleContext {
         self.entries.iter().all(|entry| matches!(entry.source, Source::Fixed(_)))
     }
 
-    /// What the values depend on besides the folder.
+    /// Whether a registry is asked for any of them.
+    pub(super) fn asks_registries(&self) -> bool {
+        self.entries.iter().any(|entry| matches!(entry.source, Source::Image(_)))
+    }
+
+    /// What the values depend on besides the folder and registries.
     pub(super) fn reads(&self) -> Reads {
         let mut reads = Reads::none();
         for entry in &self.entries {
@@ -199,14 +273,15 @@ impl ContextEntry {
     pub(super) fn value<'a>(
         &'a self,
         scope: &'a Scope<'a>,
-        maps: &ConfigMaps,
+        sources: Sources<'_>,
         budget: &mut Budget,
     ) -> Result<Arc<Value>, ContextError> {
         match &self.source {
             Source::Fixed(value) => Ok(Arc::clone(value)),
             Source::Missing(error) => Err(error.clone()),
-            Source::ConfigMap(wanted) => wanted.value(&self.name, scope, maps, budget),
+            Source::ConfigMap(wanted) => wanted.value(&self.name, scope, sources.maps, budget),
             Source::Variable(variable) => variable.value(&self.name, scope, budget).map(Arc::new),
+            Source::Image(wanted) => wanted.value(&self.name, scope, sources.images, budget).map(Arc::new),
         }
     }
 
@@ -216,6 +291,11 @@ impl ContextEntry {
             Source::ConfigMap(wanted) => {
                 reads.add(&wanted.name.reads());
                 reads.add(&wanted.namespace.reads());
+            }
+            Source::Image(wanted) => {
+                reads.add(&wanted.reference.reads());
+                let clock = wanted.query.as_ref().map_or(Clock::Ignored, |query| query.reads().clock);
+                reads.add(&Reads { names: Names::Only([].into()), clock });
             }
             Source::Variable(variable) => {
                 for template in [&variable.value, &variable.default].into_iter().flatten() {
@@ -236,6 +316,9 @@ impl ContextEntry {
 
     /// Whether the value follows from these names alone.
     pub(super) fn follows_from(&self, names: &Values) -> bool {
+        if matches!(self.source, Source::Image(_)) {
+            return false;
+        }
         let mut reads = Reads::none();
         self.add_reads(&mut reads);
         follows_from(&reads, names)
@@ -280,6 +363,47 @@ impl ConfigMapName {
             Some(map) => Ok(Arc::clone(map)),
             None => Err(ContextError::NoConfigMap { entry, namespace, name }),
         }
+    }
+}
+
+impl ImageQuery {
+    fn value(
+        &self,
+        entry: &str,
+        scope: &Scope<'_>,
+        images: &StoredImages,
+        budget: &mut Budget,
+    ) -> Result<Value, ContextError> {
+        let reference = self.reference(scope, budget).map_err(|cause| ContextError::ImageReference {
+            entry: entry.to_owned(),
+            reference: cut(self.reference.source().as_str().unwrap_or_default(), REFERENCE_SHOWN)
+                .into_owned(),
+            cause: Box::new(cause),
+        })?;
+        let image = match images.of(&reference) {
+            Some(Stored::Found(image)) => image,
+            Some(Stored::Nothing(cause)) => {
+                return Err(ContextError::NoImage {
+                    reference: reference.text().to_owned(),
+                    cause: cause.clone(),
+                });
+            }
+            Some(Stored::Unreachable(fault)) => return Err(ContextError::Unreachable(fault.clone())),
+            None => return Err(ContextError::NotAsked(Box::new(reference))),
+        };
+        let seen = image.seen(&reference);
+        let Some(query) = &self.query else { return Ok(seen) };
+        let found = query.search_in(&seen, scope, budget).map(Cow::into_owned);
+        found.map_err(|cause| ContextError::ImageQuery {
+            entry: entry.to_owned(),
+            query: query.text().to_owned(),
+            cause: Box::new(cause),
+        })
+    }
+
+    fn reference(&self, scope: &Scope<'_>, budget: &mut Budget) -> Result<Reference, ReferenceCause> {
+        let filled = self.reference.substitute(scope, budget)?;
+        Ok(Reference::parse(filled.as_str().ok_or(ReferenceCause::NotText)?)?)
     }
 }
 
@@ -331,6 +455,8 @@ impl Query {
     }
 }
 
+/// Characters of a reference that a message shows.
+const REFERENCE_SHOWN: usize = 200;
 /// The name by which an expression on a value knows it; it sees no other.
 pub(super) const OPERAND: &str = "value";
 /// What stands before such an expression.

@@ -300,7 +300,6 @@ fn what_is_wrong_with_a_context_is_a_load_error() {
             one(json!({ "name": "v", "globalReference": { "name": "x" } })),
             "globalReference cannot be used: it is kept by Kyverno",
         ),
-        (one(json!({ "name": "v", "imageRegistry": { "reference": "x" } })), "imageRegistry cannot be used"),
         (one(json!({ "name": "v", "bogus": 1 })), "bogus"),
         (one(json!({ "name": "v", "variable": { "bogus": 1 } })), "bogus"),
         (one(json!({ "name": "v", "configMap": { "bogus": 1 } })), "bogus"),

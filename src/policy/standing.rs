@@ -16,7 +16,8 @@ use super::context::{self, Context};
 use super::entry::Unfilled;
 use super::exception::Exception;
 use super::jmespath::{Budget, Reads};
-use super::{Compatibility, Coverage, Covered, PodFacts, PolicySet, Rule, exception, load};
+use super::rule_context::{ContextError, Sources};
+use super::{Compatibility, Coverage, Covered, PodFacts, PolicySet, Rule, StoredImages, exception, load};
 use crate::oci::Reference;
 use crate::outcome::{Fault, FaultReason};
 
@@ -26,6 +27,71 @@ pub(super) struct Asked<'a> {
     pub(super) reference: &'a Reference,
     pub(super) pod: &'a PodFacts,
     pub(super) now: SystemTime,
+    /// What registries said so far.
+    pub(super) images: &'a StoredImages,
+}
+
+/// What became of a rule.
+#[derive(Default)]
+pub(super) struct Settled {
+    /// Why it is skipped, if it is.
+    pub(super) skipped: Option<String>,
+    /// The image that is missing, if one is.
+    pub(super) asks_for: Option<Reference>,
+}
+
+/// Why it cannot be said whether and how a rule is applied.
+enum Unsettled {
+    /// Something has no value.
+    NoValue(String),
+    /// A registry could not be asked.
+    Unreachable(Fault),
+    /// No registry was asked for this image yet.
+    NotAsked(Box<Reference>),
+}
+
+impl From<String> for Unsettled {
+    fn from(cause: String) -> Self {
+        Self::NoValue(cause)
+    }
+}
+
+impl From<ContextError> for Unsettled {
+    fn from(error: ContextError) -> Self {
+        let text = format!("{LOADING}: {error}");
+        match error {
+            ContextError::NotAsked(reference) => Self::NotAsked(reference),
+            ContextError::Unreachable(fault) => Self::Unreachable(Fault { message: text, ..fault }),
+            ContextError::ConfigMapName { .. }
+            | ContextError::NoConfigMap { .. }
+            | ContextError::OtherNamespace { .. }
+            | ContextError::Substitution { .. }
+            | ContextError::Query { .. }
+            | ContextError::ImageReference { .. }
+            | ContextError::NoImage { .. }
+            | ContextError::ImageQuery { .. }
+            | ContextError::Nothing { .. } => Self::NoValue(text),
+        }
+    }
+}
+
+impl Unsettled {
+    /// The fault of a rule, and the image that it asks for.
+    fn of(self, place: &str) -> (Fault, Option<Reference>) {
+        match self {
+            Self::NoValue(cause) => {
+                (Fault::new(FaultReason::PolicyUnresolved, format!("{place}: {cause}")), None)
+            }
+            Self::Unreachable(fault) => {
+                let message = format!("{place}: {}", fault.message);
+                (Fault { message, ..fault }, None)
+            }
+            Self::NotAsked(reference) => {
+                let message = format!("{place}: {reference} was not asked for");
+                (Fault::new(FaultReason::Internal, message), Some(*reference))
+            }
+        }
+    }
 }
 
 impl Asked<'_> {
@@ -36,14 +102,14 @@ impl Asked<'_> {
 }
 
 impl PolicySet {
-    /// Settles `entries`, those of `rule` that cover the image. Returns why the rule is skipped, if it is.
+    /// Settles `entries`, those of `rule` that cover the image.
     pub(super) fn settle(
         &self,
         policy: &str,
         rule: &Rule,
         asked: Asked<'_>,
         entries: &mut [Covered],
-    ) -> Option<String> {
+    ) -> Settled {
         let mut budget = Budget::of_verdict();
         let contexts = if self.reads_anything(policy, rule, entries) {
             self.contexts(rule, asked, entries, &mut budget)
@@ -54,26 +120,28 @@ impl PolicySet {
             let skipped = self.skips(policy, rule, asked, &contexts, &mut budget)?;
             Ok((contexts, skipped))
         });
-        let fault = |cause: &str| {
-            Fault::new(FaultReason::PolicyUnresolved, format!("{policy}/{}: {cause}", rule.name))
-        };
+        let place = format!("{policy}/{}", rule.name);
         match standing {
             Err(cause) => {
-                let fault = fault(&cause);
+                let (fault, asks_for) = cause.of(&place);
+                // What `skipImageReferences` takes out needs no answer.
+                let judged = entries.iter().any(|covered| covered.coverage == Coverage::Judged);
                 for covered in entries {
                     covered.entry = Arc::new(covered.entry.not_decidable(fault.clone()));
                 }
-                None
+                Settled { skipped: None, asks_for: asks_for.filter(|_| judged) }
             }
             Ok((_, Some(reason))) => {
                 entries.iter_mut().for_each(|covered| covered.coverage = Coverage::Skipped);
-                Some(reason)
+                Settled { skipped: Some(reason), asks_for: None }
             }
             Ok((contexts, None)) => {
                 if let Some(context) = contexts.first() {
+                    let fault =
+                        |cause: &str| Fault::new(FaultReason::PolicyUnresolved, format!("{place}: {cause}"));
                     self.fill(rule, asked, context, entries, &mut budget, &fault);
                 }
-                None
+                Settled::default()
             }
         }
     }
@@ -96,11 +164,10 @@ impl PolicySet {
         asked: Asked<'_>,
         entries: &[Covered],
         budget: &mut Budget,
-    ) -> Result<Vec<Context>, String> {
-        let Asked { reference, pod, now } = asked;
-        let failed = |cause: &dyn std::fmt::Display| format!("failed to load context: {cause}");
+    ) -> Result<Vec<Context>, Unsettled> {
+        let Asked { reference, pod, now, images } = asked;
         if asked.lacks(&rule.context.reads()) {
-            return Err(failed(&NO_POD));
+            return Err(Unsettled::NoValue(format!("{LOADING}: {NO_POD}")));
         }
         let normalised = match self.compatibility {
             Compatibility::Default => Reference::parse(&reference.normalised_form()).ok(),
@@ -111,7 +178,7 @@ impl PolicySet {
         let mut contexts = Vec::new();
         for form in [Some(reference), normalised.as_ref()].into_iter().flatten() {
             let mut context = Context::new(form, pod, view, &rule.extractors, now);
-            rule.context.fill(&mut context, &self.maps, budget).map_err(|error| failed(&error))?;
+            rule.context.fill(&mut context, Sources { maps: &self.maps, images }, budget)?;
             contexts.push(context);
         }
         Ok(contexts)
@@ -185,4 +252,5 @@ fn not_met(
     Ok(messages)
 }
 
+const LOADING: &str = "failed to load context";
 const NO_POD: &str = "the pull does not say for which pod it is";

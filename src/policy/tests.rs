@@ -104,7 +104,7 @@ fn an_unknown_field_is_an_error_with_file_and_line() {
 
 #[test]
 fn every_struct_refuses_a_bogus_key() {
-    assert_eq!(FIELDS.len(), 32, "a new type needs a line in the list below");
+    assert_eq!(FIELDS.len(), 33, "a new type needs a line in the list below");
     for (name, fields) in FIELDS {
         assert!(!fields.contains(&"bogus"), "{name}");
     }
@@ -415,6 +415,8 @@ pub(super) struct Pull {
     pub(super) mode: Mode,
     pub(super) unmatched: Unmatched,
     pub(super) approved: Approved,
+    /// What registries say of images.
+    pub(super) images: StoredImages,
 }
 
 impl Pull {
@@ -426,11 +428,13 @@ impl Pull {
             mode: Mode::Enforce,
             unmatched: Unmatched::Allow,
             approved: Approved::default(),
+            images: StoredImages::default(),
         }
     }
 
     pub(super) fn ask(&self, question: impl FnOnce(&Case<'_>) -> Option<Decision>) -> Option<Decision> {
-        let applications = self.set.matching(&self.reference, &self.pod, SystemTime::UNIX_EPOCH);
+        let now = SystemTime::UNIX_EPOCH;
+        let applications = self.set.matching_with(&self.reference, &self.pod, now, &self.images);
         question(&Case {
             reference: &self.reference,
             pod: &self.pod,
@@ -444,6 +448,15 @@ impl Pull {
     }
 
     pub(super) fn decide(&self, verdict: impl Fn(&Entry) -> EntryVerdict) -> Decision {
+        self.decide_by(Resolution::Answered, verdict)
+    }
+
+    /// The same where no registry was asked for the digest.
+    pub(super) fn decide_unasked(&self, verdict: impl Fn(&Entry) -> EntryVerdict) -> Decision {
+        self.decide_by(Resolution::NotAsked, verdict)
+    }
+
+    fn decide_by(&self, resolution: Resolution, verdict: impl Fn(&Entry) -> EntryVerdict) -> Decision {
         self.ask(|case| {
             let judged: Vec<_> = case
                 .applications
@@ -457,7 +470,7 @@ impl Pull {
                     source: Source::Verified,
                 })
                 .collect();
-            Some(decide(case, digest(), Resolution::Answered, &judged))
+            Some(decide(case, digest(), resolution, &judged))
         })
         .unwrap()
     }

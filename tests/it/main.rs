@@ -13,6 +13,7 @@ mod critest;
 mod e2e_apply;
 mod e2e_faults;
 mod e2e_hardship;
+mod e2e_images;
 mod e2e_kit;
 mod e2e_life;
 mod e2e_policy;

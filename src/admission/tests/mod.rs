@@ -1,6 +1,7 @@
 //! The gate against a registry that fails on demand, with clocks that stand until they are moved.
 
 mod conditions;
+mod images;
 mod kit;
 mod standing;
 

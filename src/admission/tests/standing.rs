@@ -9,7 +9,7 @@ use crate::policy::evaluate::Source;
 use crate::sigstore::test_signer::Signer;
 
 /// A policy that nobody's signature satisfies, with these fields in its rule.
-fn policy(node: &Node, rule: &Value) -> String {
+pub(super) fn policy(node: &Node, rule: &Value) -> String {
     let keys = json!({ "publicKeys": Signer::p256().pem(), "rekor": { "ignoreTlog": true } });
     let entry = json!({ "imageReferences": [format!("{}/*", node.host())], "attestors": [{ "entries": [{ "keys": keys }] }] });
     let mut fields = json!({

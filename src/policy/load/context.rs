@@ -10,11 +10,14 @@ use serde_json::{Value, json};
 use serde_saphyr::Spanned;
 
 use super::{Loader, yaml};
+use crate::oci::Reference;
 use crate::policy::context::{RESERVED, UNKNOWN};
 use crate::policy::jmespath::{Budget, Expression, Names, Scope};
 use crate::policy::rule_context::{
-    ConfigMapName, ContextEntry, OPERAND_PIPE, Query, Reach, RuleContext, Source, Values, Variable,
+    ConfigMapName, ContextEntry, ImageQuery, OPERAND_PIPE, Query, Reach, RuleContext, Source, Sources,
+    Values, Variable,
 };
+use crate::policy::stored_image::StoredImages;
 use crate::policy::variables::Template;
 
 /// A rule's context after loading.
@@ -74,9 +77,11 @@ impl Loader<'_> {
                 .fixed
                 .iter()
                 .fold(Scope::new(SystemTime::UNIX_EPOCH), |scope, (name, value)| scope.name(name, value));
+            // Of no image anything is known here, and no entry that asks for one follows from the folder.
+            let sources = Sources { maps: &self.maps, images: &StoredImages::default() };
             let value = entry
                 .follows_from(&loaded.fixed)
-                .then(|| entry.value(&scope, &self.maps, &mut Budget::of_verdict()));
+                .then(|| entry.value(&scope, sources, &mut Budget::of_verdict()));
             match value {
                 None => drop(loaded.fixed.remove(&entry.name)),
                 Some(Ok(value)) => {
@@ -124,7 +129,6 @@ impl Loader<'_> {
                 &entry.global_reference,
                 "it is kept by Kyverno in the cluster; put the data into a ConfigMap document in the policy folder",
             ),
-            ("imageRegistry", &entry.image_registry, "it is not supported yet"),
         ] {
             self.refuse(place, field, value, why);
         }
@@ -138,10 +142,11 @@ impl Loader<'_> {
         if given.into_iter().filter(|given| *given).count() != 1 {
             self.error(line, format!("{place}: exactly one of configMap, variable, apiCall, imageRegistry and globalReference is required"));
         }
-        let source = match (&entry.config_map, &entry.variable) {
-            (Some(map), _) => self.config_map_name(place, line, namespace, map).map(Source::ConfigMap),
-            (None, Some(variable)) => self.context_variable(place, variable).map(Source::Variable),
-            (None, None) => None,
+        let source = match (&entry.config_map, &entry.variable, &entry.image_registry) {
+            (Some(map), _, _) => self.config_map_name(place, line, namespace, map).map(Source::ConfigMap),
+            (None, Some(variable), _) => self.context_variable(place, variable).map(Source::Variable),
+            (None, None, Some(image)) => self.image_query(place, image).map(Source::Image),
+            (None, None, None) => None,
         };
         let source = source.filter(|_| self.errors.len() == before)?;
         Some(ContextEntry { name: entry.name.clone(), source })
@@ -193,7 +198,7 @@ impl Loader<'_> {
         let (value, default) = (value?, default?);
         let query = match variable.jmes_path.as_ref().filter(|path| !path.value.trim().is_empty()) {
             None => None,
-            Some(path) => Some(self.query(place, path, value.is_some())?),
+            Some(path) => Some(self.variable_query(place, path, value.is_some())?),
         };
         if value.is_none() && query.is_none() && default.is_none() {
             self.error(line, format!("{place}: variable has neither value, jmesPath nor default"));
@@ -202,21 +207,49 @@ impl Loader<'_> {
         Some(Variable { value, query, default })
     }
 
-    fn query(&mut self, place: &str, path: &Spanned<String>, on_value: bool) -> Option<Query> {
+    fn variable_query(&mut self, place: &str, path: &Spanned<String>, on_value: bool) -> Option<Query> {
+        let text = if on_value { format!("{OPERAND_PIPE}{}", path.value) } else { path.value.clone() };
+        let expression = self.query(&format!("{place}: variable.jmesPath"), path, &text)?;
+        Some(if on_value { Query::Value(expression) } else { Query::Context(expression) })
+    }
+
+    /// The expression `text` that the policy writes as `path`.
+    fn query(&mut self, place: &str, path: &Spanned<String>, text: &str) -> Option<Expression> {
         let line = path.referenced.line();
         if path.value.contains("{{") {
-            self.error(line, format!("{place}: variable.jmesPath must not hold variables: data would become part of the expression; name what it is to read, or put the variable into value"));
+            self.error(line, format!("{place} must not hold variables: data would become part of the expression; name what it is to read, or put the variable into a variable's value"));
             return None;
         }
-        let text = if on_value { format!("{OPERAND_PIPE}{}", path.value) } else { path.value.clone() };
-        match Expression::parse(&text) {
-            Ok(expression) if on_value => Some(Query::Value(expression)),
-            Ok(expression) => Some(Query::Context(expression)),
+        match Expression::parse(text) {
+            Ok(expression) => Some(expression),
             Err(error) => {
-                self.error(line, format!("{place}: variable.jmesPath: {error}"));
+                self.error(line, format!("{place}: {error}"));
                 None
             }
         }
+    }
+
+    fn image_query(&mut self, place: &str, image: &Spanned<yaml::ImageRegistry>) -> Option<ImageQuery> {
+        let (line, image) = (image.referenced.line(), &image.value);
+        let place = format!("{place}: imageRegistry");
+        self.registry_credentials(&place, image.image_registry_credentials.as_ref());
+        if image.reference.trim().is_empty() {
+            self.error(line, format!("{place}.reference is missing: it names the image that is asked for"));
+            return None;
+        }
+        let text = Value::String(image.reference.clone());
+        let reference = self.template_of(&format!("{place}.reference"), line, &text, &text, "")?;
+        if reference.is_plain()
+            && let Err(error) = Reference::parse(&image.reference)
+        {
+            self.error(line, format!("{place}.reference: {error}"));
+            return None;
+        }
+        let query = match image.jmes_path.as_ref().filter(|path| !path.value.trim().is_empty()) {
+            None => None,
+            Some(path) => Some(self.query(&format!("{place}.jmesPath"), path, &path.value)?),
+        };
+        Some(ImageQuery { reference, query })
     }
 }
 
@@ -240,6 +273,9 @@ fn texts_of(entry: &yaml::ContextEntry) -> Vec<String> {
     let mut texts = Vec::new();
     if let Some(map) = &entry.config_map {
         texts.extend([map.name.clone(), map.namespace.clone()]);
+    }
+    if let Some(image) = &entry.image_registry {
+        texts.push(image.value.reference.clone());
     }
     if let Some(variable) = &entry.variable {
         texts.extend(variable.value.jmes_path.as_ref().map(|path| path.value.clone()));

@@ -116,7 +116,11 @@ impl Loader<'_> {
 
     /// They name things of a cluster. A node has better: the kubelet sends each pull with the very
     /// credentials that it found for the pod, in its `imagePullSecrets` and by its credential providers.
-    fn registry_credentials(&mut self, place: &str, credentials: Option<&yaml::RegistryCredentials>) {
+    pub(super) fn registry_credentials(
+        &mut self,
+        place: &str,
+        credentials: Option<&yaml::RegistryCredentials>,
+    ) {
         let Some(credentials) = credentials else { return };
         let place = format!("{place}: imageRegistryCredentials");
         for (field, list) in [("providers", &credentials.providers), ("secrets", &credentials.secrets)] {

@@ -96,7 +96,8 @@ impl Loader<'_> {
         preconditions.iter().for_each(|preconditions| standing.add(&preconditions.reads()));
         let clock = standing.clock;
         let facts = includes.reads().and(excludes.reads()).and(namespace);
-        let of_context = facts_of(&context.reads());
+        let of_registries = PodFactsRead { registries: context.asks_registries(), ..Default::default() };
+        let of_context = facts_of(&context.reads()).and(of_registries);
         let of_preconditions =
             preconditions.as_ref().map(|preconditions| facts_of(&preconditions.reads())).unwrap_or_default();
         let mut drafts = Vec::new();
@@ -171,10 +172,11 @@ impl Loader<'_> {
             preconditions,
             entries,
             own_action,
-            basis: match (variable.any(), clock) {
-                (true, _) => Basis::Pull,
-                (false, Clock::Read) => Basis::Time,
-                (false, Clock::Ignored) => Basis::Image,
+            basis: match (variable.registries, variable.any(), clock) {
+                (true, _, _) => Basis::Registries,
+                (false, true, _) => Basis::Pull,
+                (false, false, Clock::Read) => Basis::Time,
+                (false, false, Clock::Ignored) => Basis::Image,
             },
             reads: facts.and(variable),
         })

@@ -150,7 +150,7 @@ pub(in crate::policy) fn fill_in(
     let element = blank.form.fill(scope, budget).map_err(|cause| cause.to_string())?;
     // The fingerprint of the form holds what else the entry is made of: its rule, and what its conditions
     // know of this very pull.
-    blank.kept(&format!("{} {} {element}", entry.rule, entry.fingerprint), || {
+    let make = || {
         let mut loader = Loader::new(options);
         loader.file.clone_from(&blank.file);
         let filled = loader.element(0, &element).and_then(|yaml| loader.entry(0, &blank.place, &yaml));
@@ -159,7 +159,12 @@ pub(in crate::policy) fn fill_in(
             (_, Some(error)) => Err(error.message.clone()),
             (None, None) => Err("it is not an element".to_owned()),
         }
-    })
+    };
+    // What images hold is of any size, and another for each image: it is not kept.
+    if entry.reads.registries {
+        return make().map(Arc::new);
+    }
+    blank.kept(&format!("{} {} {element}", entry.rule, entry.fingerprint), make)
 }
 
 /// What is found, and where.
