@@ -164,9 +164,6 @@ impl Reference {
         };
 
         let (domain, remainder) = split_domain(name);
-        if remainder.len() > NAME_LIMIT {
-            return Err(ReferenceError::TooLong(NAME_LIMIT));
-        }
         if !PATH.is_match(remainder) {
             return Err(malformed(text));
         }
@@ -184,6 +181,10 @@ impl Reference {
             host => host,
         };
         let repository = Repository { host: host.to_owned(), path: docker_path(host, remainder) };
+        // As distribution counts: with Docker Hub's `library/`.
+        if repository.path.len() > NAME_LIMIT {
+            return Err(ReferenceError::TooLong(NAME_LIMIT));
+        }
         Ok(Self {
             text: text.to_owned(),
             repository,
