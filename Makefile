@@ -3,6 +3,7 @@
 # make demo    the gate between a real CRI client and a real containerd, as a transcript
 # make corpus  every verifier's answer to signed images and forgeries (part of make test)
 # make fuzz    every parser under libFuzzer, SECONDS=60 each; TARGETS="bundle sct" for some
+# make soak MINUTES=20   the gate under load while everything around it is stopped and killed
 # make mutants   does a test fail for every change of the verification core? (hours; tests/mutants.md)
 # make mutants-change   the same for what a change touches, before it lands
 # make bench   the benchmark, beside the peers
@@ -12,6 +13,7 @@
 # PULLGATE_TOOLS is the folder of the real components (tests/tools/README.md).
 
 SHELL := /bin/bash
+MINUTES ?= 3
 export PULLGATE_TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pullgate/tools
 export PATH := $(PULLGATE_TOOLS)/cargo/bin:$(PATH)
 
@@ -20,11 +22,11 @@ stage := tests/stage
 
 # containerd, mounts and pods need root; compiling does not. Only the test binary runs with sudo.
 , := ,
-as_root := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=CI$(,)PATH$(,)PULLGATE_TOOLS$(,)PULLGATE_BIN)
+as_root := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=CI$(,)PATH$(,)PULLGATE_TOOLS$(,)PULLGATE_BIN$(,)PULLGATE_SOAK_SECONDS)
 
 # Stages share two cores and one target folder, and people read their output.
 .NOTPARALLEL:
-.PHONY: check test corpus demo bench deb advisories mutants mutants-change mutations fuzz fuzz-seeds
+.PHONY: check test corpus demo bench deb advisories mutants mutants-change mutations fuzz fuzz-seeds soak
 .PHONY: tools protoc fmt clippy unit doc core deny deb-test it root
 
 check: fmt clippy unit doc core
@@ -55,6 +57,12 @@ doc: protoc
 # copy of all dependencies takes ten minutes to build.
 mutations: protoc
 	@$(stage) "fuzz targets" env PULLGATE_MUTATIONS=2000 cargo test --locked --lib fuzz::tests::
+
+# Part of `make test` for three minutes.
+soak: protoc root
+	@echo "== soak, $(MINUTES) minutes"
+	@$(if $(as_root),CARGO_TARGET_$(target_env)_RUNNER="$(as_root)") PULLGATE_SOAK_SECONDS=$$(($(MINUTES) * 60)) \
+	    cargo test --locked --test it soak -- --nocapture
 
 # The modules that decide build without everything that does I/O.
 core:

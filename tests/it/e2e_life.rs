@@ -276,7 +276,7 @@ fn refused(cri: &Cri, unsigned: &str) {
 }
 
 /// Tells the threads of a test that it is over, also when it panics.
-struct SetOnDrop<'a>(&'a AtomicBool);
+pub(crate) struct SetOnDrop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {

@@ -28,6 +28,7 @@ mod layers;
 mod relay;
 mod rules;
 mod scenarios;
+mod soak;
 mod source_page;
 mod trust_tuf;
 mod units;

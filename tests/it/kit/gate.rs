@@ -174,6 +174,11 @@ impl Gate {
         self.start_again();
     }
 
+    /// The folder of the cache.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.folder.join("cache")
+    }
+
     /// Everything it logged.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()
