@@ -208,7 +208,7 @@ impl Fetcher<'_> {
         let mut questions: Vec<Question> = Vec::new();
         for entry in entries {
             for lookup in entry.rekor_lookups() {
-                for form in [Form::Legacy, Form::Attestations, Form::Bundles] {
+                for form in Form::ALL {
                     for repository in self.places(entry) {
                         let Some(Lookup::Found(pieces)) = form.of(evidence).get(&repository) else {
                             continue;
@@ -285,14 +285,20 @@ impl Fetcher<'_> {
 
     /// Every repository that an entry looks in.
     pub(super) fn places(&self, entry: &Entry) -> BTreeSet<Repository> {
-        let mut places: BTreeSet<Repository> =
-            entry.repositories(&self.image.repository).into_iter().collect();
-        places.extend(entry.attestations(&self.image.repository).into_keys());
-        places
+        places(entry, &self.image.repository)
     }
 }
 
+/// Every repository that an entry looks in for an image of this repository.
+pub(super) fn places(entry: &Entry, repository: &Repository) -> BTreeSet<Repository> {
+    let mut places: BTreeSet<Repository> = entry.repositories(repository).into_iter().collect();
+    places.extend(entry.attestations(repository).into_keys());
+    places
+}
+
 impl Form {
+    const ALL: [Self; 3] = [Self::Legacy, Self::Attestations, Self::Bundles];
+
     const fn of(self, evidence: &Evidence) -> &BTreeMap<Repository, Lookup<Vec<SignatureEvidence>>> {
         match self {
             Self::Legacy => &evidence.legacy,
@@ -331,7 +337,7 @@ impl Question {
 /// they prove.
 fn stored_log_entries(stored: &Evidence, repository: &Repository, layer: &SignatureEvidence) -> Vec<String> {
     let mut found = Vec::new();
-    for form in [Form::Legacy, Form::Attestations, Form::Bundles] {
+    for form in Form::ALL {
         let Some(Lookup::Found(pieces)) = form.of(stored).get(repository) else {
             continue;
         };
@@ -417,11 +423,37 @@ pub(super) fn encoded(evidence: &Evidence) -> Vec<Vec<u8>> {
 
 /// Of what is stored, what was not asked for this time.
 pub(super) fn not_asked(stored: &Evidence, asked: &Evidence) -> Evidence {
+    stored_where(stored, asked, |answer| answer.is_none())
+}
+
+fn stored_where(
+    stored: &Evidence,
+    asked: &Evidence,
+    stays: impl Fn(Option<&Lookup<Vec<SignatureEvidence>>>) -> bool,
+) -> Evidence {
     let mut rest = stored.clone();
-    rest.legacy.retain(|repository, _| !asked.legacy.contains_key(repository));
-    rest.attestations.retain(|repository, _| !asked.attestations.contains_key(repository));
-    rest.bundles.retain(|repository, _| !asked.bundles.contains_key(repository));
+    for form in Form::ALL {
+        form.map(&mut rest).retain(|repository, _| stays(form.of(asked).get(repository)));
+    }
     rest
+}
+
+/// What of it is in one of these repositories.
+pub(super) fn kept_in(mut evidence: Evidence, places: &BTreeSet<Repository>) -> Evidence {
+    for form in Form::ALL {
+        form.map(&mut evidence).retain(|repository, _| places.contains(repository));
+    }
+    evidence
+}
+
+/// The same, with everything else in these repositories known to be absent.
+pub(super) fn with_the_rest_absent(mut evidence: Evidence, places: &BTreeSet<Repository>) -> Evidence {
+    for form in Form::ALL {
+        for place in places {
+            form.map(&mut evidence).entry(place.clone()).or_insert(Lookup::Absent);
+        }
+    }
+    evidence
 }
 
 /// Stored pieces as evidence again. Repositories without a piece count as not asked yet. A piece that

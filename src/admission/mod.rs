@@ -16,6 +16,7 @@ mod evidence;
 mod flight;
 mod guard;
 mod images;
+mod import;
 mod index;
 mod present;
 mod records;
@@ -32,6 +33,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Semaphore;
 
+pub use import::Imported;
 pub use present::{Background, ImageFacts, Record, Shown, WouldDeny};
 pub use snapshot::Snapshot;
 
@@ -211,13 +213,32 @@ impl Gate {
         };
         if let (Forward::Pinned(_), Some(digest)) = (admitted.permit.forward(), admitted.permit.digest()) {
             self.record(&admitted, digest, None);
-            if let (Resolution::Answered, Some(tag)) =
-                (admitted.resolution, tag_key(&admitted.request.reference))
-            {
-                self.store.put_tag(&tag, digest);
-            }
+            self.keep_tag(&admitted.request.reference, admitted.resolution, digest);
         }
         Ok(admitted)
+    }
+
+    /// Judges one image ahead of its pull, as whom the docker config files name. Its evidence, its verdicts
+    /// and the digest of its tag are kept. Nothing is admitted by it, so it shows no image (rule S1) and serves
+    /// nobody in an outage (rule O4).
+    pub async fn prewarm(&self, reference: Reference) -> Judgement {
+        let (pod, credentials) = (PodFacts::default(), Credentials::Anonymous);
+        let request = PullRequest { reference, pod, credentials };
+        self.store.opened(CACHE_PATIENCE).await;
+        let judgement = self.judge(&self.current.take(), &request, &mut Phases::start()).await;
+        if let Decision::Allow(permit) = &judgement.decision
+            && let (Forward::Pinned(_), Some(digest)) = (permit.forward(), permit.digest())
+        {
+            self.keep_tag(&request.reference, judgement.resolution, digest);
+        }
+        judgement
+    }
+
+    /// What a tag was verified as, where a registry said so in this request (rule O2).
+    fn keep_tag(&self, reference: &Reference, resolution: Resolution, digest: Digest) {
+        if let (Resolution::Answered, Some(tag)) = (resolution, tag_key(reference)) {
+            self.store.put_tag(&tag, digest);
+        }
     }
 
     /// Judges one image without recording or saying anything: what `pullgate verify` asks.
@@ -324,18 +345,7 @@ impl Gate {
             outcomes.extend(denied);
             return outcomes;
         }
-        let job = verification::Job {
-            registry: Arc::clone(&self.registry),
-            store: self.store.clone(),
-            slots: Arc::clone(&self.slots),
-            audit: Arc::clone(&self.audit),
-            limit: self.settings.verification,
-            request: request.clone(),
-            digest,
-            resolution,
-            resolve_fault: fault,
-            wanted: wanted.clone(),
-        };
+        let job = self.job(request, Resolved { digest, resolution, fault }, wanted.clone());
         let share = |outcomes: &Vec<Outcome>| {
             let satisfied = |outcome: &Outcome| matches!(outcome.judged.verdict, EntryVerdict::Satisfied(_));
             if outcomes.iter().all(satisfied) { Sharing::Everybody } else { Sharing::SameCredentials }
@@ -347,6 +357,26 @@ impl Gate {
         self.denials.keep((flight, credential), &verified, Instant::now());
         outcomes.extend(verified);
         outcomes
+    }
+
+    fn job(
+        &self,
+        request: &PullRequest,
+        resolved: Resolved,
+        wanted: Vec<(Arc<Entry>, VerdictKey)>,
+    ) -> verification::Job {
+        verification::Job {
+            registry: Arc::clone(&self.registry),
+            store: self.store.clone(),
+            slots: Arc::clone(&self.slots),
+            audit: Arc::clone(&self.audit),
+            limit: self.settings.verification,
+            request: request.clone(),
+            digest: resolved.digest,
+            resolution: resolved.resolution,
+            resolve_fault: resolved.fault,
+            wanted,
+        }
     }
 
     fn say(&self, request: &PullRequest, judgement: &Judgement, phases: &Phases) {

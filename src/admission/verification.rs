@@ -5,17 +5,17 @@
 //! for one does not count against the limit. Where the registry cannot be reached, what is stored is
 //! verified again offline, up to `cache.stale` (rule O1).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
 
 use super::audit::Audit;
-use super::evidence::{Fetcher, More, decoded, encoded, not_asked};
+use super::evidence::{Fetcher, More, decoded, encoded, not_asked, with_the_rest_absent};
 use super::{Outcome, PullRequest, judged};
 use crate::cache::{Age, Kept, Stamp, Store, VerdictKey};
-use crate::oci::Digest;
+use crate::oci::{Digest, Repository};
 use crate::outcome::{Contact, DenialReason, Fault, FaultReason};
 use crate::policy::evaluate::{Resolution, Source};
 use crate::policy::{Entry, EntryVerdict, Evidence, Explanation, Forms, Pull, judge};
@@ -51,6 +51,15 @@ impl Job {
                 self.wanted.iter().map(|(entry, _)| undecided(entry, fault.clone())).collect()
             }
         }
+    }
+
+    /// Judges by `evidence` alone: what of it is not in a repository of `looked_in` is not there. Nothing
+    /// is kept.
+    pub(super) async fn offline(self, evidence: Evidence, looked_in: BTreeSet<Repository>) -> Vec<Outcome> {
+        let Ok(_slot) = Arc::clone(&self.slots).acquire_owned().await else {
+            return self.wanted.iter().map(|(entry, _)| broken(entry)).collect();
+        };
+        self.judge_all(&with_the_rest_absent(evidence, &looked_in), Source::Stale)
     }
 
     async fn verify(&self) -> Vec<Outcome> {

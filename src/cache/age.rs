@@ -50,6 +50,15 @@ impl Stamp {
         self.wall
     }
 
+    /// The same moment, or the one of `seconds` since 1970 where that is earlier: a claim never makes
+    /// anything younger than now. By the boot clock it is as much older.
+    #[must_use]
+    pub const fn earlier(self, seconds: u64) -> Self {
+        let passed = self.wall.saturating_sub(seconds);
+        let uptime = self.uptime.saturating_sub(passed);
+        Self { wall: self.wall - passed, boot: self.boot, uptime }
+    }
+
     /// How old this is at `now`.
     #[must_use]
     pub fn age(self, now: Self, fresh: Duration, stale: Duration) -> Age {

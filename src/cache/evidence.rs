@@ -1,8 +1,16 @@
 //! Evidence: what verdicts rest on, content-addressed (rule C6).
+//!
+//! Evidence that was imported is marked as such for as long as it is kept: it is never fresh, whatever its
+//! age, and serves within `cache.stale` like evidence past `cache.fresh` (rule O1). It never makes room for
+//! itself, and what is fetched from a registry takes its place.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::age::{Age, Stamp};
+use super::archive::{ImageEvidence, ImageName, Piece};
 use super::engine::Job;
 use super::memory::{ImageKey, ImageRef, Orphans};
 use super::record::{EvidenceRecord, Kind, image_key, open, seal};
@@ -18,38 +26,143 @@ pub struct Kept {
     pub age: Age,
     /// When they were fetched.
     pub at: Stamp,
+    /// Where they are from.
+    pub origin: Origin,
+}
+
+/// One image with evidence, as lists show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The image.
+    pub image: ImageName,
+    /// Bytes of its evidence.
+    pub bytes: u64,
+    /// When it was fetched.
+    pub at: Stamp,
+    /// Where it is from.
+    pub origin: Origin,
+    /// The tags that were last verified as this digest.
+    pub tags: Vec<String>,
+}
+
+/// Where evidence is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// This node fetched it.
+    #[default]
+    Fetched,
+    /// An administrator imported it.
+    Imported,
+}
+
+/// Why imported evidence is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotKept {
+    /// Past `cache.stale`.
+    Expired,
+    /// `cache.maxSize` or `cache.maxEntries` is reached.
+    Full,
+}
+
+impl Origin {
+    /// For records, which say only what is not ordinary.
+    pub(super) const fn is_fetched(&self) -> bool {
+        matches!(self, Self::Fetched)
+    }
 }
 
 impl Store {
     /// Keeps what verdicts about an image rest on, fetched at the time `at`, in place of what was kept before.
     pub fn put_evidence(&self, repository: &Repository, digest: &Digest, pieces: Vec<Vec<u8>>, at: Stamp) {
-        let blobs: Vec<_> = pieces.iter().map(|piece| Digest::of(piece)).collect();
-        let sizes = pieces.iter().map(|piece| u32::try_from(piece.len()).unwrap_or(u32::MAX)).collect();
-        let record = EvidenceRecord { blobs, sizes, at };
+        self.put_evidence_from(Origin::Fetched, repository, digest, &pieces, at);
+    }
+
+    /// The same where some of it may have been imported: then none of it is fresh.
+    pub fn put_evidence_from(
+        &self,
+        origin: Origin,
+        repository: &Repository,
+        digest: &Digest,
+        pieces: &[Vec<u8>],
+        at: Stamp,
+    ) {
+        self.keep(repository, digest, pieces, &EvidenceRecord::of(pieces, at, origin));
+    }
+
+    /// Keeps evidence that was imported, in place of what was kept before. Its time is a claim: `fetched_at`,
+    /// in seconds since 1970, counts no later than now.
+    ///
+    /// # Errors
+    /// [`NotKept`] where that is too long ago, or where other evidence would have to go.
+    pub fn put_imported(
+        &self,
+        image: &ImageName,
+        pieces: &[Vec<u8>],
+        fetched_at: u64,
+    ) -> Result<(), NotKept> {
+        let at = self.now().earlier(fetched_at);
+        self.age_of(at, Origin::Imported).ok_or(NotKept::Expired)?;
+        let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let Options { max_entries, max_size, .. } = self.shared.options;
+        {
+            let state = self.state();
+            let room = state.blob_bytes().saturating_add(bytes) <= max_size;
+            if !room || state.evidence.len() >= max_entries {
+                return Err(NotKept::Full);
+            }
+        }
+        self.keep(
+            &image.repository,
+            &image.digest,
+            pieces,
+            &EvidenceRecord::of(pieces, at, Origin::Imported),
+        );
+        Ok(())
+    }
+
+    fn keep(&self, repository: &Repository, digest: &Digest, pieces: &[Vec<u8>], record: &EvidenceRecord) {
         let mut state = self.state();
         let image = state.image(repository, *digest);
-        let mut orphans = state.keep_evidence(image, &record);
+        let mut orphans = state.keep_evidence(image, record);
         let Options { max_entries, max_size, .. } = self.shared.options;
         let removed = state.evict_evidence(max_entries, max_size, &mut orphans);
         drop(state);
-        for (blob, piece) in record.blobs.iter().zip(&pieces) {
+        for (blob, piece) in record.blobs.iter().zip(pieces) {
             let key = Kind::Blob.key(blob.as_bytes());
             let sealed = seal(&key, piece);
             self.send(Job::Put(key, sealed));
         }
-        self.write(Kind::Evidence, image_key(repository, digest).as_bytes(), &record);
+        self.write(Kind::Evidence, image_key(repository, digest).as_bytes(), record);
         self.remove_evidence(&removed, &orphans);
     }
 
     /// What verdicts about an image rest on, and how old it is. `None` unless every piece is there
     /// and has its own digest.
     pub async fn evidence(&self, repository: &Repository, digest: &Digest) -> Option<Kept> {
-        let (blobs, at) = {
+        let record = {
             let mut state = self.state();
             let used = state.tick();
-            state.evidence.get_mut(&ImageRef(repository, digest))?.touch(used)
+            state.evidence.get_mut(&ImageRef(repository, digest))?.touch(used);
+            state.evidence.get(&ImageRef(repository, digest))?.record(&state)
         };
-        let age = self.current(at)?;
+        self.kept(record).await
+    }
+
+    /// The same, ready to travel. It counts as no use (rule C5), and tags are left to [`Self::evidence_held`].
+    pub async fn export_evidence(&self, image: &ImageName) -> Option<ImageEvidence> {
+        let record = {
+            let state = self.state();
+            state.evidence.get(&ImageRef(&image.repository, &image.digest))?.record(&state)
+        };
+        let Kept { pieces, at, .. } = self.kept(record).await?;
+        let pieces = pieces.into_iter().map(Piece).collect();
+        Some(ImageEvidence { image: image.clone(), fetched_at: at.seconds(), tags: Vec::new(), pieces })
+    }
+
+    async fn kept(&self, record: EvidenceRecord) -> Option<Kept> {
+        let EvidenceRecord { blobs, at, origin, .. } = record;
+        let age = self.age_of(at, origin)?;
         let mut pieces = Vec::new();
         for blob in &blobs {
             let key = Kind::Blob.key(blob.as_bytes());
@@ -63,7 +176,52 @@ impl Store {
             }
             pieces.push(piece);
         }
-        Some(Kept { pieces, age, at })
+        Some(Kept { pieces, age, at, origin })
+    }
+
+    /// How far evidence may be trusted by its age; imported evidence is past `fresh` from the start.
+    fn age_of(&self, at: Stamp, origin: Origin) -> Option<Age> {
+        match origin {
+            Origin::Fetched => self.current(at),
+            Origin::Imported => match at.age(self.now(), Duration::ZERO, self.shared.options.stale) {
+                Age::Stale => Some(Age::Stale),
+                Age::Fresh | Age::Expired => None,
+            },
+        }
+    }
+
+    /// The images with evidence that still serves, sorted.
+    #[must_use]
+    pub fn evidence_held(&self) -> Vec<Held> {
+        let state = self.state();
+        let mut tags: HashMap<(String, Digest), Vec<String>> = HashMap::new();
+        for (name, record) in &state.tags {
+            if let Some((repository, tag)) = name.rsplit_once(':') {
+                tags.entry((repository.to_owned(), record.digest)).or_default().push(tag.to_owned());
+            }
+        }
+        let mut all: Vec<_> = state
+            .evidence
+            .iter()
+            .map(|(image, evidence)| {
+                let record = evidence.record(&state);
+                let name =
+                    ImageName { repository: Repository::clone(&image.repository), digest: image.digest };
+                let mut tags = tags.remove(&(name.repository.to_string(), name.digest)).unwrap_or_default();
+                tags.sort_unstable();
+                Held {
+                    image: name,
+                    bytes: record.sizes.iter().copied().map(u64::from).sum(),
+                    at: record.at,
+                    origin: record.origin,
+                    tags,
+                }
+            })
+            .collect();
+        drop(state);
+        all.retain(|held| self.age_of(held.at, held.origin).is_some());
+        all.sort_by(|left, right| left.image.cmp(&right.image));
+        all
     }
 
     pub(super) fn remove_evidence(&self, images: &[ImageKey], orphans: &Orphans) {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::age::Clock;
+use super::archive::{ImageEvidence, read_through};
 use super::export::read_from;
 use super::load::{take_in, write_all};
 use super::record::{Kind, open, seal};
@@ -78,4 +79,24 @@ pub(crate) fn cache_export(data: &[u8]) -> Option<()> {
     assert!(data.starts_with(&again), "shows other records than there are");
     assert!(!whole || data == again, "leaves something out");
     whole.then_some(())
+}
+
+/// A file of `pullgate cache export` without its last line.
+pub(crate) fn cache_archive(data: &[u8]) -> Option<()> {
+    let images = data.iter().filter(|byte| **byte == b'\n').count().checked_sub(1)?;
+    let read = |sum: Digest| {
+        let foot = format!("{{\"images\":{images},\"sha256\":\"{}\"}}\n", sum.hex());
+        read_through(&mut [data, foot.as_bytes()].concat().as_slice()).ok()
+    };
+    assert_eq!(read(Digest::of(b"other")), None, "counts without its digest");
+    assert_eq!(usize::try_from(read(Digest::of(data))?), Ok(images));
+    let lines = data.split_inclusive(|byte| *byte == b'\n').skip(1);
+    let images: Vec<ImageEvidence> =
+        lines.map(|line| serde_json::from_slice(line).expect("it was read")).collect();
+    for image in &images {
+        let again = serde_json::to_vec(image).expect("JSON");
+        assert_eq!(serde_json::from_slice::<ImageEvidence>(&again).ok().as_ref(), Some(image));
+    }
+    assert!(images.is_sorted_by(|left, right| left.image < right.image));
+    Some(())
 }

@@ -15,6 +15,7 @@ use indexmap::{Equivalent, IndexMap};
 
 use super::Durability;
 use super::age::Stamp;
+use super::evidence::Origin as EvidenceOrigin;
 use super::record::{Admission, EvidenceRecord, TagRecord, VerdictKey, VerdictRecord};
 use crate::oci::{Digest, Repository};
 
@@ -96,6 +97,7 @@ enum ImageId {
 pub(super) struct Evidence {
     blobs: Blobs,
     at: Stamp,
+    origin: EvidenceOrigin,
     used: u64,
 }
 
@@ -195,7 +197,8 @@ impl State {
             }
         }
         let used = self.tick();
-        let evidence = Evidence { blobs: Blobs::of(&record.blobs), at: record.at, used };
+        let EvidenceRecord { blobs, at, origin, .. } = record;
+        let evidence = Evidence { blobs: Blobs::of(blobs), at: *at, origin: *origin, used };
         let old = self.evidence.insert(image, evidence);
         let mut orphans = Orphans::default();
         if let Some(old) = old {
@@ -384,13 +387,12 @@ impl Evidence {
     pub(super) fn record(&self, state: &State) -> EvidenceRecord {
         let size = |blob| state.blobs.get(blob).map_or(ORDINARY_BLOB, |blob: &Blob| blob.bytes);
         let blobs = self.blobs.all();
-        EvidenceRecord { blobs: blobs.to_vec(), sizes: blobs.iter().map(size).collect(), at: self.at }
+        let sizes = blobs.iter().map(size).collect();
+        EvidenceRecord { blobs: blobs.to_vec(), sizes, at: self.at, origin: self.origin }
     }
 
-    /// The blobs, and when they were fetched.
-    pub(super) fn touch(&mut self, used: u64) -> (Vec<Digest>, Stamp) {
+    pub(super) fn touch(&mut self, used: u64) {
         self.used = used;
-        (self.blobs.all().to_vec(), self.at)
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod admissions;
 mod age;
+pub mod archive;
 #[cfg(test)]
 mod damage_tests;
 mod engine;
@@ -34,8 +35,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 pub use age::{Age, Clock, Stamp};
+pub use archive::ImageName;
 pub use engine::StoreError;
-pub use evidence::Kept;
+pub use evidence::{Held, Kept, NotKept, Origin};
 pub use purge::Purge;
 pub use record::{Admission, VerdictKey};
 
@@ -49,7 +51,7 @@ use record::{Kind, encode, image_key};
 pub struct Options {
     /// The folder of the database; the export lies beside it.
     pub path: PathBuf,
-    /// Most verdicts, most admissions, most tags, and most images with evidence.
+    /// Most verdicts, most admissions, most images with evidence, and most tags.
     pub max_entries: usize,
     /// Most bytes of evidence.
     pub max_size: u64,

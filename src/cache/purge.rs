@@ -1,7 +1,9 @@
 //! Forgetting: all, a repository or an image.
 
+use std::collections::HashSet;
+
 use super::Store;
-use super::memory::{ImageKey, Orphans};
+use super::memory::Orphans;
 use super::record::Kind;
 use crate::oci::{Digest, Repository};
 
@@ -17,35 +19,42 @@ pub enum Purge {
 }
 
 impl Purge {
-    fn names(&self, image: &ImageKey) -> bool {
+    /// Whether it is about this image.
+    #[must_use]
+    pub fn names(&self, repository: &Repository, digest: &Digest) -> bool {
         match self {
             Self::Everything => true,
-            Self::Repository(wanted) => *wanted == *image.repository,
-            Self::Image(wanted, digest) => *wanted == *image.repository && *digest == image.digest,
+            Self::Repository(wanted) => wanted == repository,
+            Self::Image(wanted, image) => wanted == repository && image == digest,
         }
     }
 }
 
 impl Store {
-    /// Forgets what `which` names, and says how many admissions that were.
+    /// Forgets what `which` names, and says how many images that were.
     pub fn purge(&self, which: &Purge) -> usize {
         let mut state = self.state();
         let (mut admissions, mut verdicts, mut orphans) = (Vec::new(), Vec::new(), Orphans::default());
         state.admissions.retain(|image, _| {
-            let named = which.names(image);
+            let named = which.names(&image.repository, &image.digest);
             if named {
                 admissions.push(image.clone());
             }
             !named
         });
         state.verdicts.retain(|hash, verdict| {
-            let named = which.names(&verdict.image);
+            let named = which.names(&verdict.image.repository, &verdict.image.digest);
             if named {
                 verdicts.push(*hash);
             }
             !named
         });
-        let evidence: Vec<_> = state.evidence.keys().filter(|image| which.names(image)).cloned().collect();
+        let evidence: Vec<_> = state
+            .evidence
+            .keys()
+            .filter(|image| which.names(&image.repository, &image.digest))
+            .cloned()
+            .collect();
         for image in &evidence {
             state.forget_evidence(image, &mut orphans);
         }
@@ -58,10 +67,11 @@ impl Store {
             state.tags.swap_remove(name);
         }
         drop(state);
+        let images = admissions.iter().chain(&evidence).collect::<HashSet<_>>().len();
         self.remove_images(Kind::Admission, &admissions);
         self.remove_all(Kind::Verdict, verdicts.iter().map(|hash| hash.as_bytes().to_vec()));
         self.remove_evidence(&evidence, &orphans);
         self.remove_all(Kind::Tag, tags.into_iter().map(String::into_bytes));
-        admissions.len()
+        images
     }
 }

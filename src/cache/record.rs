@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::age::Stamp;
+use super::evidence::Origin;
 use crate::oci::{Digest, Repository};
 
 /// What a verdict is about (rule C1).
@@ -67,6 +68,8 @@ pub(super) struct EvidenceRecord {
     #[serde(default)]
     pub(super) sizes: Vec<u32>,
     pub(super) at: Stamp,
+    #[serde(default, skip_serializing_if = "Origin::is_fetched")]
+    pub(super) origin: Origin,
 }
 
 /// Which digest a tag was last verified as (rule O2).
@@ -107,6 +110,15 @@ impl Kind {
         let mut key = vec![self.letter()];
         key.extend_from_slice(rest);
         key
+    }
+}
+
+impl EvidenceRecord {
+    /// The record of these pieces.
+    pub(super) fn of(pieces: &[Vec<u8>], at: Stamp, origin: Origin) -> Self {
+        let sizes = pieces.iter().map(|piece| u32::try_from(piece.len()).unwrap_or(u32::MAX)).collect();
+        let blobs = pieces.iter().map(|piece| Digest::of(piece)).collect();
+        Self { blobs, sizes, at, origin }
     }
 }
 

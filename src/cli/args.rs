@@ -1,6 +1,6 @@
 //! What each command takes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -165,6 +165,24 @@ pub struct Basis {
     pub fail_on_audit: bool,
 }
 
+impl Basis {
+    /// What the config at `path` says, and nothing else.
+    #[must_use]
+    pub fn of_config(path: &Path) -> Self {
+        Self {
+            policy: Vec::new(),
+            config: Some(path.to_owned()),
+            docker_config: None,
+            unmatched: None,
+            trusted_root: None,
+            tuf_mirror: None,
+            tuf_root: None,
+            plain_http: false,
+            fail_on_audit: false,
+        }
+    }
+}
+
 /// What to do with an image that no rule covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum UnmatchedArgument {
@@ -256,6 +274,8 @@ pub struct Cache {
 #[derive(Debug, Subcommand)]
 pub enum CacheAction {
     /// One line an image: digest, source, age
+    ///
+    /// The source is that of the admission; `evidence` and `imported` are images that were not pulled yet.
     List(CacheScope),
     /// What is kept of one image
     Show {
@@ -265,7 +285,7 @@ pub enum CacheAction {
         #[command(flatten)]
         scope: CacheScope,
     },
-    /// Forget verdicts and admissions; images are verified again when they are next asked for
+    /// Forget what is kept; images are verified again when they are next asked for
     Purge {
         /// Only this repository, or repository@sha256:…
         image: Option<String>,
@@ -273,6 +293,72 @@ pub enum CacheAction {
         #[command(flatten)]
         scope: CacheScope,
     },
+    /// Write the evidence of verified images into a file, for other nodes
+    Export(CacheExport),
+    /// Verify the evidence in a file by this node's policies, and keep what holds
+    Import(CacheImport),
+    /// Verify images before anything pulls them
+    Prewarm(CachePrewarm),
+}
+
+/// `cache export`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The file has signatures, certificates, bundles and attestations as their registries gave them, and nothing that \
+another node would have to believe: no verdict, no credential. Anybody who reads it learns which images this node has.\n\
+Exit codes: 0 written, 2 usage, 3 the cache cannot be read or the file not be written.\n\
+Example: pullgate cache export /root/evidence.jsonl --image registry.example/app")]
+pub struct CacheExport {
+    /// The file; an older one is replaced when the new one is whole
+    pub file: PathBuf,
+    /// Only this repository, or repository@sha256:… (repeatable)
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Vec<String>,
+    /// Where to look
+    #[command(flatten)]
+    pub scope: CacheScope,
+}
+
+/// `cache import`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Nothing in the file is believed. Each image is verified anew, without network, by the policies and trust roots that \
+are in force on this node; what does not verify is named and not kept. A file that is cut off or damaged is refused as \
+a whole.\n\
+What was imported serves while a registry does not answer, until cache.stale is over since it was fetched. While the \
+registry answers, its word counts: a signature that was withdrawn there lets nothing pass here. Tags are not taken \
+over: refer to images by digest, or let `cache prewarm` ask the registry.\n\
+Exit codes: 0 everything verifies (or no policy asks for it), 1 something does not or is too old, 2 usage or not a file of \
+ours, 3 could not find out, or no room.\n\
+Example: pullgate cache import /root/evidence.jsonl")]
+pub struct CacheImport {
+    /// A file of `pullgate cache export`
+    pub file: PathBuf,
+    /// Where to keep it
+    #[command(flatten)]
+    pub scope: CacheScope,
+}
+
+/// `cache prewarm`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Images are verified as a pull would, by the registry and with the credentials of registry.dockerConfig, and what \
+they rest on is kept: a later pull needs no look at signatures, also while the registry is away. Nothing is pulled, and \
+nothing is admitted by it.\n\
+Exit codes: 1 something is denied, 3 could not find out, 0 everything is allowed; 2 usage, config or policy error.\n\
+Examples:\n\
+  pullgate cache prewarm registry.example/app:v2\n\
+  kubectl get pods -A -o jsonpath='{.items[*].spec.containers[*].image}' | tr ' ' '\\n' | sort -u | pullgate cache prewarm -")]
+pub struct CachePrewarm {
+    /// Image references; - reads them from standard input, one a line
+    #[arg(value_name = "IMAGE", required_unless_present = "file")]
+    pub images: Vec<String>,
+    /// A file of them, one a line; empty lines and what follows a # are skipped
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Where to keep it
+    #[command(flatten)]
+    pub scope: CacheScope,
 }
 
 /// Where the cache is and how to print it.

@@ -81,6 +81,16 @@ impl Rules {
             let hosts = images.into_iter().map(|image| image.repository().host().to_owned());
             self.config.registry.plain_http.extend(hosts);
         }
+        let snapshot = Arc::clone(&self.snapshot);
+        let store = Store::in_memory(cache_options(&self.config));
+        Ok(Judge { gate: self.gate(basis, store)?, snapshot })
+    }
+
+    /// A gate with this cache.
+    ///
+    /// # Errors
+    /// As [`Self::judge`].
+    pub(super) fn gate(self, basis: &Basis, store: Store) -> Result<Gate, String> {
         let config = &self.config;
         let mut options = registry_options(config).map_err(|error| error.to_string())?;
         options.docker_configs = docker_configs(basis, options.docker_configs)?;
@@ -93,9 +103,7 @@ impl Rules {
             salt: Vec::new(),
         };
         let audit = Arc::new(Audit::new(&mut MetricsRegistry::default()));
-        let store = Store::in_memory(cache_options(config));
-        let gate = Gate::new(Arc::clone(&self.snapshot), Arc::new(registry), store, audit, settings);
-        Ok(Judge { gate, snapshot: self.snapshot })
+        Ok(Gate::new(self.snapshot, Arc::new(registry), store, audit, settings))
     }
 }
 

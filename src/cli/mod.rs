@@ -126,16 +126,9 @@ fn man() -> Exit {
     let mut command = Arguments::command();
     command.build();
     let mut page = Vec::new();
-    let mut rendered = clap_mangen::Man::new(command.clone()).render(&mut page);
-    for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
-        let section =
-            clap_mangen::Man::new(subcommand.clone().bin_name(format!("pullgate {}", subcommand.get_name())));
-        rendered = rendered
-            .and_then(|()| writeln!(page, ".SH \"PULLGATE {}\"", subcommand.get_name().to_uppercase()))
-            .and_then(|()| section.render_synopsis_section(&mut page))
-            .and_then(|()| section.render_description_section(&mut page))
-            .and_then(|()| section.render_options_section(&mut page));
-    }
+    let rendered = clap_mangen::Man::new(command.clone())
+        .render(&mut page)
+        .and_then(|()| sections(&command, "pullgate", &mut page));
     match rendered {
         Ok(()) => print_whole(&page),
         Err(error) => {
@@ -143,6 +136,20 @@ fn man() -> Exit {
             Exit::No
         }
     }
+}
+
+/// The commands of `command`, which is called `name`, and those of theirs.
+fn sections(command: &clap::Command, name: &str, page: &mut Vec<u8>) -> std::io::Result<()> {
+    for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
+        let name = format!("{name} {}", subcommand.get_name());
+        writeln!(page, ".SH \"{}\"", name.to_uppercase())?;
+        let section = clap_mangen::Man::new(subcommand.clone().bin_name(&name));
+        section.render_synopsis_section(page)?;
+        section.render_description_section(page)?;
+        section.render_options_section(page)?;
+        sections(subcommand, &name, page)?;
+    }
+    Ok(())
 }
 
 /// Writes everything to stdout; whoever closed the pipe had enough.
@@ -191,5 +198,18 @@ mod tests {
         ] {
             assert_eq!(told(arguments), wanted);
         }
+    }
+
+    #[test]
+    fn the_man_page_has_a_section_for_each_command_and_those_below_it() {
+        let mut command = Arguments::command();
+        command.build();
+        let mut page = Vec::new();
+        sections(&command, "pullgate", &mut page).unwrap();
+        let page = String::from_utf8(page).unwrap();
+        for command in ["VERIFY", "CACHE", "CACHE EXPORT", "CACHE IMPORT", "CACHE PREWARM"] {
+            assert!(page.contains(&format!(".SH \"PULLGATE {command}\"\n")), "{command}");
+        }
+        assert!(page.contains("\\-\\-image"), "options of `cache export`");
     }
 }

@@ -6,10 +6,11 @@ use super::args::{Output, Verify};
 use super::judge::{Rules, exit, worst};
 use super::{Exit, complain, runtime, say, tree};
 use crate::admission::Judgement;
-use crate::oci::{Reference, RequestedImage};
-use crate::outcome::{Denial, Fault};
+use crate::daemon::cache::{judged, reference};
+use crate::oci::Reference;
+use crate::outcome::Denial;
 use crate::policy::evaluate::Decision;
-use crate::policy::{PodFacts, cause};
+use crate::policy::{Application, PodFacts, cause};
 
 /// `pullgate verify`
 pub(super) fn run(arguments: &Verify) -> Exit {
@@ -20,7 +21,8 @@ pub(super) fn run(arguments: &Verify) -> Exit {
             return Exit::Unknown;
         }
     };
-    let judge = images(arguments).and_then(|images| {
+    let images: Result<Vec<_>, _> = arguments.images.iter().map(|image| reference(image)).collect();
+    let judge = images.and_then(|images| {
         let judge = Rules::load(&arguments.basis, &runtime)?.judge(&arguments.basis, &images)?;
         Ok((images, judge))
     });
@@ -51,49 +53,17 @@ pub(super) fn run(arguments: &Verify) -> Exit {
     worst(judgements.iter().map(|judgement| exit(judgement, arguments.basis.fail_on_audit)))
 }
 
-fn images(arguments: &Verify) -> Result<Vec<Reference>, String> {
-    let parse = |image: &String| match RequestedImage::parse(image) {
-        Ok(RequestedImage::Reference(reference)) => Ok(reference),
-        Ok(RequestedImage::Id(_)) => {
-            Err(format!("`{image}` is an image id; name the image by its repository"))
-        }
-        Err(error) => Err(error.to_string()),
-    };
-    arguments.images.iter().map(parse).collect()
-}
-
 fn describe(image: &Reference, judgement: &Judgement) -> Value {
-    let denials = |list: &[Denial]| {
-        list.iter()
-            .map(|denial| {
-                json!({ "policy": denial.policy, "rule": denial.rule, "reason": denial.reason, "cause": denial.cause, "message": denial.detail })
-            })
-            .collect::<Vec<_>>()
-    };
-    let fault = |fault: &Fault| json!({ "reason": fault.reason, "message": fault.message });
-    let (verdict, source, denied, faulty) = match &judgement.decision {
-        Decision::Allow(permit) => (
-            "allowed",
-            Some(permit.source().word()),
-            denials(permit.would_deny()),
-            permit.would_fault().map(fault),
-        ),
-        Decision::Deny(list) => ("denied", None, denials(list), None),
-        Decision::Undecided(found) => ("undecided", None, Vec::new(), Some(fault(found))),
-    };
-    json!({
-        "image": image.text(),
-        "digest": judgement.digest,
-        "verdict": verdict,
-        "source": source,
-        "denials": denied,
-        "fault": faulty,
-        "skipped": judgement.applications.iter().filter_map(|application| {
-            application.skipped.as_ref().map(|message| json!({ "policy": application.policy, "rule": application.rule, "message": message }))
-        }).collect::<Vec<_>>(),
-        "rules": judgement.applications.iter().map(|application| format!("{}/{}", application.policy, application.rule)).collect::<Vec<_>>(),
-        "explanation": tree::described(judgement),
-    })
+    let mut members = judged(image, judgement);
+    let skipped = judgement.applications.iter().filter_map(|application| {
+        let Application { policy, rule, skipped, .. } = application;
+        skipped.as_ref().map(|message| json!({ "policy": policy, "rule": rule, "message": message }))
+    });
+    members.insert("skipped".to_owned(), skipped.collect());
+    let rules = judgement.applications.iter().map(|rule| format!("{}/{}", rule.policy, rule.rule));
+    members.insert("rules".to_owned(), rules.collect());
+    members.insert("explanation".to_owned(), tree::described(judgement));
+    Value::Object(members)
 }
 
 fn print(image: &Reference, judgement: &Judgement, explain: bool) {

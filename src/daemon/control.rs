@@ -18,6 +18,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
+use crate::cache::ImageName;
+use crate::cache::archive::{ImageEvidence, LINE_LIMIT};
+
 /// What a client asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
@@ -40,6 +43,26 @@ pub enum Request {
     CachePurge {
         /// `repository` or `repository@sha256:…`; everything where absent.
         image: Option<String>,
+    },
+    /// The images with evidence.
+    CacheExportable {
+        /// `repository` or `repository@sha256:…` each; all where empty.
+        images: Vec<String>,
+    },
+    /// The evidence of one image.
+    CacheExport {
+        /// The image.
+        image: ImageName,
+    },
+    /// Verify the evidence of one image, and keep it.
+    CacheImport {
+        /// The evidence.
+        evidence: ImageEvidence,
+    },
+    /// Verify one image ahead of its pull.
+    CachePrewarm {
+        /// Its reference.
+        image: String,
     },
 }
 
@@ -179,17 +202,31 @@ async fn converse<A: Answer>(stream: UnixStream, answer: &A) -> std::io::Result<
     }
 }
 
+/// Whether somebody listens on `path`.
+#[must_use]
+pub fn listens(path: &Path) -> bool {
+    StdUnixStream::connect(path).is_ok()
+}
+
 /// Asks the daemon that listens on `path`.
 ///
 /// # Errors
 /// [`ControlError::NoDaemon`] where nobody listens; the others where the answer did not come whole.
 pub fn ask(path: &Path, request: &Request) -> Result<Response, ControlError> {
+    // A reload reads policies and asks nobody else; a minute is far more than it takes.
+    ask_within(path, request, Duration::from_secs(60))
+}
+
+/// The same for what may take as long as `patience`.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_within(path: &Path, request: &Request, patience: Duration) -> Result<Response, ControlError> {
     let broken = |source| ControlError::Broken { path: path.to_owned(), source };
     let form = |source| ControlError::Form { path: path.to_owned(), source };
     let mut stream = StdUnixStream::connect(path)
         .map_err(|source| ControlError::NoDaemon { path: path.to_owned(), source })?;
-    // A reload reads policies and asks nobody else; a minute is far more than it takes.
-    stream.set_read_timeout(Some(Duration::from_secs(60))).map_err(broken)?;
+    stream.set_read_timeout(Some(patience)).map_err(broken)?;
     let mut line = serde_json::to_vec(request).map_err(form)?;
     line.push(b'\n');
     stream.write_all(&line).map_err(broken)?;
@@ -199,9 +236,9 @@ pub fn ask(path: &Path, request: &Request) -> Result<Response, ControlError> {
 }
 
 const SCHEMA_VERSION: u32 = 1;
-/// The longest request is an image name.
-const REQUEST_LIMIT: u64 = 64 * 1024;
-/// 50 000 cached images at 1 KiB each.
+/// The longest request is the evidence of one image, and some words about it.
+const REQUEST_LIMIT: u64 = LINE_LIMIT + 64 * 1024;
+/// 50 000 cached images at 1 KiB each; or the evidence of one.
 const ANSWER_LIMIT: u64 = 64 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 const CONNECTIONS: usize = 16;

@@ -6,6 +6,7 @@
 //! says so. SIGTERM drains (rule E6). Only a bad `config.yaml` at start ends the daemon at once.
 
 mod background;
+pub mod cache;
 pub mod control;
 mod gate;
 pub mod loading;
@@ -31,10 +32,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::audit::Audit;
 use crate::admission::{Gate, ServePresent, Settings, Snapshot};
-use crate::cache::{Clock, Options, Purge, Store};
+use crate::cache::{Clock, Options, Store};
 use crate::config::{self, Config};
 use crate::cri::{Proxy, ProxyOptions, socket};
-use crate::oci::{Digest, Reference, Repository};
 use crate::policy::{PolicySource, Remark, Severity};
 use crate::registry::{self, CertificateAuthority, DockerConfig, RegistryOptions, Timeouts};
 use crate::{containerd, cri};
@@ -439,77 +439,24 @@ impl Answer for Daemon {
                 Ok(message) => Response::good(json!({ "message": message })),
                 Err(error) => Response::bad(error),
             },
-            Request::CacheList {} => Response::good(cache_list(self.gate.store())),
-            Request::CacheShow { image } => cache_show(self.gate.store(), &image).await,
+            Request::CacheList {} => Response::good(cache::list(self.gate.store())),
+            Request::CacheShow { image } => cache::show(self.gate.store(), &image).await,
             Request::CachePurge { image } => {
-                let answer = cache_purge(self.gate.store(), image.as_deref()).await;
+                let answer = cache::purge(self.gate.store(), image.as_deref()).await;
                 self.look_again.notify_one();
                 answer
             }
+            Request::CacheExportable { images } => cache::exportable(self.gate.store(), &images).await,
+            Request::CacheExport { image } => cache::export(self.gate.store(), &image).await,
+            Request::CacheImport { evidence } => {
+                let answer = cache::import(&self.gate, evidence).await;
+                // What is present and was not decided may be decided now (rule S6).
+                self.look_again.notify_one();
+                answer
+            }
+            Request::CachePrewarm { image } => cache::prewarm(&self.gate, &image).await,
         }
     }
-}
-
-/// The admissions, as `cache list` prints them.
-#[must_use]
-pub fn cache_list(store: &Store) -> Value {
-    let now = store.now();
-    let rows = store.admissions().into_iter().map(|admission| {
-        json!({
-            "image": format!("{}@{}", admission.repository, admission.digest),
-            "source": admission.source,
-            "imageId": admission.image_id,
-            "ageSeconds": now.seconds().saturating_sub(admission.at.seconds()),
-        })
-    });
-    Value::Array(rows.collect())
-}
-
-/// One image, as `cache show` prints it.
-pub async fn cache_show(store: &Store, image: &str) -> Response {
-    let Some((repository, digest)) = image_of(image) else {
-        return Response::bad(format_args!("`{image}` is not repository@sha256:…"));
-    };
-    let Some(admission) = store.admission(&repository, &digest) else {
-        return Response::bad(format_args!("{image} is not in the cache"));
-    };
-    let evidence = store.evidence(&repository, &digest).await;
-    Response::good(json!({
-        "image": format!("{repository}@{digest}"),
-        "source": admission.source,
-        "imageId": admission.image_id,
-        "snapshot": admission.snapshot,
-        "admittedAt": admission.at.seconds(),
-        "evidence": evidence.as_ref().map_or(0, |kept| kept.pieces.len()),
-        "evidenceBytes": evidence.map_or(0, |kept| kept.pieces.iter().map(Vec::len).sum::<usize>()),
-    }))
-}
-
-/// Forgets all, a repository or an image.
-pub async fn cache_purge(store: &Store, image: Option<&str>) -> Response {
-    let which = match image {
-        None => Purge::Everything,
-        Some(text) => match (image_of(text), Repository::parse(text)) {
-            (Some((repository, digest)), _) => Purge::Image(repository, digest),
-            (None, Ok(repository)) => Purge::Repository(repository),
-            (None, Err(error)) => return Response::bad(error),
-        },
-    };
-    if !store.opened(Duration::from_secs(30)).await {
-        return Response::bad("the cache is still being opened, try again");
-    }
-    let purged = store.purge(&which);
-    if !store.flush().await {
-        return Response::bad(format_args!(
-            "{purged} admissions forgotten in memory, but the disk cannot be written"
-        ));
-    }
-    Response::good(json!({ "message": format!("{purged} admissions forgotten"), "purged": purged }))
-}
-
-fn image_of(text: &str) -> Option<(Repository, Digest)> {
-    let reference = Reference::parse(text).ok()?;
-    Some((reference.repository().clone(), reference.digest()?))
 }
 
 /// systemd wants the time with the word.

@@ -54,6 +54,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("trust-root", sigstore::fuzz::trust_root),
     ("wildcard", oci::fuzz::wildcard),
     #[cfg(feature = "node")]
+    ("cache-archive", cache::fuzz::cache_archive),
+    #[cfg(feature = "node")]
     ("cache-export", cache::fuzz::cache_export),
     #[cfg(feature = "node")]
     ("cache-record", cache::fuzz::cache_record),

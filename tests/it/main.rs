@@ -11,6 +11,7 @@ mod bad_input;
 mod corpus;
 mod critest;
 mod e2e_apply;
+mod e2e_cache;
 mod e2e_faults;
 mod e2e_hardship;
 mod e2e_images;

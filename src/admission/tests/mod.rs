@@ -2,6 +2,7 @@
 
 mod conditions;
 mod images;
+mod import;
 mod kit;
 mod standing;
 
