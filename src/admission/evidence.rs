@@ -426,6 +426,11 @@ pub(super) fn not_asked(stored: &Evidence, asked: &Evidence) -> Evidence {
     stored_where(stored, asked, |answer| answer.is_none())
 }
 
+/// Of what is stored, what could not be reached this time.
+pub(super) fn not_reached(stored: &Evidence, asked: &Evidence) -> Evidence {
+    stored_where(stored, asked, |answer| matches!(answer, Some(Lookup::Unreachable(_))))
+}
+
 fn stored_where(
     stored: &Evidence,
     asked: &Evidence,

@@ -12,9 +12,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
 
 use super::audit::Audit;
-use super::evidence::{Fetcher, More, decoded, encoded, not_asked, with_the_rest_absent};
+use super::evidence::{Fetcher, More, decoded, encoded, not_asked, not_reached, with_the_rest_absent};
 use super::{Outcome, PullRequest, judged};
-use crate::cache::{Age, Kept, Stamp, Store, VerdictKey};
+use crate::cache::{Age, Kept, Origin, Stamp, Store, VerdictKey};
 use crate::oci::{Digest, Repository};
 use crate::outcome::{Contact, DenialReason, Fault, FaultReason};
 use crate::policy::evaluate::{Resolution, Source};
@@ -91,21 +91,26 @@ impl Job {
     }
 
     /// What was fetched takes the place of what was kept. Other entries may rest on what was not asked for
-    /// now: while that is fresh it stays, and all of it is as old as that.
+    /// now: while that is fresh it stays. So does what could not be reached now, as long as it serves. All of
+    /// it is as old as that, and from where that is.
     fn keep_evidence(&self, fetched: &Evidence, kept: Option<(&Kept, &Evidence)>) {
         let mut pieces = encoded(fetched);
         if pieces.is_empty() {
             return;
         }
-        let mut at = self.store.now();
-        if let Some((kept, stored)) = kept.filter(|(kept, _)| kept.age == Age::Fresh) {
-            let others = encoded(&not_asked(stored, fetched));
+        let (mut at, mut origin) = (self.store.now(), Origin::Fetched);
+        if let Some((kept, stored)) = kept {
+            let mut others = encoded(&not_reached(stored, fetched));
+            if kept.age == Age::Fresh {
+                others.extend(encoded(&not_asked(stored, fetched)));
+            }
             if !others.is_empty() {
                 pieces.extend(others);
-                at = kept.at;
+                (at, origin) = (kept.at, kept.origin);
             }
         }
-        self.store.put_evidence(self.request.reference.repository(), &self.digest, pieces, at);
+        let repository = self.request.reference.repository();
+        self.store.put_evidence_from(origin, repository, &self.digest, &pieces, at);
     }
 
     /// Step by step, each only for the entries that the ones before did not satisfy (`evidence` says

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::kit::{Key, Node, WEEK, advance, basic, status};
+use super::kit::{DAY, Key, Node, Setup, WEEK, advance, basic, status};
 use super::{ID, is_shown, keyed, pulled, signed};
 use crate::admission::{Background, Imported};
 use crate::cache::archive::{ImageEvidence, Piece};
@@ -215,4 +215,30 @@ async fn s1_what_is_denied_ahead_leaves_nothing() {
     assert!(matches!(judgement.decision, Decision::Deny(_)));
     assert_nothing_is_decided(&node);
     assert_eq!(node.gate.store().counts().evidence, 0);
+}
+
+/// Two registries, of which one is away: what is stored of it is not lost by what the other answers.
+#[tokio::test]
+async fn o1_evidence_of_a_registry_that_is_away_stays_while_another_answers() {
+    let (node, other) = (Node::start(Setup::default()).await, Node::start(Setup::default()).await);
+    let second = Key::generate();
+    let place = json!({ "repository": format!("{}/signatures", other.host()) });
+    let policy = json!({ "rules": [{
+        "name": "both", "match": { "any": [{ "resources": { "kinds": ["Pod"] } }] },
+        "verifyImages": [
+            { "imageReferences": [format!("{}/*", node.host())], "attestors": node.attestors(&node.key, json!({})) },
+            { "imageReferences": [format!("{}/*", node.host())], "attestors": node.attestors(&second, place) },
+        ],
+    }] });
+    node.enforce(&node.policy(&[], policy));
+    node.sign(&[(&node.key, json!({}))]);
+    other.answers(other.signed_in("signatures", &second));
+    assert_eq!(node.image, other.image);
+    assert_eq!(source(&node, node.pinned()).await, Some(Source::Verified));
+    advance(DAY);
+    node.stop();
+    for _ in 0..2 {
+        assert_eq!(source(&node, node.pinned()).await, Some(Source::Stale));
+        node.forget_denials();
+    }
 }

@@ -188,14 +188,7 @@ impl Node {
 
     /// A policy `keyed` with the rule `signed` for this repository, as text.
     pub(super) fn policy(&self, keys: &[(&Key, Value)], spec: Value) -> String {
-        let entries: Vec<Value> = keys
-            .iter()
-            .map(|(key, fields)| {
-                let mut entry = json!({"keys": {"publicKeys": key.pem(), "rekor": {"ignoreTlog": true}}});
-                merge(&mut entry, fields);
-                entry
-            })
-            .collect();
+        let entries: Vec<Value> = keys.iter().map(|(key, fields)| entry(key, fields)).collect();
         let pattern = format!("{}/{REPOSITORY}*", self.host);
         let mut document = json!({
             "apiVersion": "kyverno.io/v1",
@@ -212,6 +205,11 @@ impl Node {
         });
         merge(&mut document["spec"], &spec);
         document.to_string()
+    }
+
+    /// The attestors of a `verifyImages` element: this key, with more fields.
+    pub(super) fn attestors(&self, key: &Key, fields: Value) -> Value {
+        json!([{ "entries": [entry(key, &fields)] }])
     }
 
     pub(super) fn enforce(&self, policy: &str) {
@@ -413,6 +411,12 @@ impl Content {
         let blob = self.blobs.iter().find(|blob| path == format!("blobs/{}", Digest::of(blob)));
         blob.map_or_else(|| status(404), |blob| Reply::new(200, blob.clone()))
     }
+}
+
+fn entry(key: &Key, fields: &Value) -> Value {
+    let mut entry = json!({"keys": {"publicKeys": key.pem(), "rekor": {"ignoreTlog": true}}});
+    merge(&mut entry, fields);
+    entry
 }
 
 /// An answer with this status and no words.
