@@ -10,7 +10,6 @@
 //! whether anyone answered while one thing was looked up, which decides the fault's contact.
 
 use std::collections::{BTreeSet, HashMap};
-use std::error::Error as _;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -23,6 +22,7 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use super::auth::Challenge;
+use super::cause::Cause;
 use super::retry::{RETRY_PAUSES, retry_pause};
 use super::{RegistryError, RegistryOptions, RequestClass, RequestCounts, Timeouts};
 use crate::outcome::{Fault, FaultReason};
@@ -319,11 +319,20 @@ impl Step {
         self.spoken.load(Ordering::Relaxed)
     }
 
+    /// Whether anyone answered so far.
+    pub(super) fn heard(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_heard(&self, heard: bool) {
+        self.answered.store(heard, Ordering::Relaxed);
+    }
+
     /// A fault with the contact had so far. Nobody is away who was not asked: what kept us from asking
     /// (no slot in time, a name that is none) is no reason to let anything pass (rule D4).
     pub(super) fn fault(&self, reason: FaultReason, words: &str) -> Fault {
         let message = format!("{}: {words}", self.subject);
-        if self.asked.load(Ordering::Relaxed) && !self.answered.load(Ordering::Relaxed) {
+        if self.asked.load(Ordering::Relaxed) && !self.heard() {
             Fault::unanswered(reason, message)
         } else {
             Fault::new(reason, message)
@@ -348,66 +357,23 @@ impl Step {
     /// library's text carries URLs, ports and addresses.
     fn transport_fault(&self, error: &reqwest::Error) -> Fault {
         let cause = Cause::of(error);
-        if cause == Cause::NotHttp {
-            self.answered.store(true, Ordering::Relaxed);
+        match cause {
+            Cause::NotHttp => self.set_heard(true),
+            Cause::Certificate => self.spoken.store(true, Ordering::Relaxed),
+            Cause::Timeout | Cause::Refused | Cause::Name | Cause::Tls | Cause::Connection => {}
         }
         match cause {
             Cause::Timeout => self.fault(FaultReason::Timeout, "registry does not answer in time"),
             Cause::Refused => self.fault(FaultReason::RegistryUnreachable, "connection refused"),
             Cause::Name => self.fault(FaultReason::RegistryUnreachable, "registry's name does not resolve"),
             Cause::Tls => self.fault(FaultReason::RegistryUnreachable, "TLS handshake failed"),
+            Cause::Certificate => {
+                self.fault(FaultReason::RegistryUnreachable, "registry's certificate is not trusted")
+            }
             Cause::NotHttp => self.fault(FaultReason::RegistryError, "registry does not speak HTTP"),
             Cause::Connection => self.fault(FaultReason::RegistryUnreachable, "connection failed"),
         }
     }
-}
-
-/// What went wrong below HTTP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    Timeout,
-    Refused,
-    Name,
-    Tls,
-    NotHttp,
-    Connection,
-}
-
-impl Cause {
-    fn of(error: &reqwest::Error) -> Self {
-        if error.is_timeout() {
-            return Self::Timeout;
-        }
-        if error.is_dns() {
-            return Self::Name;
-        }
-        let mut source = error.source();
-        while let Some(inner) = source {
-            if inner.is::<rustls::Error>() {
-                return Self::Tls;
-            }
-            if inner.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
-                return Self::NotHttp;
-            }
-            if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-                if io.kind() == std::io::ErrorKind::ConnectionRefused {
-                    return Self::Refused;
-                }
-                if wraps_tls(io) {
-                    return Self::Tls;
-                }
-            }
-            source = inner.source();
-        }
-        Self::Connection
-    }
-}
-
-/// An `io::Error` hides what it wraps from `source`, and the TLS connector wraps twice.
-fn wraps_tls(error: &std::io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| {
-        inner.is::<rustls::Error>() || inner.downcast_ref::<std::io::Error>().is_some_and(wraps_tls)
-    })
 }
 
 /// One entry of the distribution specification's error list.

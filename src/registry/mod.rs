@@ -14,6 +14,7 @@
 //! verification by the caller's own deadline. Dropping a future stops its requests.
 
 mod auth;
+mod cause;
 mod credentials;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
@@ -298,12 +299,14 @@ impl Client {
         let schemes = self.transport.schemes(name, &host);
         let mut refused = None;
         for scheme in schemes {
+            let heard = step.heard();
             let call = ask.call(step, *scheme, name, repository)?;
             let result = self.tokens.send(&self.transport, step, &call, asker).await;
             if schemes.len() == 1 {
                 return result;
             }
-            // A TLS server answers plain HTTP with 400, an alert or a closed connection.
+            // A TLS server answers plain HTTP with 400, an alert or a closed connection: no answer of the
+            // registry, unless it does not speak TLS after all.
             if step.spoken() || result.is_ok() && *scheme == Scheme::Https {
                 host.remember_scheme(*scheme);
                 return result;
@@ -311,8 +314,14 @@ impl Client {
             match result {
                 Err(fault) if fault.reason == FaultReason::Timeout => return Err(fault),
                 Err(fault) => refused = refused.filter(Result::is_ok).or(Some(Err(fault))),
-                Ok(answer) => refused = Some(Ok(answer)),
+                Ok(answer) => {
+                    refused = Some(Ok(answer));
+                    step.set_heard(heard);
+                }
             }
+        }
+        if let Some(Ok(_)) = refused {
+            step.set_heard(true);
         }
         refused.unwrap_or_else(|| Err(step.fault(FaultReason::Internal, "no scheme to try")))
     }

@@ -57,12 +57,12 @@ async fn a_loopback_host_that_speaks_tls_is_found_and_remembered() {
 }
 
 #[tokio::test]
-async fn an_unknown_authority_is_a_failed_handshake() {
+async fn a_certificate_of_an_unknown_authority_is_not_trusted() {
     let (port, _) = tls_server(Digest::of(b"x"));
     let reference = Reference::parse(&format!("localhost:{port}/app:v1")).unwrap();
     let fault = client().resolve(&reference, &Credentials::Anonymous).await.unwrap_err();
     assert_eq!(fault.reason, FaultReason::RegistryUnreachable);
-    assert_eq!(fault.message, format!("localhost:{port}/app:v1: TLS handshake failed"));
+    assert_eq!(fault.message, format!("localhost:{port}/app:v1: registry's certificate is not trusted"));
 }
 
 #[test]
@@ -72,4 +72,46 @@ fn files_without_certificates_are_refused_by_name() {
         let options = RegistryOptions { certificate_authorities: vec![authority], ..options() };
         assert!(Client::new(&options).is_err(), "{pem}");
     }
+}
+
+/// Go's servers answer plain HTTP by HTTP, before any TLS.
+#[tokio::test]
+async fn d4_what_a_tls_server_says_to_plain_http_is_no_answer_of_the_registry() {
+    let digest = Digest::of(b"x");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let front = listener.local_addr().unwrap().port();
+    let (behind, _) = tls_server(digest);
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut client = socket.unwrap();
+            let mut first = [0];
+            if client.peek(&mut first).is_ok() && first != [22] {
+                let _ = client.read(&mut [0; 4096]);
+                let _ = client.write_all(
+                    b"HTTP/1.0 400 Bad Request\r\nconnection: close\r\n\r\nClient sent an HTTP request",
+                );
+                continue;
+            }
+            let mut server = std::net::TcpStream::connect(("127.0.0.1", behind)).unwrap();
+            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            std::thread::spawn(move || std::io::copy(&mut server, &mut client));
+        }
+    });
+    let reference = Reference::parse(&format!("localhost:{front}/app:v1")).unwrap();
+    let client = client();
+    for _ in 0..2 {
+        let fault = client.resolve(&reference, &Credentials::Anonymous).await.unwrap_err();
+        let message = format!("localhost:{front}/app:v1: registry's certificate is not trusted");
+        assert_eq!(fault, Fault::unanswered(FaultReason::RegistryUnreachable, message));
+    }
+    assert_eq!(client.requests().resolve, 3, "the scheme is remembered");
+}
+
+#[tokio::test]
+async fn a_400_of_a_host_without_tls_is_an_answer() {
+    let server = Server::start(|_| Reply::new(400, "")).await;
+    let fault = resolve(&server, &client()).await.unwrap_err();
+    let message = format!("{}/app:v1: registry answered 400", server.address);
+    assert_eq!(fault, Fault::new(FaultReason::RegistryError, message));
 }
