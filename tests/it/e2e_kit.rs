@@ -1,8 +1,16 @@
 //! The kit against containerd itself: what the other end-to-end tests stand on.
 
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
 use crate::kit::{
     self, Node,
     containerd::Containerd,
+    front::{Behind, Front},
     proxy::{Action, Proxy},
     registry::Registry,
 };
@@ -93,4 +101,64 @@ fn kit_proxy_lies_about_a_tag(node: &Node) {
     let id = node.containerd.cri().pull(format!("{}/kit/lied:good", proxy.host())).expect();
     assert_eq!((id == evil.id, id == good.id), (true, false));
     assert!(!proxy.seen().is_empty());
+}
+
+/// A round trip is added to what is asked and answered, and to nothing else: not to each piece, not to
+/// setting up connections.
+#[test]
+fn kit_a_distant_host_is_a_round_trip_away() {
+    let echo = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let host = echo.local_addr().expect("an address").to_string();
+    thread::spawn(move || {
+        for stream in echo.incoming().map_while(Result::ok) {
+            thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
+        }
+    });
+    let trip = Duration::from_millis(400);
+    let front = Front::before(Behind::Distant(host, trip));
+    let pieces: Vec<Vec<u8>> = (0..40_u8).map(|n| vec![n; 1000]).collect();
+
+    let began = Instant::now();
+    let mut stream = TcpStream::connect(front.host()).expect("a connection");
+    stream.set_nodelay(true).expect("a TCP socket");
+    for piece in &pieces {
+        stream.write_all(piece).expect("it is taken");
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(began.elapsed() < trip, "{:?}", began.elapsed());
+    let mut back = vec![0; 40_000];
+    stream.read_exact(&mut back).expect("all of it");
+    assert_eq!(back, pieces.concat());
+    assert!(began.elapsed() >= trip, "{:?}", began.elapsed());
+    assert!(began.elapsed() < trip * 10, "each piece waits for another: {:?}", began.elapsed());
+
+    // One after the other, each is a round trip.
+    let began = Instant::now();
+    for piece in &pieces[..3] {
+        stream.write_all(piece).expect("it is taken");
+        stream.read_exact(&mut back[..1000]).expect("it comes back");
+    }
+    assert!(began.elapsed() >= trip * 3, "{:?}", began.elapsed());
+    stream.shutdown(std::net::Shutdown::Write).expect("it is open");
+    assert_eq!(stream.read(&mut back).expect("an end"), 0, "the end comes through too");
+}
+
+#[test]
+fn kit_a_front_keeps_its_port_while_nobody_is_behind_it() {
+    let there = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let host = there.local_addr().expect("an address").to_string();
+    let front = Front::before(Behind::Nobody);
+    for _ in 0..3 {
+        let refused = TcpStream::connect(front.host()).expect_err("nobody is there");
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        front.put(Behind::Host(host.clone()));
+        let mut client = TcpStream::connect(front.host()).expect("somebody is there");
+        let (mut server, _) = there.accept().expect("a connection");
+        server.write_all(b"hello").expect("it is taken");
+        let mut read = [0; 5];
+        client.read_exact(&mut read).expect("it comes through");
+        front.put(Behind::Nobody);
+        assert_eq!(client.read(&mut read).unwrap_or(0), 0, "the connection ends");
+    }
+    assert_eq!(front.connections(), 3);
 }

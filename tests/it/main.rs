@@ -23,6 +23,7 @@ mod e2e_sigstore;
 mod e2e_storage;
 mod e2e_trust;
 mod e2e_verify;
+mod fault_matrix;
 mod kit;
 mod kyverno;
 mod layers;

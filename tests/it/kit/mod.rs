@@ -11,6 +11,7 @@
 pub(crate) mod containerd;
 pub(crate) mod cosign;
 pub(crate) mod cri;
+pub(crate) mod front;
 pub(crate) mod gate;
 pub(crate) mod image;
 pub(crate) mod policy;

@@ -43,6 +43,12 @@ pub(crate) enum Action {
     Cut,
     /// Ask the registry, and hand on a byte of its answer at a time, that long after the other.
     Drip(Duration),
+    /// Ask the registry, and go on sending behind its answer.
+    Endless,
+    /// Ask the registry, and announce more than it sends.
+    Short,
+    /// Ask the registry, and add a byte to its answer.
+    Alter,
 }
 
 type Decide = dyn Fn(&Seen) -> Action + Send + Sync;
@@ -106,20 +112,24 @@ enum Fate {
     Whole,
     Cut,
     Drip(Duration),
+    Endless,
+    Short,
+    Alter,
 }
 
 impl Fate {
     fn of(self, body: Bytes) -> Body {
         match self {
             Self::Whole => whole(body),
+            Self::Short => after_a_while(body, None),
+            Self::Endless => {
+                let more = stream::repeat_with(|| Ok(Frame::data(Bytes::from_static(&[b' '; 64 * 1024]))));
+                StreamBody::new(stream::iter([Ok(Frame::data(body))]).chain(more)).boxed_unsync()
+            }
+            Self::Alter => whole([&body, &b" "[..]].concat()),
             Self::Cut => {
                 let half = body.slice(..body.len() / 2);
-                let end = stream::once(async {
-                    // What was written is sent first.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    Err(io::Error::from(io::ErrorKind::ConnectionAborted))
-                });
-                StreamBody::new(stream::iter([Ok(Frame::data(half))]).chain(end)).boxed_unsync()
+                after_a_while(half, Some(Err(io::ErrorKind::ConnectionAborted.into())))
             }
             Self::Drip(pause) => {
                 let drops = stream::unfold(body, move |mut body| async move {
@@ -133,6 +143,32 @@ impl Fate {
             }
         }
     }
+
+    /// What the headers say of the body's length; the answer to HEAD keeps the length of what it does
+    /// not carry.
+    fn announce(&self, body: &Bytes, headers: &mut HeaderMap) {
+        let length = match self {
+            Self::Whole | Self::Cut | Self::Drip(_) => return,
+            Self::Endless => {
+                headers.remove(header::CONTENT_LENGTH);
+                return;
+            }
+            Self::Short => body.len() + 10,
+            Self::Alter => body.len() + 1,
+        };
+        headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+}
+
+/// A body of a length that hyper does not know, so that headers may lie about it. It ends when what was
+/// written is sent.
+fn after_a_while(body: Bytes, end: Option<io::Result<Frame<Bytes>>>) -> Body {
+    let end = stream::once(async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        end
+    });
+    let end = end.filter_map(std::future::ready);
+    StreamBody::new(stream::iter([Ok(Frame::data(body))]).chain(end)).boxed_unsync()
 }
 
 fn whole(body: impl Into<Bytes>) -> Body {
@@ -154,12 +190,21 @@ impl Context {
         let action = (self.decide)(&seen);
         self.seen.lock().expect("no panic while held").push(seen.clone());
         let fate = match action {
+            _ if seen.method == Method::HEAD => Fate::Whole,
             Action::Cut => Fate::Cut,
             Action::Drip(pause) => Fate::Drip(pause),
+            Action::Endless => Fate::Endless,
+            Action::Short => Fate::Short,
+            Action::Alter => Fate::Alter,
             Action::Pass | Action::Instead(_) | Action::Answer(..) => Fate::Whole,
         };
         let path = match action {
-            Action::Pass | Action::Cut | Action::Drip(_) => seen.path,
+            Action::Pass
+            | Action::Cut
+            | Action::Drip(_)
+            | Action::Endless
+            | Action::Short
+            | Action::Alter => seen.path,
             Action::Instead(path) => path,
             Action::Answer(status, headers, body) => {
                 let mut response = Response::new(whole(body));
@@ -181,9 +226,9 @@ impl Context {
             return response;
         };
         let (status, mut headers) = (answer.status(), answer.headers().clone());
-        // The answer to HEAD keeps the length of what it does not carry.
         headers.remove(header::TRANSFER_ENCODING);
         let body = answer.bytes().await.unwrap_or_default();
+        fate.announce(&body, &mut headers);
         let mut response = Response::new(fate.of(body));
         *response.status_mut() = status;
         *response.headers_mut() = headers;

@@ -3,12 +3,13 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, OnceLock},
 };
 
 use reqwest::{Client, Response, StatusCode, header};
+use serde_json::json;
 
 use super::{block_on, folder, free_port, image, image::Blob, process::Daemon, tools, until};
 
@@ -17,13 +18,16 @@ pub(crate) struct Registry {
     program: Program,
     host: String,
     folder: PathBuf,
+    /// The folder of its content.
+    store: PathBuf,
     daemon: Mutex<Option<Daemon>>,
 }
 
-#[derive(Clone, Copy)]
 enum Program {
     Olareg,
     Docker,
+    /// With the files of a certificate and its key.
+    DockerOverTls(PathBuf, PathBuf),
 }
 
 impl Registry {
@@ -41,6 +45,12 @@ impl Registry {
     /// A registry without the referrers API.
     pub(crate) fn docker() -> Self {
         Self::start(Program::Docker)
+    }
+
+    /// Another docker-registry with the content of this one, over TLS.
+    pub(crate) fn over_tls(&self, certificate: &Path, key: &Path) -> Self {
+        let program = Program::DockerOverTls(certificate.to_owned(), key.to_owned());
+        Self::start_with(program, Some(self.store.clone()))
     }
 
     /// `127.0.0.1:port`.
@@ -73,22 +83,25 @@ impl Registry {
     /// Starts it again on the same port with the same content.
     pub(crate) fn start_again(&self) {
         let (address, port) = self.host.split_once(':').expect("host:port");
-        let store = self.folder.join("reg");
-        let mut command = match self.program {
+        let store = &self.store;
+        let mut command = match &self.program {
             Program::Olareg => {
                 let mut command = Command::new(tools().join("bin/olareg"));
                 command.args(["serve", "--addr", address, "--port", port, "--store-type", "dir", "--dir"]);
-                command.arg(&store);
+                command.arg(store);
                 command
             }
-            Program::Docker => {
+            program @ (Program::Docker | Program::DockerOverTls(..)) => {
                 let config = self.folder.join("reg.yml");
-                let store = store.display();
-                let text = format!(
-                    "version: 0.1\nstorage:\n  filesystem: {{rootdirectory: {store}}}\nhttp:\n  addr: {}\n",
-                    self.host
-                );
-                fs::write(&config, text).expect("a config");
+                let mut text = json!({
+                    "version": "0.1",
+                    "storage": {"filesystem": {"rootdirectory": store}},
+                    "http": {"addr": self.host},
+                });
+                if let Program::DockerOverTls(certificate, key) = program {
+                    text["http"]["tls"] = json!({"certificate": certificate, "key": key});
+                }
+                fs::write(&config, text.to_string()).expect("a config");
                 let mut command = Command::new(tools().join("bin/docker-registry"));
                 command.arg("serve").arg(config);
                 command
@@ -124,9 +137,15 @@ impl Registry {
     }
 
     fn start(program: Program) -> Self {
+        Self::start_with(program, None)
+    }
+
+    fn start_with(program: Program, store: Option<PathBuf>) -> Self {
         let host = format!("127.0.0.1:{}", free_port());
-        let registry = Self { program, host, folder: folder(), daemon: Mutex::new(None) };
-        fs::create_dir(registry.folder.join("reg")).expect("a folder");
+        let folder = folder();
+        let store = store.unwrap_or_else(|| folder.join("reg"));
+        fs::create_dir_all(&store).expect("a folder");
+        let registry = Self { program, host, folder, store, daemon: Mutex::new(None) };
         registry.start_again();
         registry
     }
