@@ -175,6 +175,25 @@ async fn d4_ignore_lets_pass_only_where_the_images_own_registry_is_away() {
 }
 
 #[tokio::test]
+async fn o2_a_rule_that_reads_the_image_is_undecided_while_its_registry_is_silent() {
+    let node = Node::start(Setup { idle: Some(std::time::Duration::from_secs(2)), ..Setup::default() }).await;
+    node.answers(|seen| empty().answer(seen));
+    node.enforce(&as_user(&node, OWN, "root"));
+    node.pull(node.tagged()).await.unwrap();
+    // The tag is known from then; who does not answer is waited for once.
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let heard = std::sync::Arc::clone(&asked);
+    node.answers(move |_| {
+        heard.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Some(hangs_up())
+    });
+    let refusal = node.pull(node.tagged()).await.unwrap_err();
+    let words = format!("RegistryUnavailable: {}: p/signed: failed to load context: ", node.tagged().text());
+    assert!(refusal.message.starts_with(&words), "{}", refusal.message);
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
 async fn s6_the_background_admits_nothing_where_a_rule_reads_images() {
     let node = Node::start(Setup::default()).await;
     node.answers(|seen| empty().answer(seen));
