@@ -45,6 +45,8 @@ pub struct Audit {
     pub undecided_images: Gauge,
     /// Present images that would be refused, or are.
     pub denied_images: Gauge,
+    /// Containers that run of such images.
+    pub denied_containers: Gauge,
     /// Tag records that did not become visible (rule T3).
     pub tag_records_failed: Counter,
     /// 1 while containerd answers.
@@ -148,6 +150,7 @@ impl Audit {
             pull_only_rules: Gauge::default(),
             undecided_images: Gauge::default(),
             denied_images: Gauge::default(),
+            denied_containers: Gauge::default(),
             tag_records_failed: Counter::default(),
             upstream_up: Gauge::default(),
             snapshot_loaded: Gauge::default(),
@@ -168,6 +171,11 @@ impl Audit {
             audit.undecided_images.clone(),
         );
         registry.register("denied_images", "Present images that policy refuses", audit.denied_images.clone());
+        registry.register(
+            "denied_containers",
+            "Containers that run of present images that policy refuses",
+            audit.denied_containers.clone(),
+        );
         registry.register(
             "tag_records_failed",
             "Tag records that stayed invisible",

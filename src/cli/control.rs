@@ -108,6 +108,11 @@ fn print_status(body: &Value, would_deny: bool) {
     if !any {
         say("would deny         nothing that is present");
     }
+    for container in list(body, "wouldDenyRunning") {
+        let [image, namespace, pod, name] =
+            ["image", "namespace", "pod", "container"].map(|field| text(container, field));
+        say(format_args!("running of it      {namespace}/{pod}/{name}: {image}"));
+    }
 }
 
 /// `https://mirror, version 3, confirmed 2h 5m ago, expires in 6days`

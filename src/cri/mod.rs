@@ -27,6 +27,7 @@ mod image_status;
 mod proxy;
 mod pull_image;
 mod route;
+mod running;
 mod runtime;
 pub mod socket;
 mod tags;
@@ -42,6 +43,7 @@ use crate::containerd::connection::{Connection, ConnectionError};
 use crate::oci::{Digest, Reference};
 
 pub use self::proxy::{Counts, Proxy, ProxyOptions};
+pub use self::running::{Container, running_of};
 pub use self::runtime::{is_crio, runtime_name};
 pub use self::wire::AuthConfig;
 

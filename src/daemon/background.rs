@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::Daemon;
 use crate::admission::Background;
+use crate::cri;
 use crate::oci::{Digest, Reference};
 
 impl Daemon {
@@ -46,7 +47,36 @@ impl Daemon {
             self.live().undecided = undecided;
             self.audit.undecided_images.set(i64::try_from(undecided).unwrap_or(i64::MAX));
         }
+        self.report_running().await;
         Some(undecided)
+    }
+
+    /// The containers that run of images which policy refuses, or would; for reports alone.
+    pub(super) async fn running_of_denied(&self) -> Result<Vec<cri::Container>, cri::Refusal> {
+        let images: BTreeSet<_> = self.gate.would_deny().into_iter().map(|denied| denied.image).collect();
+        if images.is_empty() {
+            return Ok(Vec::new());
+        }
+        let socket = self.live().config.runtime.containerd.path().to_owned();
+        cri::running_of(&socket, images).await
+    }
+
+    async fn report_running(&self) {
+        match self.running_of_denied().await {
+            Ok(running) => {
+                self.audit.denied_containers.set(i64::try_from(running.len()).unwrap_or(i64::MAX));
+                for cri::Container { image, namespace, pod, container } in running {
+                    tracing::warn!(
+                        image,
+                        namespace,
+                        pod,
+                        container,
+                        "container runs of an image that policy refuses; it is left running"
+                    );
+                }
+            }
+            Err(error) => tracing::debug!(%error, "containers cannot be listed"),
+        }
     }
 }
 

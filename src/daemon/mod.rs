@@ -401,6 +401,7 @@ impl Daemon {
         let loaded =
             snapshot.loaded_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let denied = self.gate.would_deny();
+        let running = if would_deny { self.running_of_denied().await.ok() } else { None };
         let trust = self.live().trust.clone();
         let (trust_root, without) = self.trust_status(&trust, SystemTime::now());
         let live = self.live();
@@ -426,6 +427,8 @@ impl Daemon {
         drop(live);
         if let Some(body) = body.as_object_mut().filter(|_| would_deny) {
             body.insert("wouldDeny".to_owned(), json!(denied));
+            // Null: containerd could not be asked.
+            body.insert("wouldDenyRunning".to_owned(), json!(running));
         }
         body
     }

@@ -11,6 +11,7 @@ use containerd_client::services::v1::{
     ListImagesRequest, TransferRequest, images_client::ImagesClient, transfer_client::TransferClient,
 };
 use k8s_cri::v1alpha2::{ImageSpec, PullImageRequest, image_service_client::ImageServiceClient};
+use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::kit::{
@@ -24,6 +25,7 @@ kit::on_each_containerd!(
     image_runs_as_its_user,
     s2_image_never_runs_as_root_after_a_change_in_between,
     s2_s5_image_that_a_new_policy_denies_is_not_absent_at_once,
+    s6_containers_of_denied_images_are_named_and_left_running,
     c6_verdicts_survive_a_restart,
     d6_broken_policies_leave_the_last_good_ones,
     e6_containerd_may_restart,
@@ -88,6 +90,42 @@ fn s2_s5_image_that_a_new_policy_denies_is_not_absent_at_once(node: &Node) {
     });
     assert_eq!(refusal.code(), Code::Unknown);
     assert!(refusal.message().starts_with("SignatureValidationFailed: "), "{refusal}");
+}
+
+fn s6_containers_of_denied_images_are_named_and_left_running(node: &Node) {
+    let space = node.space();
+    let [app, idle] = ["app", "idle"].map(|name| space.image(name).user("1000").push("1"));
+    node.key.sign_all(&[app.clone(), idle.clone()]);
+    let gate = Gate::start(&node.containerd, &[space.policy("keyed").key(node.key)]);
+    for image in [&app, &idle] {
+        gate.cri().pull(image.by_tag()).expect();
+    }
+    let running = gate.cri().run(&app.by_tag()).expect("it runs");
+    let own = |status: &Value| -> Vec<Value> {
+        let all = status["wouldDenyRunning"].as_array().into_iter().flatten();
+        all.filter(|one| one["image"].as_str().is_some_and(|image| image.starts_with(&space.repository(""))))
+            .cloned()
+            .collect()
+    };
+    let status = || {
+        let output = gate.command(&["status", "--would-deny", "-o", "json"]);
+        serde_json::from_slice::<Value>(&output.stdout).expect("JSON")
+    };
+    assert_eq!(own(&status()), Vec::<Value>::new());
+
+    gate.write_policies(&[space.policy("keyed").key(node.other_key)]);
+    gate.reload();
+    let found =
+        kit::until("the look at present images", || Some(own(&status())).filter(|found| !found.is_empty()));
+    for one in &found {
+        assert!(one["image"].as_str().is_some_and(|image| image.contains("/app")), "{found:?}");
+        assert_eq!((&one["namespace"], &one["container"]), (&json!("default"), &json!("app")), "{found:?}");
+        assert!(one["pod"].as_str().is_some_and(|pod| pod.starts_with("pod-")), "{found:?}");
+    }
+    kit::until("the metric", || (gate.metric("pullgate_denied_containers") >= 1.0).then_some(()));
+    let text = String::from_utf8(gate.command(&["status", "--would-deny"]).stdout).expect("text");
+    assert!(text.contains("running of it      default/pod-"), "{text}");
+    assert_eq!(running.uid(), 1000, "it runs on");
 }
 
 fn c6_verdicts_survive_a_restart(node: &Node) {

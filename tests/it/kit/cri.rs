@@ -114,6 +114,7 @@ impl Cri {
 
         let config = ContainerConfig {
             metadata: Some(ContainerMetadata { name: "app".to_owned(), attempt: 0 }),
+            labels: kubelet_labels(&sandbox),
             image: Some(ImageSpec { user_specified_image: named.to_owned(), ..spec(image) }),
             linux: Some(LinuxContainerConfig { security_context: Some(security), ..Default::default() }),
             ..Default::default()
@@ -254,6 +255,18 @@ async fn in_time<T>(future: impl Future<Output = Result<Response<T>, Status>>) -
 
 fn spec(image: String) -> ImageSpec {
     ImageSpec { image, ..Default::default() }
+}
+
+/// How the kubelet finds its containers again.
+fn kubelet_labels(pod: &PodSandboxConfig) -> HashMap<String, String> {
+    let metadata = pod.metadata.clone().unwrap_or_default();
+    let labels = [
+        ("io.kubernetes.pod.name", metadata.name),
+        ("io.kubernetes.pod.namespace", metadata.namespace),
+        ("io.kubernetes.pod.uid", metadata.uid),
+        ("io.kubernetes.container.name", "app".to_owned()),
+    ];
+    labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// A pod on the host network, as CRI describes it.
