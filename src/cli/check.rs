@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::daemon::loading::{self, TrustUse};
 use crate::daemon::{registry_options, roots, warnings};
 use crate::policy::{Remark, Severity};
+use crate::registry;
 use crate::trust::Keeping;
 
 /// `pullgate check`
@@ -28,10 +29,14 @@ pub(super) fn run(arguments: &Check) -> Exit {
             return Exit::Usage;
         }
     };
-    if let Err(error) = registry_options(&config) {
-        complain(error);
-        return Exit::Usage;
-    }
+    let registry = registry_options(&config).and_then(|options| Ok(registry::Client::new(&options)?));
+    let registry = match registry {
+        Ok(registry) => registry,
+        Err(error) => {
+            complain(error);
+            return Exit::Usage;
+        }
+    };
     let trust = &config.trust.root;
     let kept = roots::folder(config.cache.path.parent().unwrap_or_else(|| Path::new("/")));
     let rooted = match roots::domain(&config, trust.clone(), Keeping::ReadOnly(kept)) {
@@ -55,6 +60,7 @@ pub(super) fn run(arguments: &Check) -> Exit {
         }
     };
     let mut warnings = warnings(&fresh.snapshot);
+    warnings.extend(registry.configuration_complaints());
     if let (TrustUse::Missing, Err(error)) = (&fresh.trust, &rooted) {
         let missing = trust.explain(error);
         if error.is_settled() {

@@ -250,8 +250,8 @@ pub enum Compatibility {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Registry {
-    /// containerd's folder of `hosts.toml` files.
-    #[serde(deserialize_with = "value::absolute_path")]
+    /// containerd's folder of `hosts.toml` files, or several with a colon between them.
+    #[serde(deserialize_with = "value::search_path")]
     pub config_path: PathBuf,
     /// Further credential files; the CRI request's own credentials come first.
     #[serde(deserialize_with = "value::absolute_paths")]

@@ -162,6 +162,13 @@ pub(super) fn absolute_paths<'de, D: Deserializer<'de>>(deserializer: D) -> Resu
     Vec::<String>::deserialize(deserializer)?.iter().map(|path| absolute(path)).collect()
 }
 
+/// Folders with a colon between them, as in containerd's `config_path`.
+pub(super) fn search_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.split(':').try_for_each(|path| absolute(path).map(drop))?;
+    Ok(PathBuf::from(text))
+}
+
 pub(super) fn policy_paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
     let paths = absolute_paths(deserializer)?;
     if paths.is_empty() {

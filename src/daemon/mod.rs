@@ -147,6 +147,9 @@ pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> 
     let mut metrics_registry = MetricsRegistry::with_prefix("pullgate");
     let audit = Arc::new(Audit::new(&mut metrics_registry));
     let registry = Arc::new(registry::Client::new(&registry_options(&config)?)?);
+    for complaint in registry.configuration_complaints() {
+        tracing::warn!("{complaint}");
+    }
     let roots = Roots::new(&config, &state, &mut metrics_registry)?;
     let loaded = reload::first(&config, &state, &roots.domain().root(SystemTime::now()))?;
     let fresh = loaded.fresh;
@@ -331,6 +334,7 @@ pub fn registry_options(config: &Config) -> Result<RegistryOptions, DaemonError>
     Ok(RegistryOptions {
         docker_configs: docker_configs.collect::<Result<_, _>>().map_err(DaemonError::DockerConfig)?,
         plain_http: config.registry.plain_http.clone(),
+        config_path: Some(config.registry.config_path.clone()),
         certificate_authorities,
         concurrency_per_host: NonZeroUsize::new(4).unwrap_or(NonZeroUsize::MIN),
         // A registry that lets all of it run out leaves time for what is stored (rule O1).

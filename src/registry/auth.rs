@@ -49,6 +49,8 @@ pub(super) struct Asker<'a> {
     pub(super) repository: &'a Repository,
     pub(super) credentials: &'a Credentials,
     pub(super) host: &'a Host,
+    /// The host, and of which registry it is asked.
+    pub(super) key: &'a str,
 }
 
 type Slot = tokio::sync::Mutex<Option<Token>>;
@@ -131,12 +133,11 @@ impl Tokens {
             (Credentials::RegistryToken(token), _) => {
                 Ok(Proof::Final(header(step, &format!("Bearer {token}"))?))
             }
-            (Credentials::Basic { user, password }, Some(Challenge::Basic)) => {
+            (Credentials::Basic { user, password, .. }, Some(Challenge::Basic)) => {
                 Ok(Proof::Final(header(step, &format!("Basic {}", basic_value(user, password)))?))
             }
-            (Credentials::Anonymous | Credentials::IdentityToken(_), Some(Challenge::Basic)) | (_, None) => {
-                Ok(Proof::Nothing)
-            }
+            (Credentials::Anonymous | Credentials::IdentityToken { .. }, Some(Challenge::Basic))
+            | (_, None) => Ok(Proof::Nothing),
             (_, Some(Challenge::Bearer { realm, service })) => {
                 let key = self.token_key(asker);
                 let slot = self.slot(&key);
@@ -155,7 +156,7 @@ impl Tokens {
 
     fn token_key(&self, asker: Asker<'_>) -> TokenKey {
         TokenKey {
-            host: asker.repository.host().to_owned(),
+            host: asker.key.to_owned(),
             path: asker.repository.path().to_owned(),
             credentials: asker.credentials.keyed_hash(&self.key, asker.repository.host()),
         }
@@ -257,13 +258,14 @@ fn token_request<'a>(
         url: url.clone(),
         accept: "application/json",
         authorization: None,
+        via: call.via.clone(),
         post: None,
         limit: TOKEN_BODY_LIMIT,
     };
     let mut fields = vec![("scope", scope.as_str())];
     fields.extend(service.map(|service| ("service", service)));
     match asker.credentials {
-        Credentials::IdentityToken(token) => {
+        Credentials::IdentityToken { token, .. } => {
             fields.extend([
                 ("grant_type", "refresh_token"),
                 ("refresh_token", token),
@@ -277,7 +279,7 @@ fn token_request<'a>(
             let body = form.query().unwrap_or_default().to_owned();
             request.post = Some(Post { media_type: "application/x-www-form-urlencoded", body });
         }
-        Credentials::Basic { user, password } => {
+        Credentials::Basic { user, password, .. } => {
             request.url.query_pairs_mut().extend_pairs(fields);
             request.authorization = Some(header(step, &format!("Basic {}", basic_value(user, password)))?);
         }

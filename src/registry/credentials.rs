@@ -5,8 +5,10 @@
 //! they are not passed on), and caches use [`Credentials::keyed_hash`].
 //!
 //! Credentials belong to the host that they name: an entry with a server address for another host
-//! is not used, and those of a pull go to the image's host alone (CVE-2020-15157 and its like: secrets
-//! sent to whoever asks). Where a request has none, the docker config files of this machine may.
+//! is not used, and one with a server address for this host goes to it alone. Those of a pull that name
+//! nobody also go to the mirrors that `hosts.toml` gives, since containerd sends them there, and to nobody
+//! else (CVE-2020-15157 and its like: secrets sent to whoever asks). Where a request has none, the docker
+//! config files of this machine may have some for the very host that is asked.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,11 +35,27 @@ pub enum Credentials {
         user: String,
         /// The password.
         password: String,
+        /// Who may see it.
+        audience: Audience,
     },
     /// An OAuth2 refresh token, exchanged for an access token.
-    IdentityToken(String),
-    /// A bearer token, sent to the registry as it is.
+    IdentityToken {
+        /// The token.
+        token: String,
+        /// Who may see it.
+        audience: Audience,
+    },
+    /// A bearer token, sent to the registry itself as it is.
     RegistryToken(String),
+}
+
+/// Who may see the credentials of a pull.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// The registry that the image's name carries: they name it.
+    Registry,
+    /// Its mirrors too: they name nobody.
+    Mirrors,
 }
 
 /// The fields of a CRI `AuthConfig`; empty means not given.
@@ -97,19 +115,36 @@ impl Credentials {
         if !config.server_address.is_empty() && server_host(&config.server_address) != canonical_host(host) {
             return Ok(Self::Anonymous);
         }
+        let audience = if config.server_address.is_empty() { Audience::Mirrors } else { Audience::Registry };
         if !config.username.is_empty() {
-            return Ok(Self::Basic { user: config.username.clone(), password: config.password.clone() });
+            let (user, password) = (config.username.clone(), config.password.clone());
+            return Ok(Self::Basic { user, password, audience });
         }
         if !config.identity_token.is_empty() {
-            return Ok(Self::IdentityToken(config.identity_token.clone()));
+            return Ok(Self::IdentityToken { token: config.identity_token.clone(), audience });
         }
         if !config.auth.is_empty() {
-            return basic_from_base64(&config.auth);
+            let (user, password) = basic_from_base64(&config.auth)?;
+            return Ok(Self::Basic { user, password, audience });
         }
         if !config.registry_token.is_empty() {
             return Ok(Self::RegistryToken(config.registry_token.clone()));
         }
         Ok(Self::Anonymous)
+    }
+
+    /// What of these a mirror gets to see, by containerd's rule: all that names nobody. A registry token is
+    /// nothing to containerd, so that no mirror expects one.
+    #[must_use]
+    pub const fn for_mirror(&self) -> &Self {
+        match self {
+            Self::Basic { audience: Audience::Mirrors, .. }
+            | Self::IdentityToken { audience: Audience::Mirrors, .. } => self,
+            Self::Anonymous
+            | Self::Basic { audience: Audience::Registry, .. }
+            | Self::IdentityToken { audience: Audience::Registry, .. }
+            | Self::RegistryToken(_) => &Self::Anonymous,
+        }
     }
 
     /// HMAC-SHA-256 of `host` and everything in here under `key`, the installation's own: equal for
@@ -118,8 +153,8 @@ impl Credentials {
     pub fn keyed_hash(&self, key: &[u8], host: &str) -> Digest {
         let (kind, first, second) = match self {
             Self::Anonymous => ("anonymous", "", ""),
-            Self::Basic { user, password } => ("basic", user.as_str(), password.as_str()),
-            Self::IdentityToken(token) => ("identity", token.as_str(), ""),
+            Self::Basic { user, password, .. } => ("basic", user.as_str(), password.as_str()),
+            Self::IdentityToken { token, .. } => ("identity", token.as_str(), ""),
             Self::RegistryToken(token) => ("registry", token.as_str(), ""),
         };
         let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
@@ -138,7 +173,7 @@ impl Credentials {
     pub fn user(&self) -> Option<&str> {
         match self {
             Self::Basic { user, .. } => Some(user),
-            Self::Anonymous | Self::IdentityToken(_) | Self::RegistryToken(_) => None,
+            Self::Anonymous | Self::IdentityToken { .. } | Self::RegistryToken(_) => None,
         }
     }
 }
@@ -148,7 +183,7 @@ impl fmt::Debug for Credentials {
         f.write_str(match self {
             Self::Anonymous => "Anonymous",
             Self::Basic { .. } => "Basic(redacted)",
-            Self::IdentityToken(_) => "IdentityToken(redacted)",
+            Self::IdentityToken { .. } => "IdentityToken(redacted)",
             Self::RegistryToken(_) => "RegistryToken(redacted)",
         })
     }
@@ -197,8 +232,12 @@ impl DockerConfig {
     /// The entry for `repository`: the longest of `host`, `host/path`… that it lies in.
     #[must_use]
     pub fn credentials(&self, repository: &Repository) -> Option<&Credentials> {
-        let host = canonical_host(repository.host());
-        let mut key = format!("{host}/{}", repository.path());
+        self.credentials_at(repository.host(), repository.path())
+    }
+
+    /// The entry for a repository's path at any host, such as a mirror.
+    pub(super) fn credentials_at(&self, host: &str, path: &str) -> Option<&Credentials> {
+        let mut key = format!("{}/{path}", canonical_host(host));
         loop {
             if let Some(credentials) = self.entries.get(&key) {
                 return Some(credentials);
@@ -232,27 +271,27 @@ impl DockerEntry {
     fn credentials(self) -> Result<Credentials, RegistryError> {
         // docker puts a placeholder user beside an identity token, so the token goes first.
         if !self.identity_token.is_empty() {
-            return Ok(Credentials::IdentityToken(self.identity_token));
+            let audience = Audience::Registry;
+            return Ok(Credentials::IdentityToken { token: self.identity_token, audience });
         }
         if !self.registry_token.is_empty() {
             return Ok(Credentials::RegistryToken(self.registry_token));
         }
-        if !self.username.is_empty() {
-            return Ok(Credentials::Basic { user: self.username, password: self.password });
-        }
-        if self.auth.is_empty() {
-            return Ok(Credentials::Anonymous);
-        }
-        basic_from_base64(&self.auth)
+        let (user, password) = match (self.username.is_empty(), self.auth.is_empty()) {
+            (false, _) => (self.username, self.password),
+            (true, false) => basic_from_base64(&self.auth)?,
+            (true, true) => return Ok(Credentials::Anonymous),
+        };
+        Ok(Credentials::Basic { user, password, audience: Audience::Registry })
     }
 }
 
-fn basic_from_base64(auth: &str) -> Result<Credentials, RegistryError> {
+fn basic_from_base64(auth: &str) -> Result<(String, String), RegistryError> {
     let bytes = LENIENT.decode(auth.trim()).map_err(|_| RegistryError::Auth)?;
     let text = String::from_utf8(bytes).map_err(|_| RegistryError::Auth)?;
     let (user, password) = text.split_once(':').ok_or(RegistryError::Auth)?;
     // docker once padded passwords with zero bytes; containerd strips them too.
-    Ok(Credentials::Basic { user: user.to_owned(), password: password.trim_matches('\0').to_owned() })
+    Ok((user.to_owned(), password.trim_matches('\0').to_owned()))
 }
 
 /// `user:password` in base64, as in a Basic header.
@@ -297,21 +336,31 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 mod tests {
     use super::*;
 
-    fn basic(user: &str, password: &str) -> Credentials {
-        Credentials::Basic { user: user.into(), password: password.into() }
+    fn basic(user: &str, password: &str, audience: Audience) -> Credentials {
+        Credentials::Basic { user: user.into(), password: password.into(), audience }
+    }
+
+    fn identity(token: &str, audience: Audience) -> Credentials {
+        Credentials::IdentityToken { token: token.into(), audience }
     }
 
     #[test]
     fn reads_the_kubelets_fields_in_containerds_order() {
         let auth = AuthConfig { auth: "dXNlcjpwYTpzcw".into(), ..AuthConfig::default() };
-        assert_eq!(Credentials::from_auth_config(&auth, "ghcr.io").unwrap(), basic("user", "pa:ss"));
+        assert_eq!(
+            Credentials::from_auth_config(&auth, "ghcr.io").unwrap(),
+            basic("user", "pa:ss", Audience::Mirrors)
+        );
         let both =
             AuthConfig { username: "u".into(), password: "p".into(), identity_token: "t".into(), ..auth };
-        assert_eq!(Credentials::from_auth_config(&both, "ghcr.io").unwrap(), basic("u", "p"));
+        assert_eq!(
+            Credentials::from_auth_config(&both, "ghcr.io").unwrap(),
+            basic("u", "p", Audience::Mirrors)
+        );
         let token = AuthConfig { username: String::new(), ..both };
         assert_eq!(
             Credentials::from_auth_config(&token, "ghcr.io").unwrap(),
-            Credentials::IdentityToken("t".into())
+            identity("t", Audience::Mirrors)
         );
         let registry = AuthConfig { registry_token: "r".into(), ..AuthConfig::default() };
         assert_eq!(
@@ -342,7 +391,7 @@ mod tests {
                 server_address: server.into(),
                 ..AuthConfig::default()
             };
-            let expected = if used { basic("u", "p") } else { Credentials::Anonymous };
+            let expected = if used { basic("u", "p", Audience::Registry) } else { Credentials::Anonymous };
             assert_eq!(Credentials::from_auth_config(&config, host).unwrap(), expected, "{server} {host}");
         }
     }
@@ -359,10 +408,10 @@ mod tests {
         )
         .unwrap();
         let of = |text| config.credentials(&Repository::parse(text).unwrap()).cloned();
-        assert_eq!(of("busybox"), Some(basic("hub", "pw")));
-        assert_eq!(of("ghcr.io/org/app"), Some(basic("org", "p")));
-        assert_eq!(of("ghcr.io/organisation/app"), Some(basic("host", "p")));
-        assert_eq!(of("a.io/app"), Some(Credentials::IdentityToken("refresh".into())));
+        assert_eq!(of("busybox"), Some(basic("hub", "pw", Audience::Registry)));
+        assert_eq!(of("ghcr.io/org/app"), Some(basic("org", "p", Audience::Registry)));
+        assert_eq!(of("ghcr.io/organisation/app"), Some(basic("host", "p", Audience::Registry)));
+        assert_eq!(of("a.io/app"), Some(identity("refresh", Audience::Registry)));
         assert_eq!(of("helper.io/app"), None);
         assert_eq!(of("b.io/app"), None);
     }
@@ -380,7 +429,7 @@ mod tests {
             DockerConfig::parse(r#"{"auths":{"a.io":{"username":"u","password":"hunter2"}}}"#).unwrap();
         let shown = format!(
             "{config:?} {:?} {:?} {docker:?} {} {}",
-            basic("user", "hunter2"),
+            basic("user", "hunter2", Audience::Mirrors),
             Credentials::RegistryToken("hunter2".into()),
             DockerConfig::parse(r#"{"auths":{"a.io":"hunter2"}}"#).unwrap_err(),
             DockerConfig::parse(r#"{"auths":{"a.io":{"auth":"hunter2"}}}"#).unwrap_err(),
@@ -392,15 +441,15 @@ mod tests {
     fn keyed_hashes_differ_by_key_host_and_every_field() {
         let all = [
             Credentials::Anonymous.keyed_hash(b"k", "a.io"),
-            basic("u", "p").keyed_hash(b"k", "a.io"),
-            basic("u", "p").keyed_hash(b"l", "a.io"),
-            basic("u", "p").keyed_hash(b"k", "b.io"),
-            basic("up", "").keyed_hash(b"k", "a.io"),
-            Credentials::IdentityToken("u".into()).keyed_hash(b"k", "a.io"),
+            basic("u", "p", Audience::Mirrors).keyed_hash(b"k", "a.io"),
+            basic("u", "p", Audience::Mirrors).keyed_hash(b"l", "a.io"),
+            basic("u", "p", Audience::Mirrors).keyed_hash(b"k", "b.io"),
+            basic("up", "", Audience::Mirrors).keyed_hash(b"k", "a.io"),
+            identity("u", Audience::Mirrors).keyed_hash(b"k", "a.io"),
             Credentials::RegistryToken("u".into()).keyed_hash(b"k", "a.io"),
         ];
         let distinct: std::collections::BTreeSet<_> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());
-        assert_eq!(basic("u", "p").keyed_hash(b"k", "a.io"), all[1]);
+        assert_eq!(basic("u", "p", Audience::Mirrors).keyed_hash(b"k", "a.io"), all[1]);
     }
 }

@@ -88,7 +88,7 @@ pub(crate) fn docker_config(data: &[u8]) -> Option<()> {
     let config = DockerConfig::parse(str::from_utf8(data).ok()?).ok()?;
     for text in ["nginx", "ghcr.io/org/app", "localhost:5000/a"] {
         let repository = Repository::parse(text).expect("a repository");
-        if let Some(Credentials::Basic { user, password }) = config.credentials(&repository) {
+        if let Some(Credentials::Basic { user, password, .. }) = config.credentials(&repository) {
             assert!(
                 HeaderValue::from_str(&basic_value(user, password)).is_ok(),
                 "base64 is good for a header"

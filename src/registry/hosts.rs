@@ -155,7 +155,7 @@ impl HostEntry {
 }
 
 impl Capabilities {
-    const ALL: Self = Self { pull: true, resolve: true };
+    pub(super) const ALL: Self = Self { pull: true, resolve: true };
     const NONE: Self = Self { pull: false, resolve: false };
 }
 
@@ -280,7 +280,7 @@ impl Reader<'_> {
         }
     }
 
-    fn client(&mut self, value: &Value<'_>) -> Result<Vec<ClientPair>, SyntaxError> {
+    fn client(&self, value: &Value<'_>) -> Result<Vec<ClientPair>, SyntaxError> {
         let expected = "a path, a list of paths, or a list of pairs of paths";
         let wrong = |value: &Value<'_>| self.kind("client", expected, value);
         let single = |path: &str| ClientPair { certificate: self.folder.join(path), key: None };
@@ -299,14 +299,10 @@ impl Reader<'_> {
                 _ => Err(wrong(value)),
             }
         };
-        let pairs = match self.list(value) {
-            Some(list) => list.iter().map(pair).collect::<Result<Vec<_>, _>>()?,
-            None => vec![single(value.get_ref().as_str().ok_or_else(|| wrong(value))?)],
-        };
-        if pairs.len() > 1 {
-            self.remark(value.span(), "of several client certificates the first is used".to_owned());
+        match self.list(value) {
+            Some(list) => list.iter().map(pair).collect(),
+            None => Ok(vec![single(value.get_ref().as_str().ok_or_else(|| wrong(value))?)]),
         }
-        Ok(pairs)
     }
 
     fn headers(&mut self, value: &Value<'_>) -> Result<HeaderMap, SyntaxError> {

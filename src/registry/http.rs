@@ -12,7 +12,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
@@ -23,22 +23,14 @@ use tokio::sync::Semaphore;
 
 use super::auth::Challenge;
 use super::cause::Cause;
+use super::connections::{Connections, Via};
 use super::retry::{RETRY_PAUSES, retry_pause};
 use super::{RegistryError, RegistryOptions, RequestClass, RequestCounts, Timeouts};
 use crate::outcome::{Fault, FaultReason};
 
 /// Sends requests; knows hosts by name.
 pub(super) struct Transport {
-    /// Goes through the environment's proxy, if there is one. Made at first use: reading the system's
-    /// certificate authorities takes most of the time of one `verify`.
-    client: OnceLock<reqwest::Client>,
-    /// The same for loopback hosts, which no proxy can reach for us.
-    direct: OnceLock<reqwest::Client>,
-    /// Plain HTTP without a proxy; it knows the configured authorities only, so that a bad one is found at start.
-    plain: reqwest::Client,
-    proxied: bool,
-    options: RegistryOptions,
-    certificates: Vec<reqwest::Certificate>,
+    connections: Connections,
     hosts: Mutex<HashMap<String, Arc<Host>>>,
     plain_http: BTreeSet<String>,
     concurrency: usize,
@@ -72,6 +64,8 @@ pub(super) struct Call {
     pub(super) url: Url,
     pub(super) accept: &'static str,
     pub(super) authorization: Option<HeaderValue>,
+    /// What `hosts.toml` says of the host that this is about.
+    pub(super) via: Option<Via>,
     /// What to post; a redirect of it is refused, since it may carry a secret.
     pub(super) post: Option<Post>,
     /// The largest body that is read.
@@ -97,34 +91,22 @@ pub(super) struct Answer {
 #[derive(Debug)]
 pub(super) struct Step {
     subject: String,
-    asked: AtomicBool,
-    answered: AtomicBool,
+    /// Of all hosts that are asked for it.
+    contact: Arc<Contacts>,
     /// An answer came that a TLS server does not give to plain HTTP.
     spoken: AtomicBool,
 }
 
+#[derive(Debug, Default)]
+struct Contacts {
+    asked: AtomicBool,
+    answered: AtomicBool,
+}
+
 impl Transport {
     pub(super) fn new(options: &RegistryOptions) -> Result<Self, RegistryError> {
-        let mut certificates = Vec::new();
-        for authority in &options.certificate_authorities {
-            let malformed = || RegistryError::CertificateAuthority(authority.name.clone());
-            let found = reqwest::Certificate::from_pem_bundle(&authority.pem).map_err(|_| malformed())?;
-            if found.is_empty() {
-                return Err(malformed());
-            }
-            certificates.extend(found);
-        }
-        let plain = builder(options, Proxies::Never)
-            .tls_certs_only(certificates.clone())
-            .build()
-            .map_err(RegistryError::Client)?;
         Ok(Self {
-            client: OnceLock::new(),
-            direct: OnceLock::new(),
-            plain,
-            proxied: PROXY_VARIABLES.iter().any(|name| std::env::var_os(name).is_some()),
-            options: options.clone(),
-            certificates,
+            connections: Connections::new(options)?,
             hosts: Mutex::default(),
             plain_http: options.plain_http.iter().map(|host| host.to_ascii_lowercase()).collect(),
             concurrency: options.concurrency_per_host.get(),
@@ -159,7 +141,7 @@ impl Transport {
         if self.plain_http.contains(name) {
             return &[Scheme::Http];
         }
-        match *host.scheme.lock().unwrap_or_else(PoisonError::into_inner) {
+        match host.scheme() {
             Some(Scheme::Http) => &[Scheme::Http],
             Some(Scheme::Https) => &[Scheme::Https],
             None if has_port(name) && is_loopback(name) => &[Scheme::Http, Scheme::Https],
@@ -226,20 +208,6 @@ impl Transport {
         Err(step.fault(FaultReason::RegistryError, "registry redirects too often"))
     }
 
-    fn client_for(&self, url: &Url) -> Result<&reqwest::Client, RegistryError> {
-        let loopback = is_loopback(&authority(url));
-        if url.scheme() == "http" && (loopback || !self.proxied) {
-            return Ok(&self.plain);
-        }
-        let (slot, proxies) =
-            if loopback { (&self.direct, Proxies::Never) } else { (&self.client, Proxies::Environment) };
-        if let Some(client) = slot.get() {
-            return Ok(client);
-        }
-        let client = build(&self.options, &self.certificates, proxies)?;
-        Ok(slot.get_or_init(|| client))
-    }
-
     async fn exchange(
         &self,
         step: &Step,
@@ -247,20 +215,25 @@ impl Transport {
         url: Url,
         authorization: Option<HeaderValue>,
     ) -> Result<reqwest::Response, Fault> {
-        let client =
-            self.client_for(&url).map_err(|_| step.fault(FaultReason::Internal, "TLS cannot be set up"))?;
-        let mut request = client.request(call.method.clone(), url).header(ACCEPT, call.accept);
+        let client = self.connections.client(call.via.as_ref(), &url);
+        let client = client.map_err(|_| step.fault(FaultReason::Internal, "TLS cannot be set up"))?;
+        let mut headers = call.via.as_ref().map(|via| via.headers(&url)).unwrap_or_default();
+        headers.insert(ACCEPT, HeaderValue::from_static(call.accept));
         if let Some(mut value) = authorization {
             value.set_sensitive(true);
-            request = request.header(AUTHORIZATION, value);
+            headers.insert(AUTHORIZATION, value);
         }
         if let Some(post) = &call.post {
-            request = request.header(CONTENT_TYPE, post.media_type).body(post.body.clone());
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(post.media_type));
+        }
+        let mut request = client.request(call.method.clone(), url).headers(headers);
+        if let Some(post) = &call.post {
+            request = request.body(post.body.clone());
         }
         self.counts.add(call.class);
-        step.asked.store(true, Ordering::Relaxed);
+        step.contact.asked.store(true, Ordering::Relaxed);
         let response = request.send().await.map_err(|error| step.transport_fault(&error))?;
-        step.answered.store(true, Ordering::Relaxed);
+        step.contact.answered.store(true, Ordering::Relaxed);
         if response.status() != StatusCode::BAD_REQUEST {
             step.spoken.store(true, Ordering::Relaxed);
         }
@@ -269,6 +242,11 @@ impl Transport {
 }
 
 impl Host {
+    /// The scheme that answered.
+    pub(super) fn scheme(&self) -> Option<Scheme> {
+        *self.scheme.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn remember_scheme(&self, scheme: Scheme) {
         *self.scheme.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheme);
     }
@@ -300,8 +278,13 @@ impl Answer {
 
 impl Step {
     pub(super) fn new(subject: impl Into<String>) -> Self {
-        let never = || AtomicBool::new(false);
-        Self { subject: subject.into(), asked: never(), answered: never(), spoken: never() }
+        Self { subject: subject.into(), contact: Arc::default(), spoken: AtomicBool::new(false) }
+    }
+
+    /// The same thing, looked up at one host, by its name if there are others.
+    pub(super) fn at(&self, host: Option<&str>) -> Self {
+        let subject = host.map_or_else(|| self.subject.clone(), |host| format!("{} at {host}", self.subject));
+        Self { contact: Arc::clone(&self.contact), ..Self::new(subject) }
     }
 
     /// What `work` comes to, if it does so in time.
@@ -321,18 +304,18 @@ impl Step {
 
     /// Whether anyone answered so far.
     pub(super) fn heard(&self) -> bool {
-        self.answered.load(Ordering::Relaxed)
+        self.contact.answered.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_heard(&self, heard: bool) {
-        self.answered.store(heard, Ordering::Relaxed);
+        self.contact.answered.store(heard, Ordering::Relaxed);
     }
 
     /// A fault with the contact had so far. Nobody is away who was not asked: what kept us from asking
     /// (no slot in time, a name that is none) is no reason to let anything pass (rule D4).
     pub(super) fn fault(&self, reason: FaultReason, words: &str) -> Fault {
         let message = format!("{}: {words}", self.subject);
-        if self.asked.load(Ordering::Relaxed) && !self.heard() {
+        if self.contact.asked.load(Ordering::Relaxed) && !self.heard() {
             Fault::unanswered(reason, message)
         } else {
             Fault::new(reason, message)
@@ -476,45 +459,6 @@ fn without_port(name: &str) -> &str {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Proxies {
-    Environment,
-    Never,
-}
-
-fn build(
-    options: &RegistryOptions,
-    certificates: &[reqwest::Certificate],
-    proxies: Proxies,
-) -> Result<reqwest::Client, RegistryError> {
-    // A machine without system authorities is left with the configured ones: fewer, never more.
-    builder(options, proxies)
-        .tls_certs_merge(certificates.to_vec())
-        .build()
-        .or_else(|_| builder(options, proxies).tls_certs_only(certificates.to_vec()).build())
-        .map_err(RegistryError::Client)
-}
-
-fn builder(options: &RegistryOptions, proxies: Proxies) -> reqwest::ClientBuilder {
-    let builder = reqwest::Client::builder()
-        .user_agent(concat!("pullgate/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        .no_gzip()
-        .no_brotli()
-        .no_zstd()
-        .no_deflate()
-        .retry(reqwest::retry::never())
-        .connect_timeout(options.timeouts.connect)
-        .read_timeout(options.timeouts.idle)
-        .pool_max_idle_per_host(options.concurrency_per_host.get())
-        .pool_idle_timeout(POOL_IDLE);
-    match proxies {
-        Proxies::Environment => builder,
-        Proxies::Never => builder.no_proxy(),
-    }
-}
-
 /// Requests sent, by class.
 #[derive(Default)]
 struct Counts([AtomicU64; RequestClass::ALL.len()]);
@@ -543,10 +487,5 @@ const REDIRECT_LIMIT: usize = 3;
 const ERROR_BODY_LIMIT: usize = 16 * 1024;
 /// Of the registry's words, in characters: a message for the kubelet stays under 400 bytes.
 const WORDS_LIMIT: usize = 120;
-/// As long as Go's clients keep idle connections.
-const POOL_IDLE: Duration = Duration::from_secs(90);
 /// More registries than one node uses.
 const HOSTS_LIMIT: usize = 1024;
-/// The variables that reqwest reads.
-const PROXY_VARIABLES: &[&str] =
-    &["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];

@@ -5,7 +5,9 @@
 //! manifest of an index is meant is the caller's to say.
 
 use super::http::Step;
-use super::{Ask, Budget, Client, Credentials, EvidenceRequest, ManifestAccess, check_digest, read_manifest};
+use super::route::{Failures, Route};
+use super::search::Search;
+use super::{Ask, Budget, Client, Credentials, EvidenceRequest, ManifestAccess, read_manifest};
 use crate::oci::{Descriptor, Digest, MANIFEST_LIMIT, Manifest, Repository};
 use crate::outcome::{Fault, FaultReason};
 
@@ -21,15 +23,15 @@ impl Client {
         credentials: &Credentials,
     ) -> Result<(Manifest, Vec<u8>), Fault> {
         let step = Step::new(format!("{repository}@{digest}"));
-        let ask = Ask::manifest(&digest.to_string(), MANIFEST_LIMIT);
-        let asking = self.ask(&step, repository, credentials, ask);
-        let answer = self.transport.look_up(&step, asking).await?;
-        if !answer.status.is_success() {
-            return Err(step.status_fault(&answer));
-        }
-        check_digest(&step, &answer.body, digest)?;
-        let (manifest, _) = read_manifest(&step, &answer)?;
-        Ok((manifest, answer.body))
+        let (request, ask) =
+            (request(repository, digest, credentials), Ask::manifest(&digest.to_string(), MANIFEST_LIMIT));
+        let looking = async {
+            let route = self.route(&step, repository).await?;
+            let answer = self.listed(anywhere(&step, &request, &route)?, &ask, digest).await;
+            let answer = answer.map_err(|failures| failures.fault(&step))?;
+            Ok((read_manifest(&step, &answer)?.0, answer.body))
+        };
+        self.transport.look_up(&step, looking).await
     }
 
     /// The configuration that a manifest in `repository` names.
@@ -48,15 +50,32 @@ impl Client {
             let text = format!("it is larger than the {CONFIGURATION_LIMIT} bytes that are read");
             step.fault(FaultReason::RegistryError, &text)
         })?;
-        let request = EvidenceRequest {
-            repository,
-            digest: &config.digest,
-            credentials,
-            manifest: ManifestAccess::Served,
-            budget: &Budget::of(0),
+        let request = request(repository, &config.digest, credentials);
+        let looking = async {
+            let route = self.route(&step, repository).await?;
+            self.blob(anywhere(&step, &request, &route)?, &config.digest, size).await
         };
-        self.transport.look_up(&step, self.blob(&step, &request, &config.digest, size)).await
+        self.transport.look_up(&step, looking).await
     }
+}
+
+fn request<'a>(
+    repository: &'a Repository,
+    digest: &'a Digest,
+    credentials: &'a Credentials,
+) -> EvidenceRequest<'a> {
+    static NONE: Budget = Budget::of(0);
+    EvidenceRequest { repository, digest, credentials, manifest: ManifestAccess::Unknown, budget: &NONE }
+}
+
+/// A look-up at the first host.
+fn anywhere<'a>(
+    step: &'a Step,
+    request: &'a EvidenceRequest<'a>,
+    route: &'a Route,
+) -> Result<Search<'a>, Fault> {
+    let at = route.pulling().next().ok_or_else(|| Failures::default().fault(step))?;
+    Ok(Search { whole: step, step, request, route, at })
 }
 
 /// Those of real images have some tens of kilobytes, with long histories some hundreds.

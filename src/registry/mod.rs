@@ -15,10 +15,11 @@
 
 mod auth;
 mod cause;
+mod connections;
 mod credentials;
+mod folders;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
-#[cfg_attr(not(any(test, feature = "fuzzing")), expect(dead_code, reason = "used by the next piece"))]
 mod hosts;
 mod http;
 mod images;
@@ -26,25 +27,29 @@ mod referrers;
 mod rekor;
 mod requests;
 mod retry;
+mod route;
+mod search;
 mod signatures;
 
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ::http::{Method, StatusCode};
-use reqwest::Url;
 
-pub use self::credentials::{AuthConfig, Credentials, DockerConfig, DockerConfigError};
+pub use self::credentials::{Audience, AuthConfig, Credentials, DockerConfig, DockerConfigError};
 pub use self::referrers::{ReferrerForms, SIGNATURE_PREDICATE, Wanted};
 pub use self::rekor::{LOG_BUNDLE, LogQuestion};
 pub use self::requests::{RequestClass, RequestCounts};
 
-use self::auth::{Asker, Tokens};
-use self::http::{Answer, Call, Host, Scheme, Step, Transport};
-use self::referrers::UnreadReferrers;
+use self::auth::Tokens;
+use self::folders::Folders;
+use self::http::{Answer, Step, Transport};
 use self::rekor::LogMemory;
-use self::signatures::Layer;
+use self::route::{Endpoint, Failures};
+use self::search::{Further, Unread};
 use crate::oci::{Digest, MANIFEST_LIMIT, Manifest, Reference, Repository};
 use crate::outcome::{Fault, FaultReason, Lookup};
 use crate::sigstore::SignatureEvidence;
@@ -54,6 +59,7 @@ pub struct Client {
     transport: Transport,
     tokens: Tokens,
     docker_configs: Vec<DockerConfig>,
+    folders: Arc<Folders>,
     log: LogMemory,
 }
 
@@ -64,6 +70,9 @@ pub struct RegistryOptions {
     pub plain_http: Vec<String>,
     /// Certificate authorities besides the system's.
     pub certificate_authorities: Vec<CertificateAuthority>,
+    /// containerd's `config_path`: folders with a `hosts.toml` for each registry, a colon between them. None: no
+    /// registry has mirrors.
+    pub config_path: Option<PathBuf>,
     /// Credentials of this machine, for requests that bring none; the first entry that fits counts.
     pub docker_configs: Vec<DockerConfig>,
     /// Requests to one host at once.
@@ -138,16 +147,14 @@ pub struct Fetched {
     pub rest: Rest,
 }
 
-/// What a look-up left for later, since hints say that it is not what is looked for. Hints are not
-/// signed: it is to be read ([`Client::rest`]) before anything is refused.
+/// What a look-up left for later: what hints say is not what is looked for, and the hosts after the one
+/// that had evidence. Hints are not signed, and a mirror may be behind: it is to be read
+/// ([`Client::rest`]) before anything is refused.
 #[derive(Debug)]
 #[must_use]
-pub struct Rest(Option<Unread>);
-
-#[derive(Debug)]
-enum Unread {
-    Layers(Vec<Layer>),
-    Referrers(Box<UnreadReferrers>),
+pub struct Rest {
+    unread: Option<Unread>,
+    further: Option<Further>,
 }
 
 /// The bytes of evidence that one verdict may read, over all look-ups.
@@ -189,6 +196,7 @@ impl Client {
             transport: Transport::new(options)?,
             tokens: Tokens::new()?,
             docker_configs: options.docker_configs.clone(),
+            folders: Arc::new(Folders::new(options.config_path.as_deref().unwrap_or(Path::new("")))),
             log: LogMemory::default(),
         })
     }
@@ -224,6 +232,26 @@ impl Client {
         tag: &str,
         credentials: &Credentials,
     ) -> Result<Digest, Fault> {
+        let route = self.route(step, repository).await?;
+        let mut failures = Failures::default();
+        for endpoint in route.resolving() {
+            let here = route.step(step, endpoint);
+            match self.resolve_at(&here, endpoint, repository, tag, credentials).await {
+                Ok(digest) => return Ok(digest),
+                Err(fault) => failures.add(fault),
+            }
+        }
+        Err(failures.fault(step))
+    }
+
+    async fn resolve_at(
+        &self,
+        step: &Step,
+        endpoint: &Endpoint,
+        repository: &Repository,
+        tag: &str,
+        credentials: &Credentials,
+    ) -> Result<Digest, Fault> {
         let head = Ask {
             class: RequestClass::Resolve,
             method: Method::HEAD,
@@ -231,7 +259,7 @@ impl Client {
             accept: MANIFEST_TYPES,
             limit: 0,
         };
-        let answer = self.ask(step, repository, credentials, head).await?;
+        let answer = self.ask_at(step, endpoint, repository, credentials, &head).await?;
         let no_head = matches!(answer.status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED);
         if !answer.status.is_success() && !no_head {
             return Err(step.status_fault(&answer));
@@ -241,7 +269,8 @@ impl Client {
         {
             return Ok(digest);
         }
-        let answer = self.ask(step, repository, credentials, Ask::manifest(tag, MANIFEST_LIMIT)).await?;
+        let get = Ask::manifest(tag, MANIFEST_LIMIT);
+        let answer = self.ask_at(step, endpoint, repository, credentials, &get).await?;
         if !answer.status.is_success() {
             return Err(step.status_fault(&answer));
         }
@@ -261,109 +290,17 @@ impl Client {
         Ok(self.manifest_as_stored(repository, digest, credentials).await?.0)
     }
 
-    /// Reads what a look-up of the same request left for later.
-    ///
-    /// # Errors
-    /// A [`Fault`] as in [`Lookup::Unreachable`].
-    pub async fn rest(
-        &self,
-        request: EvidenceRequest<'_>,
-        rest: Rest,
-    ) -> Result<Vec<SignatureEvidence>, Fault> {
-        let step = Step::new(format!("evidence for {}@{}", request.repository, request.digest));
-        match rest.0 {
-            Some(Unread::Layers(layers)) => {
-                self.read_layers(&step, &request, layers, ATTESTATION_LIMIT).await
-            }
-            Some(Unread::Referrers(unread)) => self.later_referrers(&step, &request, *unread).await,
-            None => Ok(Vec::new()),
-        }
+    /// What is wrong or without effect in the files about registries ([`RegistryOptions::config_path`]), a
+    /// line each. A registry whose file cannot be read is asked for nothing.
+    #[must_use]
+    pub fn configuration_complaints(&self) -> Vec<String> {
+        self.folders.complaints()
     }
 
     /// Requests sent since the client was made.
     #[must_use]
     pub fn requests(&self) -> RequestCounts {
         self.transport.counts()
-    }
-
-    async fn ask(
-        &self,
-        step: &Step,
-        repository: &Repository,
-        credentials: &Credentials,
-        ask: Ask,
-    ) -> Result<Answer, Fault> {
-        let name = network_host(repository.host());
-        let host = self.transport.host(name);
-        let asker = self.asker(repository, credentials, &host);
-        let schemes = self.transport.schemes(name, &host);
-        let mut refused = None;
-        for scheme in schemes {
-            let heard = step.heard();
-            let call = ask.call(step, *scheme, name, repository)?;
-            let result = self.tokens.send(&self.transport, step, &call, asker).await;
-            if schemes.len() == 1 {
-                return result;
-            }
-            // A TLS server answers plain HTTP with 400, an alert or a closed connection: no answer of the
-            // registry, unless it does not speak TLS after all.
-            if step.spoken() || result.is_ok() && *scheme == Scheme::Https {
-                host.remember_scheme(*scheme);
-                return result;
-            }
-            match result {
-                Err(fault) if fault.reason == FaultReason::Timeout => return Err(fault),
-                Err(fault) => refused = refused.filter(Result::is_ok).or(Some(Err(fault))),
-                Ok(answer) => {
-                    refused = Some(Ok(answer));
-                    step.set_heard(heard);
-                }
-            }
-        }
-        if let Some(Ok(_)) = refused {
-            step.set_heard(true);
-        }
-        refused.unwrap_or_else(|| Err(step.fault(FaultReason::Internal, "no scheme to try")))
-    }
-
-    /// A further page, at an address that the registry gave.
-    async fn ask_at(&self, step: &Step, request: &EvidenceRequest<'_>, call: &Call) -> Result<Answer, Fault> {
-        let host = self.transport.host(network_host(request.repository.host()));
-        let asker = self.asker(request.repository, request.credentials, &host);
-        self.tokens.send(&self.transport, step, call, asker).await
-    }
-
-    /// The request's own credentials; where it has none, this machine's for the repository.
-    fn asker<'a>(&'a self, repository: &'a Repository, own: &'a Credentials, host: &'a Host) -> Asker<'a> {
-        let stored = || self.docker_configs.iter().find_map(|config| config.credentials(repository));
-        let credentials = match own {
-            Credentials::Anonymous => stored().unwrap_or(own),
-            Credentials::Basic { .. } | Credentials::IdentityToken(_) | Credentials::RegistryToken(_) => own,
-        };
-        Asker { repository, credentials, host }
-    }
-
-    /// The blob of that digest and of at most `size` bytes.
-    async fn blob(
-        &self,
-        step: &Step,
-        request: &EvidenceRequest<'_>,
-        digest: &Digest,
-        size: usize,
-    ) -> Result<Vec<u8>, Fault> {
-        let ask = Ask {
-            class: RequestClass::Blob,
-            method: Method::GET,
-            tail: format!("blobs/{digest}"),
-            accept: "*/*",
-            limit: size,
-        };
-        let answer = self.ask(step, request.repository, request.credentials, ask).await?;
-        if !answer.status.is_success() {
-            return Err(stored_fault(step, &answer));
-        }
-        check_digest(step, &answer.body, digest)?;
-        Ok(answer.body)
     }
 }
 
@@ -372,6 +309,7 @@ impl Default for RegistryOptions {
         Self {
             plain_http: Vec::new(),
             certificate_authorities: Vec::new(),
+            config_path: None,
             docker_configs: Vec::new(),
             concurrency_per_host: NonZeroUsize::MIN.saturating_add(3),
             timeouts: Timeouts::default(),
@@ -394,11 +332,11 @@ impl Rest {
     /// Whether nothing was left.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.unread.is_none() && self.further.is_none()
     }
 
-    fn of_layers(layers: Vec<Layer>) -> Self {
-        Self(Some(layers).filter(|layers| !layers.is_empty()).map(Unread::Layers))
+    const fn of(unread: Option<Unread>) -> Self {
+        Self { unread, further: None }
     }
 }
 
@@ -460,26 +398,6 @@ impl Ask {
             limit,
         }
     }
-
-    fn call(&self, step: &Step, scheme: Scheme, host: &str, repository: &Repository) -> Result<Call, Fault> {
-        let text = format!("{}://{host}/v2/{}/{}", scheme.name(), repository.path(), self.tail);
-        let url = Url::parse(&text)
-            .map_err(|_| step.fault(FaultReason::ReferenceInvalid, "registry's name is not one of a host"))?;
-        Ok(Call {
-            class: self.class,
-            method: self.method.clone(),
-            url,
-            accept: self.accept,
-            authorization: None,
-            post: None,
-            limit: self.limit,
-        })
-    }
-}
-
-/// Docker Hub's API is not at the name that its references carry.
-fn network_host(host: &str) -> &str {
-    if host == "docker.io" { "registry-1.docker.io" } else { host }
 }
 
 /// `Docker-Content-Digest`; none if it is missing.
@@ -510,15 +428,6 @@ fn check_digest(step: &Step, body: &[u8], digest: &Digest) -> Result<(), Fault> 
         return Ok(());
     }
     Err(step.fault(FaultReason::RegistryError, "registry sent other bytes than the digest names"))
-}
-
-/// For something that a manifest lists: if that is not there, the registry is broken, and the image
-/// itself may well be there.
-fn stored_fault(step: &Step, answer: &Answer) -> Fault {
-    if answer.status == StatusCode::NOT_FOUND {
-        return step.fault(FaultReason::RegistryError, "registry lists what it does not have");
-    }
-    step.status_fault(answer)
 }
 
 const CONTENT_DIGEST: &str = "docker-content-digest";

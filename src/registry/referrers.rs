@@ -31,15 +31,16 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use http::Method;
 use http::header::LINK;
-use http::{Method, StatusCode};
-use reqwest::Url;
 
-use super::http::{Answer, Host, Scheme, Step};
+use super::http::{Answer, Host, Step};
+use super::route::Endpoint;
+use super::search::{Question, Search, Unread, stored_fault};
 use super::signatures::{LAYERS_LIMIT, Layer, LayerKind};
 use super::{
     ATTESTATION_LIMIT, Ask, Client, EVIDENCE_LIMIT, EvidenceRequest, Fetched, ManifestAccess, PARALLEL,
-    RequestClass, Rest, Unread, check_digest, network_host, read_manifest, stored_fault,
+    RequestClass, Rest, read_manifest,
 };
 use crate::oci::{
     Descriptor, Digest, ImageManifest, Index, IndexEntry, MANIFEST_LIMIT, Manifest, media_type,
@@ -73,6 +74,8 @@ pub const SIGNATURE_PREDICATE: &str = "https://sigstore.dev/cosign/sign/v1";
 /// Referrers that were left for later.
 #[derive(Debug)]
 pub(super) struct UnreadReferrers {
+    /// The host whose list it is.
+    pub(super) at: Endpoint,
     wanted: Wanted,
     candidates: Vec<Candidate>,
     opened: BTreeSet<Digest>,
@@ -88,21 +91,21 @@ impl Client {
     /// listed but none can be read.
     pub async fn referrers(&self, request: EvidenceRequest<'_>, wanted: &Wanted) -> Lookup<Fetched> {
         let step = Step::new(format!("bundles of {}@{}", request.repository, request.digest));
-        self.first_referrers(&step, &request, wanted).await.into()
+        self.search(&step, &request, &Question::Referrers(wanted.clone())).await.into()
     }
 
-    async fn first_referrers(
+    pub(super) async fn first_referrers(
         &self,
-        step: &Step,
-        request: &EvidenceRequest<'_>,
+        search: Search<'_>,
         wanted: &Wanted,
     ) -> Result<Option<Fetched>, Fault> {
-        let Some(Listing { list, filter }) = self.list(step, request, wanted).await? else {
+        let Some(Listing { list, filter }) = self.list(search, wanted).await? else {
             return Ok(None);
         };
         let (first, later): (Vec<_>, Vec<_>) =
             list.candidates.into_iter().partition(|candidate| candidate.listed != Listed::OtherPredicate);
         let unread = UnreadReferrers {
+            at: search.at.clone(),
             wanted: wanted.clone(),
             candidates: later,
             opened: BTreeSet::new(),
@@ -110,25 +113,22 @@ impl Client {
             found: Found::Nothing,
             end: list.end,
         };
-        let (pieces, unread) = self.open(step, request, first, unread).await?;
+        let (pieces, unread) = self.open(search, first, unread).await?;
         if unread.is_exhausted() {
-            return unread.answer(step, pieces);
+            return unread.answer(search.step, pieces);
         }
-        Ok(Some(Fetched { pieces, rest: Rest(Some(Unread::Referrers(Box::new(unread)))) }))
+        Ok(Some(Fetched { pieces, rest: Rest::of(Some(Unread::Referrers(Box::new(unread)))) }))
     }
 
     /// What was left for later. As at first, to find nothing before a bound is no answer.
     pub(super) async fn later_referrers(
         &self,
-        step: &Step,
-        request: &EvidenceRequest<'_>,
+        search: Search<'_>,
         mut unread: UnreadReferrers,
     ) -> Result<Vec<SignatureEvidence>, Fault> {
         let mut candidates = std::mem::take(&mut unread.candidates);
         if unread.filtered {
-            let name = network_host(request.repository.host());
-            let host = self.transport.host(name);
-            let whole = self.pages(step, request, &host, &unread.wanted, Filter::Nothing).await?;
+            let whole = self.pages(search, &unread.wanted, Filter::Nothing).await?;
             if let Some(Listing { list, .. }) = whole {
                 // A filter may have left any of them out; what it showed is not opened twice.
                 candidates = list.candidates;
@@ -138,15 +138,14 @@ impl Client {
             }
         }
         candidates.retain(|candidate| !unread.opened.contains(&candidate.entry.digest));
-        let (pieces, unread) = self.open(step, request, candidates, unread).await?;
-        Ok(unread.answer(step, pieces)?.map(|fetched| fetched.pieces).unwrap_or_default())
+        let (pieces, unread) = self.open(search, candidates, unread).await?;
+        Ok(unread.answer(search.step, pieces)?.map(|fetched| fetched.pieces).unwrap_or_default())
     }
 
     /// Opens candidates within the bounds and reads what they hold.
     async fn open(
         &self,
-        step: &Step,
-        request: &EvidenceRequest<'_>,
+        search: Search<'_>,
         mut candidates: Vec<Candidate>,
         mut unread: UnreadReferrers,
     ) -> Result<(Vec<SignatureEvidence>, UnreadReferrers), Fault> {
@@ -160,7 +159,7 @@ impl Client {
         let affordable: Vec<Candidate> = candidates
             .into_iter()
             .take(OPENED_LIMIT.saturating_sub(unread.opened.len()))
-            .map_while(|candidate| request.budget.take(candidate.size).map(|()| candidate))
+            .map_while(|candidate| search.request.budget.take(candidate.size).map(|()| candidate))
             .collect();
         if affordable.len() < all {
             unread.end = End::Cut;
@@ -168,7 +167,7 @@ impl Client {
         unread.opened.extend(affordable.iter().map(|candidate| candidate.entry.digest));
         let wanted = &unread.wanted;
         let layers: Vec<Vec<Layer>> = stream::iter(affordable)
-            .map(|candidate| async move { self.referrer_layers(step, request, wanted, candidate).await })
+            .map(|candidate| async move { self.referrer_layers(search, wanted, candidate).await })
             .buffered(PARALLEL)
             .try_collect()
             .await?;
@@ -176,27 +175,20 @@ impl Client {
         if !layers.is_empty() {
             unread.found = Found::Something;
         }
-        let pieces = self.read_layers(step, request, layers, unread.wanted.largest_bundle()).await?;
+        let pieces = self.read_layers(search, layers, unread.wanted.largest_bundle()).await?;
         Ok((pieces, unread))
     }
 
-    /// The list, by API or fallback tag; none if there is neither.
-    async fn list(
-        &self,
-        step: &Step,
-        request: &EvidenceRequest<'_>,
-        wanted: &Wanted,
-    ) -> Result<Option<Listing>, Fault> {
-        let name = network_host(request.repository.host());
-        let host = self.transport.host(name);
-        if !lacks_referrers(&host) {
+    /// The host's list, by API or fallback tag; none if there is neither.
+    async fn list(&self, search: Search<'_>, wanted: &Wanted) -> Result<Option<Listing>, Fault> {
+        if !lacks_referrers(search.at.host()) {
             let first = match wanted.forms {
                 ReferrerForms::Bundles | ReferrerForms::All => Filter::Bundles,
                 ReferrerForms::Artifacts => Filter::Nothing,
             };
-            let listing = match self.pages(step, request, &host, wanted, first).await? {
+            let listing = match self.pages(search, wanted, first).await? {
                 Some(Listing { list, filter: Filter::Bundles }) if list.candidates.is_empty() => {
-                    self.pages(step, request, &host, wanted, Filter::Nothing).await?
+                    self.pages(search, wanted, Filter::Nothing).await?
                 }
                 other => other,
             };
@@ -204,14 +196,14 @@ impl Client {
                 return Ok(listing);
             }
         }
-        match self.tagged_manifest(step, request, &request.digest.cosign_tag("")).await? {
+        match self.tagged_manifest(search, &search.request.digest.cosign_tag("")).await? {
             Some(Manifest::Index(index)) => {
                 let mut list = List::default();
                 list.extend(index, wanted);
                 Ok(Some(Listing { list, filter: Filter::Nothing }))
             }
             Some(Manifest::Image(_)) => {
-                Err(step.fault(FaultReason::RegistryError, "a manifest where an index is due"))
+                Err(search.step.fault(FaultReason::RegistryError, "a manifest where an index is due"))
             }
             None => Ok(None),
         }
@@ -220,12 +212,11 @@ impl Client {
     /// All pages of the referrers API; none if the registry has no such API.
     async fn pages(
         &self,
-        step: &Step,
-        request: &EvidenceRequest<'_>,
-        host: &Host,
+        search: Search<'_>,
         wanted: &Wanted,
         filter: Filter,
     ) -> Result<Option<Listing>, Fault> {
+        let Search { step, request, .. } = search;
         let query = match filter {
             Filter::Bundles => BUNDLE_QUERY,
             Filter::Nothing => "",
@@ -237,11 +228,11 @@ impl Client {
             accept: media_type::OCI_INDEX,
             limit: MANIFEST_LIMIT.min(request.budget.remaining()),
         };
-        let mut answer = self.ask(step, request.repository, request.credentials, ask.clone()).await?;
+        let mut answer = search.ask(self, &ask).await?;
         let said = answer.header(FILTERS_APPLIED).is_some_and(|names| names.contains("artifactType"));
         let mut list = List::default();
         for page in 0..PAGES_LIMIT {
-            if page == 0 && no_api(step, request, host, &answer)? {
+            if page == 0 && self.no_api(search, &answer).await? {
                 return Ok(None);
             }
             if !answer.status.is_success() {
@@ -263,53 +254,56 @@ impl Client {
             if list.end == End::Cut {
                 break;
             }
-            answer = self.page(step, request, host, &ask, &link).await?;
+            let limit = MANIFEST_LIMIT.min(request.budget.remaining());
+            let (ask, Search { at, .. }) = (Ask { limit, ..ask.clone() }, search);
+            answer = self.ask_link(step, at, request.repository, request.credentials, &ask, &link).await?;
         }
         list.end = End::Cut;
         Ok(Some(list.under(filter, said)))
     }
 
-    /// The page at `link`, which must lie on the same registry.
-    async fn page(
-        &self,
-        step: &Step,
-        request: &EvidenceRequest<'_>,
-        host: &Host,
-        ask: &Ask,
-        link: &str,
-    ) -> Result<Answer, Fault> {
-        let name = network_host(request.repository.host());
-        let scheme = self.transport.schemes(name, host).first().copied().unwrap_or(Scheme::Https);
-        let mut call = ask.call(step, scheme, name, request.repository)?;
-        let next: Option<Url> = call.url.join(link).ok().filter(|next| next.origin() == call.url.origin());
-        call.url =
-            next.ok_or_else(|| step.fault(FaultReason::RegistryError, "registry's next page is elsewhere"))?;
-        call.limit = MANIFEST_LIMIT.min(request.budget.remaining());
-        self.ask_at(step, request, &call).await
+    /// Whether the answer means that there is no referrers API, or that nothing is to be had from it
+    /// and the fallback tag decides. Remembers the first.
+    async fn no_api(&self, search: Search<'_>, answer: &Answer) -> Result<bool, Fault> {
+        match answer.status.as_u16() {
+            400 | 404 | 405 | 406 => {
+                let code = answer.registry_error().map(|words| words.code).unwrap_or_default();
+                let served = search.request.manifest == ManifestAccess::Served && search.route.is_single();
+                // With the API, a manifest that is there has a list, if an empty one.
+                if served || matches!(code.as_str(), "" | "UNSUPPORTED") {
+                    remember_without_referrers(search.at.host());
+                }
+                Ok(true)
+            }
+            // The tag decides, by rule D4.
+            401 | 403 if self.serves_manifest(search).await => Ok(true),
+            // Web servers that answer everything with their start page.
+            200 => {
+                let kind = answer.header("content-type").unwrap_or_default();
+                Ok(kind.split(';').next().unwrap_or_default().trim() != media_type::OCI_INDEX)
+            }
+            _ => Err(search.step.status_fault(answer)),
+        }
     }
 
     /// The layers of a referrer that count; none if it is of no form that is wanted.
     async fn referrer_layers(
         &self,
-        step: &Step,
-        request: &EvidenceRequest<'_>,
+        search: Search<'_>,
         wanted: &Wanted,
         candidate: Candidate,
     ) -> Result<Vec<Layer>, Fault> {
         let digest = candidate.entry.digest;
         let ask = Ask::manifest(&digest.to_string(), candidate.size);
-        let answer = self.ask(step, request.repository, request.credentials, ask).await?;
-        if answer.status == StatusCode::NOT_FOUND {
-            return Ok(Vec::new());
-        }
-        if !answer.status.is_success() {
-            return Err(step.status_fault(&answer));
-        }
-        check_digest(step, &answer.body, &digest)?;
+        let answer = match self.listed(search, &ask, &digest).await {
+            Ok(answer) => answer,
+            Err(failures) if failures.not_there => return Ok(Vec::new()),
+            Err(failures) => return Err(failures.fault(search.step)),
+        };
         // The bytes are what was listed, so what they are is final.
         match Manifest::parse(answer.header("content-type"), &answer.body) {
             Ok(Manifest::Image(image))
-                if image.subject.as_ref().is_none_or(|subject| subject.digest == *request.digest) =>
+                if image.subject.as_ref().is_none_or(|subject| subject.digest == *search.request.digest) =>
             {
                 Ok(wanted.layers(image))
             }
@@ -381,7 +375,7 @@ impl UnreadReferrers {
     /// To find nothing before a bound is no answer.
     fn answer(&self, step: &Step, pieces: Vec<SignatureEvidence>) -> Result<Option<Fetched>, Fault> {
         match (self.found, self.end) {
-            (Found::Something, _) => Ok(Some(Fetched { pieces, rest: Rest(None) })),
+            (Found::Something, _) => Ok(Some(Fetched { pieces, rest: Rest::of(None) })),
             (Found::Nothing, End::Reached) => Ok(None),
             (Found::Nothing, End::Cut) => {
                 Err(step.fault(FaultReason::RegistryError, "more referrers than are read"))
@@ -482,29 +476,8 @@ fn lacks_referrers(host: &Host) -> bool {
     since.is_some_and(|since| since.elapsed() < WITHOUT_REFERRERS)
 }
 
-/// Whether the answer means that there is no referrers API, or that nothing is to be had from it
-/// and the fallback tag decides. Remembers the first.
-fn no_api(step: &Step, request: &EvidenceRequest<'_>, host: &Host, answer: &Answer) -> Result<bool, Fault> {
-    let status = answer.status.as_u16();
-    let served = request.manifest == ManifestAccess::Served;
-    match status {
-        400 | 404 | 405 | 406 => {
-            let code = answer.registry_error().map(|words| words.code).unwrap_or_default();
-            // With the API, a manifest that is there has a list, if an empty one.
-            if served || matches!(code.as_str(), "" | "UNSUPPORTED") {
-                *host.without_referrers.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-            }
-            Ok(true)
-        }
-        // The tag decides, by rule D4.
-        401 | 403 if served => Ok(true),
-        // Web servers that answer everything with their start page.
-        200 => {
-            let kind = answer.header("content-type").unwrap_or_default();
-            Ok(kind.split(';').next().unwrap_or_default().trim() != media_type::OCI_INDEX)
-        }
-        _ => Err(step.status_fault(answer)),
-    }
+fn remember_without_referrers(host: &Host) {
+    *host.without_referrers.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
 }
 
 /// The target of `Link: <target>; rel="next"`.

@@ -114,6 +114,7 @@ impl Client {
             url,
             accept: "application/json",
             authorization: None,
+            via: None,
             post: Some(Post { media_type: "application/json", body: body.to_string() }),
             limit: ANSWER_LIMIT,
         };

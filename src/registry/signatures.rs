@@ -21,9 +21,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::http::Step;
+use super::search::{Question, Search, Unread};
 use super::{
-    ATTESTATION_LIMIT, Ask, Client, EVIDENCE_LIMIT, EvidenceRequest, Fetched, ManifestAccess, PARALLEL, Rest,
-    read_manifest,
+    ATTESTATION_LIMIT, Ask, Client, EVIDENCE_LIMIT, EvidenceRequest, Fetched, PARALLEL, Rest, read_manifest,
 };
 use crate::oci::{Descriptor, Digest, MANIFEST_LIMIT, Manifest, media_type};
 use crate::outcome::{Fault, FaultReason, Lookup};
@@ -49,7 +49,8 @@ impl Client {
     /// means that the tag is there but nothing in it can be a signature.
     pub async fn signatures(&self, request: EvidenceRequest<'_>) -> Lookup<Fetched> {
         let step = Step::new(format!("signatures of {}@{}", request.repository, request.digest));
-        self.tagged_layers(&step, &request, LayerKind::Signature, &BTreeSet::new()).await.into()
+        let question = Question::Tagged { kind: LayerKind::Signature, predicates: BTreeSet::new() };
+        self.search(&step, &request, &question).await.into()
     }
 
     /// The attestations at the `.att` tag, in the order of the manifest, those first that may be of
@@ -60,24 +61,26 @@ impl Client {
         predicates: &BTreeSet<String>,
     ) -> Lookup<Fetched> {
         let step = Step::new(format!("attestations of {}@{}", request.repository, request.digest));
-        self.tagged_layers(&step, &request, LayerKind::Attestation, predicates).await.into()
+        let question = Question::Tagged { kind: LayerKind::Attestation, predicates: predicates.clone() };
+        self.search(&step, &request, &question).await.into()
     }
 
-    async fn tagged_layers(
+    pub(super) async fn tagged_layers(
         &self,
-        step: &Step,
-        request: &EvidenceRequest<'_>,
+        search: Search<'_>,
         kind: LayerKind,
         predicates: &BTreeSet<String>,
     ) -> Result<Option<Fetched>, Fault> {
-        let tag = request.digest.cosign_tag(kind.suffix());
-        let Some(manifest) = self.tagged_manifest(step, request, &tag).await? else {
+        let tag = search.request.digest.cosign_tag(kind.suffix());
+        let Some(manifest) = self.tagged_manifest(search, &tag).await? else {
             return Ok(None);
         };
         let image = match manifest {
             Manifest::Image(image) => image,
             Manifest::Index(_) => {
-                return Err(step.fault(FaultReason::RegistryError, "an index where a manifest is due"));
+                return Err(search
+                    .step
+                    .fault(FaultReason::RegistryError, "an index where a manifest is due"));
             }
         };
         let layers = image.layers.into_iter().filter(|layer| layer.media_type == kind.media_type());
@@ -86,16 +89,16 @@ impl Client {
             let hint = layer.annotation(PREDICATE_TYPE);
             kind == LayerKind::Signature || hint.is_none_or(|hint| predicates.contains(hint))
         });
-        let pieces = self.read_layers(step, request, first, ATTESTATION_LIMIT).await?;
-        Ok(Some(Fetched { pieces, rest: Rest::of_layers(later) }))
+        let pieces = self.read_layers(search, first, ATTESTATION_LIMIT).await?;
+        let unread = (!later.is_empty()).then(|| Unread::Layers { at: search.at.clone(), layers: later });
+        Ok(Some(Fetched { pieces, rest: Rest::of(unread) }))
     }
 
     /// Reads the layers that the bounds allow, in order. The budget is taken by the listed sizes and
     /// in order, so that the same layers are read whatever arrives first.
     pub(super) async fn read_layers(
         &self,
-        step: &Step,
-        request: &EvidenceRequest<'_>,
+        search: Search<'_>,
         layers: Vec<Layer>,
         largest_bundle: usize,
     ) -> Result<Vec<SignatureEvidence>, Fault> {
@@ -106,11 +109,11 @@ impl Client {
                 let size = usize::try_from(layer.descriptor.size).ok().filter(|size| *size <= limit)?;
                 Some((layer, size))
             })
-            .map_while(|(layer, size)| request.budget.take(size).map(|()| (layer, size)))
+            .map_while(|(layer, size)| search.request.budget.take(size).map(|()| (layer, size)))
             .collect();
         let mut wanted: Vec<(Digest, usize)> = Vec::new();
         // What is known already: bytes of that digest are the layer's, wherever they come from.
-        let standard = standard_payload(request.repository, request.digest);
+        let standard = standard_payload(search.request.repository, search.request.digest);
         let standard = (Digest::of(&standard), standard);
         let mut bytes = BTreeMap::new();
         let mut seen = BTreeSet::new();
@@ -125,13 +128,14 @@ impl Client {
                 wanted.push((layer.descriptor.digest, *size));
             }
         }
-        let fetched: BTreeMap<Digest, Vec<u8>> = stream::iter(wanted)
-            .map(|(digest, size)| async move {
-                Ok::<_, Fault>((digest, self.blob(step, request, &digest, size).await?))
-            })
-            .buffered(PARALLEL)
-            .try_collect()
-            .await?;
+        let fetched: BTreeMap<Digest, Vec<u8>> =
+            stream::iter(wanted)
+                .map(|(digest, size)| async move {
+                    Ok::<_, Fault>((digest, self.blob(search, &digest, size).await?))
+                })
+                .buffered(PARALLEL)
+                .try_collect()
+                .await?;
         bytes.extend(fetched);
         let evidence = layers.into_iter().filter_map(|(layer, _)| {
             let bytes = bytes.get(&layer.descriptor.digest)?.clone();
@@ -144,16 +148,16 @@ impl Client {
     /// says what a 401 or 403 means).
     pub(super) async fn tagged_manifest(
         &self,
-        step: &Step,
-        request: &EvidenceRequest<'_>,
+        search: Search<'_>,
         tag: &str,
     ) -> Result<Option<Manifest>, Fault> {
+        let Search { step, request, .. } = search;
         let limit = MANIFEST_LIMIT.min(request.budget.remaining());
-        let answer =
-            self.ask(step, request.repository, request.credentials, Ask::manifest(tag, limit)).await?;
-        match (answer.status.as_u16(), request.manifest) {
-            (404, _) | (401 | 403, ManifestAccess::Served) => return Ok(None),
-            (200, _) => {}
+        let answer = search.ask(self, &Ask::manifest(tag, limit)).await?;
+        match answer.status.as_u16() {
+            404 => return Ok(None),
+            401 | 403 if self.serves_manifest(search).await => return Ok(None),
+            200 => {}
             _ => return Err(step.status_fault(&answer)),
         }
         request

@@ -436,7 +436,11 @@ pub(super) fn away() -> String {
 }
 
 pub(super) fn basic(user: &str, password: &str) -> Credentials {
-    Credentials::Basic { user: user.to_owned(), password: password.to_owned() }
+    Credentials::Basic {
+        user: user.to_owned(),
+        password: password.to_owned(),
+        audience: registry::Audience::Mirrors,
+    }
 }
 
 fn store_options(path: PathBuf) -> Options {

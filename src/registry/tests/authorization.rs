@@ -4,7 +4,7 @@ use super::*;
 use server::Seen;
 
 fn basic() -> Credentials {
-    Credentials::Basic { user: "user".into(), password: "hunter2".into() }
+    Credentials::Basic { user: "user".into(), password: "hunter2".into(), audience: Audience::Mirrors }
 }
 
 /// `user:hunter2`.
@@ -22,8 +22,8 @@ fn challenge(value: String) -> Reply {
 async fn token_registry(accepted: impl Fn(&str) -> bool + Send + Sync + 'static) -> Server {
     let issued = AtomicUsize::new(0);
     let realm = std::sync::OnceLock::<String>::new();
-    let realm = std::sync::Arc::new(realm);
-    let own = std::sync::Arc::clone(&realm);
+    let realm = Arc::new(realm);
+    let own = Arc::clone(&realm);
     let server = Server::start(move |seen| {
         if seen.line.contains("/token") {
             let n = issued.fetch_add(1, Ordering::SeqCst);
@@ -58,6 +58,7 @@ async fn a_token_is_asked_for_once_by_twenty_at_once() {
         Seen {
             line: "GET /token?scope=repository%3Aapp%3Apull&service=the+registry".into(),
             authorization: None,
+            secret: None,
             body: String::new()
         }
     );
@@ -93,7 +94,7 @@ async fn a_docker_config_serves_requests_without_credentials_at_its_own_host_alo
     let file = format!(r#"{{"auths":{{"{}":{{"username":"user","password":"hunter2"}}}}}}"#, named.address);
     let docker_configs = vec![DockerConfig::parse("{}").unwrap(), DockerConfig::parse(&file).unwrap()];
     let client = Client::new(&RegistryOptions { docker_configs, ..options() }).unwrap();
-    let own = Credentials::Basic { user: "ada".into(), password: "own".into() };
+    let own = Credentials::Basic { user: "ada".into(), password: "own".into(), audience: Audience::Mirrors };
     for (server, credentials, expected) in [
         (&named, &Credentials::Anonymous, Some(BASIC)),
         (&named, &own, Some("Basic YWRhOm93bg==")),
@@ -107,8 +108,8 @@ async fn a_docker_config_serves_requests_without_credentials_at_its_own_host_alo
 
 #[tokio::test]
 async fn a_withdrawn_token_is_asked_for_anew_once() {
-    let withdrawn = std::sync::Arc::new(AtomicUsize::new(0));
-    let least = std::sync::Arc::clone(&withdrawn);
+    let withdrawn = Arc::new(AtomicUsize::new(0));
+    let least = Arc::clone(&withdrawn);
     let server = token_registry(move |token| {
         token.trim_start_matches("good-").parse::<usize>().unwrap() >= least.load(Ordering::SeqCst)
     })
@@ -126,7 +127,7 @@ async fn a_withdrawn_token_is_asked_for_anew_once() {
 #[tokio::test]
 async fn an_identity_token_is_posted_and_only_to_the_realm() {
     let server = token_registry(|token| token == "good-0").await;
-    let credentials = Credentials::IdentityToken("refresh&me".into());
+    let credentials = Credentials::IdentityToken { token: "refresh&me".into(), audience: Audience::Mirrors };
     client().resolve(&server.reference("app:v1"), &credentials).await.unwrap();
     let seen = server.seen();
     assert_eq!(seen[1].line, "POST /token");
@@ -234,7 +235,7 @@ async fn pitfall_18_a_posted_secret_follows_no_redirect() {
     let realm = Server::start(move |_| Reply::new(307, "").header("location", location.clone())).await;
     let address = realm.address;
     let server = Server::start(move |_| challenge(format!(r#"Bearer realm="http://{address}/token""#))).await;
-    let credentials = Credentials::IdentityToken("refresh".into());
+    let credentials = Credentials::IdentityToken { token: "refresh".into(), audience: Audience::Mirrors };
     let fault = client().resolve(&server.reference("app:v1"), &credentials).await.unwrap_err();
     assert_eq!(fault.reason, FaultReason::RegistryError);
     assert_eq!(other.seen(), []);

@@ -72,6 +72,8 @@ impl Content {
     pub(super) async fn serve(self) -> Server {
         Server::start(move |seen| {
             let tail = seen.line.split_once("/v2/app/").map_or("", |(_, tail)| tail);
+            // What a mirror is told besides.
+            let tail = tail.split_once("ns=").map_or(tail, |(tail, _)| tail.trim_end_matches(['?', '&']));
             self.0.get(tail).map_or_else(gone, |make| make())
         })
         .await

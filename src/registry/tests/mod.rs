@@ -4,7 +4,10 @@ mod artifacts;
 mod attestations;
 mod authorization;
 mod evidence;
+mod folders;
 mod hosts;
+mod mirror_secrets;
+mod mirrors;
 mod patience;
 pub(crate) mod rekor;
 pub(crate) mod server;
@@ -295,5 +298,5 @@ fn futures_can_be_sent_between_threads() {
     send(client.signatures(request));
     send(client.attestations(request, &std::collections::BTreeSet::new()));
     send(client.referrers(request, &evidence::wanted(ReferrerForms::All, &[])));
-    send(client.rest(request, Rest(None)));
+    send(client.rest(request, Rest::of(None)));
 }

@@ -33,6 +33,8 @@ pub(crate) struct Seen {
     /// Method and target, as in `GET /v2/`.
     pub(crate) line: String,
     pub(crate) authorization: Option<String>,
+    /// `x-secret`, a header of `hosts.toml` in tests.
+    pub(crate) secret: Option<String>,
     pub(crate) body: String,
 }
 
@@ -114,12 +116,12 @@ impl Drop for Server {
 
 impl Seen {
     async fn read(request: Request<Incoming>) -> Self {
-        let authorization =
-            request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
+        let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        let (authorization, secret) = (header("authorization"), header("x-secret"));
         let line = format!("{} {}", request.method(), request.uri());
         let body =
             request.into_body().collect().await.map(|body| body.to_bytes().to_vec()).unwrap_or_default();
-        Self { line, authorization, body: String::from_utf8(body).unwrap() }
+        Self { line, authorization, secret, body: String::from_utf8(body).unwrap() }
     }
 }
 

@@ -2,24 +2,37 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::sync::Arc;
 
-use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
 
+use super::mirrors::{Configured, claims, digest};
 use super::*;
 
 /// Answers each connection with one digest, over TLS, until the process ends. Returns its port
 /// and its certificate in PEM.
 fn tls_server(digest: Digest) -> (u16, String) {
+    serve(format!("200 OK\r\ndocker-content-digest: {digest}"), None)
+}
+
+/// The same with any status line and headers; who shows no certificate of `client` is sent away.
+fn serve(head: String, client: Option<CertificateDer<'static>>) -> (u16, String) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
+    let config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key.into())
         .unwrap();
+    let config = match client {
+        None => config.with_no_client_auth(),
+        Some(client) => {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(client).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            config.with_client_cert_verifier(verifier.build().unwrap())
+        }
+    };
+    let config = config.with_single_cert(vec![made.cert.der().clone()], key.into()).unwrap();
     let (config, listener) = (Arc::new(config), TcpListener::bind("127.0.0.1:0").unwrap());
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -29,10 +42,7 @@ fn tls_server(digest: Digest) -> (u16, String) {
             let mut request = [0; 4096];
             // A plain request ends here, with an alert.
             if stream.read(&mut request).is_ok() {
-                let _ = write!(
-                    stream,
-                    "HTTP/1.1 200 OK\r\ndocker-content-digest: {digest}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-                );
+                let _ = write!(stream, "HTTP/1.1 {head}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
                 stream.conn.send_close_notify();
                 let _ = stream.flush();
             }
@@ -114,4 +124,110 @@ async fn a_400_of_a_host_without_tls_is_an_answer() {
     let fault = resolve(&server, &client()).await.unwrap_err();
     let message = format!("{}/app:v1: registry answered 400", server.address);
     assert_eq!(fault, Fault::new(FaultReason::RegistryError, message));
+}
+
+/// What a mirror at `address` with these keys, and else the registry, say.
+async fn by_mirror(node: &Configured, address: &str, keys: &str) -> Digest {
+    let registry = claims("registry").await;
+    node.write(&registry.address.to_string(), "hosts.toml", format!("[host.'{address}']\n{keys}\n"));
+    node.resolve(&registry).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_mirrors_certificate_is_one_of_its_authorities_or_none_is_asked_for() {
+    let (port, pem) = tls_server(digest("mirror"));
+    let (_, strange) = tls_server(digest("strange"));
+    let address = format!("https://localhost:{port}");
+    let node = Configured::new();
+    let ca = node.write("shared", "ca.pem", &pem);
+    let other = node.write("shared", "other.pem", &strange);
+    let both = format!("ca = ['{}', '{}']", other.display(), ca.display());
+    for (keys, reached) in [
+        (String::new(), false),
+        ("skip_verify = true".to_owned(), true),
+        ("skip_verify = false".to_owned(), false),
+        ("dial_timeout = '5s'".to_owned(), false),
+        (format!("ca = '{}'", ca.display()), true),
+        (format!("ca = '{}'", other.display()), false),
+        (both, true),
+    ] {
+        let expected = digest(if reached { "mirror" } else { "registry" });
+        assert_eq!(by_mirror(&node, &address, &keys).await, expected, "{keys}");
+    }
+}
+
+#[tokio::test]
+async fn dockers_files_are_for_the_registry_itself() {
+    let (port, pem) = tls_server(digest("registry"));
+    let reference = Reference::parse(&format!("localhost:{port}/app:v1")).unwrap();
+    let node = Configured::new();
+    let resolve = || async { node.client.resolve(&reference, &Credentials::Anonymous).await };
+    let name = format!("localhost:{port}");
+    node.write(&name, "ca.pem", &pem);
+    assert_eq!(resolve().await.unwrap_err().reason, FaultReason::RegistryUnreachable);
+    node.write(&name, "ca.crt", &pem);
+    assert_eq!(resolve().await.unwrap().digest, digest("registry"));
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_in_every_form_it_is_written_in() {
+    let made = rcgen::generate_simple_self_signed(vec!["node".to_owned()]).unwrap();
+    let answer = format!("200 OK\r\ndocker-content-digest: {}", digest("mirror"));
+    let (port, _) = serve(answer, Some(made.cert.der().clone()));
+    let node = Configured::new();
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let [cert, key, both] = [
+        ("c.cert", certificate.clone()),
+        ("c.key", key.clone()),
+        ("both.pem", format!("{key}{certificate}")),
+    ]
+    .map(|(name, pem)| node.write("shared", name, pem));
+    let address = format!("https://localhost:{port}");
+    for (client, reached) in [
+        (String::new(), false),
+        (format!("client = '{}'", both.display()), true),
+        (format!("client = ['{}']", both.display()), true),
+        (format!("client = [['{}', '']]", both.display()), true),
+        (format!("client = [['{}', '{}']]", cert.display(), key.display()), true),
+    ] {
+        let expected = digest(if reached { "mirror" } else { "registry" });
+        let keys = format!("skip_verify = true\n{client}");
+        assert_eq!(by_mirror(&node, &address, &keys).await, expected, "{client}");
+    }
+    // A certificate without its key is an error.
+    let registry = claims("registry").await;
+    let text = format!("[host.'{address}']\nclient = '{}'\n", cert.display());
+    node.write(&registry.address.to_string(), "hosts.toml", text);
+    let fault = node.resolve(&registry).await.unwrap_err();
+    assert!(fault.message.ends_with("c.cert: not a PEM certificate with its private key"), "{fault}");
+}
+
+#[tokio::test]
+async fn skip_verify_does_not_go_with_a_redirect_and_authorities_do() {
+    let (port, pem) = tls_server(digest("elsewhere"));
+    let (from, own) = serve(format!("307 Temporary Redirect\r\nlocation: https://localhost:{port}/x"), None);
+    let node = Configured::new();
+    let [own, theirs] =
+        [("own.pem", own), ("theirs.pem", pem)].map(|(name, pem)| node.write("shared", name, pem));
+    let address = format!("https://localhost:{from}");
+    let keys = |paths: &[&PathBuf]| format!("skip_verify = true\nca = {paths:?}");
+    assert_eq!(by_mirror(&node, &address, &keys(&[&own])).await, digest("registry"));
+    assert_eq!(by_mirror(&node, &address, &keys(&[&own, &theirs])).await, digest("elsewhere"));
+}
+
+#[tokio::test]
+async fn an_http_address_with_keys_of_tls_is_asked_by_tls_first() {
+    let (port, pem) = tls_server(digest("mirror"));
+    let node = Configured::new();
+    let ca = node.write("shared", "ca.pem", &pem);
+    let keys = format!("ca = '{}'", ca.display());
+    assert_eq!(by_mirror(&node, &format!("http://localhost:{port}"), &keys).await, digest("mirror"));
+    let plain = claims("mirror").await;
+    for _ in 0..2 {
+        let address = format!("http://{}", plain.address);
+        assert_eq!(by_mirror(&node, &address, &keys).await, digest("mirror"));
+    }
+    // And an https address by nothing else.
+    let address = format!("https://{}", plain.address);
+    assert_eq!(by_mirror(&node, &address, &keys).await, digest("registry"));
 }

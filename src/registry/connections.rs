@@ -1,0 +1,239 @@
+//! Which HTTP client a request goes out with: its proxy, its certificate authorities, and who we say we are.
+//!
+//! Most hosts share one client. A host of which `hosts.toml` names certificates, `skip_verify` or
+//! `dial_timeout` has its own, and what is said of it is for it alone: neither `skip_verify`, nor the
+//! client's certificate, nor the headers go with a redirect or a token request to another origin (scheme,
+//! host and port). Its certificate authorities do: what it sends us to is often of the same house.
+//!
+//! Loopback hosts are never reached through a proxy, which could not reach them for us.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use http::HeaderMap;
+use reqwest::{Certificate, Identity, Url};
+
+use super::http::{authority, is_loopback};
+use super::{RegistryError, RegistryOptions};
+
+/// The clients.
+pub(super) struct Connections {
+    /// Goes through the environment's proxy, if there is one. Made at first use: reading the system's
+    /// certificate authorities takes most of the time of one `verify`.
+    client: OnceLock<reqwest::Client>,
+    /// The same for loopback hosts.
+    direct: OnceLock<reqwest::Client>,
+    /// Plain HTTP without a proxy; it knows the configured authorities only, so that a bad one is found at start.
+    plain: reqwest::Client,
+    proxied: bool,
+    options: RegistryOptions,
+    certificates: Vec<Certificate>,
+}
+
+/// How one host is spoken to, by `hosts.toml`.
+pub(super) struct HostAccess {
+    headers: HeaderMap,
+    certificates: Vec<Certificate>,
+    identity: Option<Identity>,
+    verification: Verification,
+    dial_timeout: Option<Duration>,
+    clients: Mutex<HashMap<(Whose, Proxies), reqwest::Client>>,
+}
+
+/// Whether the certificate of a host must be one of an authority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verification {
+    Required,
+    /// `skip_verify`.
+    Skipped,
+}
+
+/// The host that a call is about, with what `hosts.toml` says of it.
+#[derive(Clone)]
+pub(super) struct Via {
+    access: Arc<HostAccess>,
+    /// Scheme, host and port.
+    origin: String,
+}
+
+impl Connections {
+    pub(super) fn new(options: &RegistryOptions) -> Result<Self, RegistryError> {
+        let mut certificates = Vec::new();
+        for authority in &options.certificate_authorities {
+            let found = certificates_in(&authority.pem);
+            certificates
+                .extend(found.ok_or_else(|| RegistryError::CertificateAuthority(authority.name.clone()))?);
+        }
+        let plain = builder(options, Proxies::Never)
+            .tls_certs_only(certificates.clone())
+            .build()
+            .map_err(RegistryError::Client)?;
+        Ok(Self {
+            client: OnceLock::new(),
+            direct: OnceLock::new(),
+            plain,
+            proxied: PROXY_VARIABLES.iter().any(|name| std::env::var_os(name).is_some()),
+            options: options.clone(),
+            certificates,
+        })
+    }
+
+    /// The client for `url`, in a call about the host of `via`.
+    pub(super) fn client(&self, via: Option<&Via>, url: &Url) -> Result<reqwest::Client, RegistryError> {
+        let loopback = is_loopback(&authority(url));
+        let proxies = if loopback { Proxies::Never } else { Proxies::Environment };
+        if let Some(via) = via
+            && let Some(whose) = via.access.own_client(via.is_for(url))
+        {
+            return self.of_host(&via.access, whose, proxies);
+        }
+        if url.scheme() == "http" && (loopback || !self.proxied) {
+            return Ok(self.plain.clone());
+        }
+        let slot = match proxies {
+            Proxies::Never => &self.direct,
+            Proxies::Environment => &self.client,
+        };
+        if let Some(client) = slot.get() {
+            return Ok(client.clone());
+        }
+        let client = build(&self.certificates, || builder(&self.options, proxies))?;
+        Ok(slot.get_or_init(|| client).clone())
+    }
+
+    fn of_host(
+        &self,
+        access: &HostAccess,
+        whose: Whose,
+        proxies: Proxies,
+    ) -> Result<reqwest::Client, RegistryError> {
+        let mut clients = access.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&(whose, proxies)) {
+            return Ok(client.clone());
+        }
+        let certificates = [self.certificates.as_slice(), &access.certificates].concat();
+        let client = build(&certificates, || access.apply(builder(&self.options, proxies), whose))?;
+        clients.insert((whose, proxies), client.clone());
+        Ok(client)
+    }
+}
+
+impl HostAccess {
+    /// None if a certificate cannot be used.
+    pub(super) fn new(
+        headers: HeaderMap,
+        certificates: Vec<Certificate>,
+        identity: Option<Identity>,
+        verification: Verification,
+        dial_timeout: Option<Duration>,
+    ) -> Option<Self> {
+        let clients = Mutex::default();
+        let access = Self { headers, certificates, identity, verification, dial_timeout, clients };
+        // What cannot be used is found here, and not at the first pull; no system authority is read for it.
+        let builder = reqwest::Client::builder().no_proxy().tls_certs_only(access.certificates.clone());
+        access.apply(builder, Whose::Own).build().ok().map(|_| access)
+    }
+
+    /// Whether the host has a client of its own for itself or for others, and which.
+    fn own_client(&self, whose: Whose) -> Option<Whose> {
+        let own = self.identity.is_some()
+            || self.verification == Verification::Skipped
+            || self.dial_timeout.is_some();
+        (!self.certificates.is_empty() || (own && whose == Whose::Own)).then_some(whose)
+    }
+
+    fn apply(&self, builder: reqwest::ClientBuilder, whose: Whose) -> reqwest::ClientBuilder {
+        if whose == Whose::Others {
+            return builder;
+        }
+        let builder = match self.verification {
+            Verification::Required => builder,
+            Verification::Skipped => builder.tls_danger_accept_invalid_certs(true),
+        };
+        // Zero is Go's word for no limit, and ours for the usual one.
+        let builder = match self.dial_timeout.filter(|timeout| !timeout.is_zero()) {
+            Some(timeout) => builder.connect_timeout(timeout),
+            None => builder,
+        };
+        match &self.identity {
+            Some(identity) => builder.identity(identity.clone()),
+            None => builder,
+        }
+    }
+}
+
+impl Via {
+    /// A call to `url` at the host itself.
+    pub(super) fn new(access: Arc<HostAccess>, url: &Url) -> Self {
+        Self { access, origin: url.origin().ascii_serialization() }
+    }
+
+    /// The host's headers, where `url` is its own.
+    pub(super) fn headers(&self, url: &Url) -> HeaderMap {
+        match self.is_for(url) {
+            Whose::Own => self.access.headers.clone(),
+            Whose::Others => HeaderMap::new(),
+        }
+    }
+
+    fn is_for(&self, url: &Url) -> Whose {
+        if url.origin().ascii_serialization() == self.origin { Whose::Own } else { Whose::Others }
+    }
+}
+
+/// Whose URL is asked in a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Whose {
+    Own,
+    Others,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Proxies {
+    Environment,
+    Never,
+}
+
+/// The certificates of a PEM file; none if it has none, or a broken one.
+pub(super) fn certificates_in(pem: &[u8]) -> Option<Vec<Certificate>> {
+    Certificate::from_pem_bundle(pem).ok().filter(|found| !found.is_empty())
+}
+
+fn build(
+    certificates: &[Certificate],
+    builder: impl Fn() -> reqwest::ClientBuilder,
+) -> Result<reqwest::Client, RegistryError> {
+    // A machine without system authorities is left with the configured ones: fewer, never more.
+    builder()
+        .tls_certs_merge(certificates.to_vec())
+        .build()
+        .or_else(|_| builder().tls_certs_only(certificates.to_vec()).build())
+        .map_err(RegistryError::Client)
+}
+
+fn builder(options: &RegistryOptions, proxies: Proxies) -> reqwest::ClientBuilder {
+    let builder = reqwest::Client::builder()
+        .user_agent(concat!("pullgate/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .no_gzip()
+        .no_brotli()
+        .no_zstd()
+        .no_deflate()
+        .retry(reqwest::retry::never())
+        .connect_timeout(options.timeouts.connect)
+        .read_timeout(options.timeouts.idle)
+        .pool_max_idle_per_host(options.concurrency_per_host.get())
+        .pool_idle_timeout(POOL_IDLE);
+    match proxies {
+        Proxies::Environment => builder,
+        Proxies::Never => builder.no_proxy(),
+    }
+}
+
+/// As long as Go's clients keep idle connections.
+const POOL_IDLE: Duration = Duration::from_secs(90);
+/// The variables that reqwest reads.
+const PROXY_VARIABLES: &[&str] =
+    &["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];

@@ -1,0 +1,337 @@
+//! Who is asked about a repository: the hosts that `hosts.toml` gives, in its order, or else the registry itself.
+//!
+//! Each host with the wanted capability is asked until one has an answer; what counts as one is up to the
+//! question. Content by digest is hashed, and a tag's digest is a claim to be verified, whoever gives it.
+//! Of evidence, "not there" by one host and nothing by the others is "not there" (rule D4).
+//!
+//! Everything that is remembered of a host (challenge, token, scheme, missing API) is remembered of one
+//! host, way of asking and registry: what a mirror says of one registry says nothing of another.
+//!
+//! A pull's credentials go to the registry that the image's name carries, and to its mirrors where
+//! containerd sends them too ([`Credentials::for_mirror`]). Those of this machine's docker config files go
+//! to the host that they are kept for.
+
+use std::sync::Arc;
+
+use reqwest::Url;
+
+use super::auth::Asker;
+use super::connections::{HostAccess, Via};
+use super::folders::{ConfiguredHost, RegistryFolder};
+use super::hosts::Capabilities;
+use super::http::{Answer, Call, Host, Scheme, Step, Transport};
+use super::{Ask, Client, Credentials};
+use crate::oci::Repository;
+use crate::outcome::{Contact, Fault, FaultReason};
+
+/// The hosts to be asked, in order.
+pub(super) struct Route(Vec<Endpoint>);
+
+/// One host, and how it is asked about one registry's repositories.
+#[derive(Clone)]
+pub(super) struct Endpoint {
+    authority: String,
+    /// What stands before the repository in a path.
+    base: String,
+    schemes: Schemes,
+    /// The registry, for a host that is another (`ns` in its URLs).
+    namespace: Option<String>,
+    capabilities: Capabilities,
+    access: Option<Arc<HostAccess>>,
+    /// Of what is remembered.
+    key: String,
+    /// What is remembered.
+    host: Arc<Host>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Schemes {
+    /// As of any registry: HTTPS, plain HTTP where configured, both on this machine.
+    Registry,
+    Only(Scheme),
+    /// An http address with something said about TLS.
+    TlsFirst,
+}
+
+/// Why each host that was asked had no answer.
+#[derive(Debug, Default)]
+pub(super) struct Failures {
+    /// A host said that it is not there.
+    pub(super) not_there: bool,
+    /// Of the last that answered anything.
+    answered: Option<Fault>,
+    silent: Option<Fault>,
+}
+
+impl Client {
+    /// The hosts for `repository`.
+    ///
+    /// # Errors
+    /// `registry-error` where what is configured for the registry cannot be read: it is not known then who
+    /// is to be asked.
+    pub(super) async fn route(&self, step: &Step, repository: &Repository) -> Result<Route, Fault> {
+        let (folders, host) = (Arc::clone(&self.folders), repository.host().to_owned());
+        // Files: not on the threads that serve everyone.
+        let found = tokio::task::spawn_blocking(move || folders.of(&host)).await;
+        let found = found.map_err(|_| step.fault(FaultReason::Internal, "hosts.toml could not be read"))?;
+        match found {
+            Ok(None) => Ok(Route(vec![Endpoint::registry(&self.transport, repository)])),
+            Ok(Some(folder)) => Ok(Route::configured(&self.transport, repository, &folder)),
+            Err(error) => Err(step.fault(FaultReason::RegistryError, &error.to_string())),
+        }
+    }
+
+    /// Asks one host; an http address or a host of this machine in both schemes.
+    pub(super) async fn ask_at(
+        &self,
+        step: &Step,
+        endpoint: &Endpoint,
+        repository: &Repository,
+        credentials: &Credentials,
+        ask: &Ask,
+    ) -> Result<Answer, Fault> {
+        let asker = self.asker(repository, credentials, endpoint);
+        let schemes = endpoint.schemes(&self.transport);
+        let mut refused = None;
+        for scheme in schemes {
+            let heard = step.heard();
+            let call = endpoint.call(step, *scheme, repository, ask)?;
+            // Boxed: it is part of every future that asks.
+            let result = Box::pin(self.tokens.send(&self.transport, step, &call, asker)).await;
+            if schemes.len() == 1 {
+                return result;
+            }
+            // A TLS server answers plain HTTP with 400, an alert or a closed connection: no answer of the
+            // registry, unless it does not speak TLS after all.
+            if step.spoken() || result.is_ok() && *scheme == Scheme::Https {
+                endpoint.host.remember_scheme(*scheme);
+                return result;
+            }
+            match result {
+                Err(fault) if fault.reason == FaultReason::Timeout => return Err(fault),
+                Err(fault) => refused = refused.filter(Result::is_ok).or(Some(Err(fault))),
+                Ok(answer) => {
+                    refused = Some(Ok(answer));
+                    step.set_heard(heard);
+                }
+            }
+        }
+        if let Some(Ok(_)) = refused {
+            step.set_heard(true);
+        }
+        refused.unwrap_or_else(|| Err(step.fault(FaultReason::Internal, "no scheme to try")))
+    }
+
+    /// Asks at an address that the host gave, which must lie on it.
+    pub(super) async fn ask_link(
+        &self,
+        step: &Step,
+        endpoint: &Endpoint,
+        repository: &Repository,
+        credentials: &Credentials,
+        ask: &Ask,
+        link: &str,
+    ) -> Result<Answer, Fault> {
+        let scheme = endpoint.schemes(&self.transport).first().copied().unwrap_or(Scheme::Https);
+        let mut call = endpoint.call(step, scheme, repository, ask)?;
+        let next: Option<Url> = call.url.join(link).ok().filter(|next| next.origin() == call.url.origin());
+        call.url =
+            next.ok_or_else(|| step.fault(FaultReason::RegistryError, "registry's next page is elsewhere"))?;
+        endpoint.name_registry(&mut call.url);
+        let asker = self.asker(repository, credentials, endpoint);
+        Box::pin(self.tokens.send(&self.transport, step, &call, asker)).await
+    }
+
+    /// The request's own credentials where they may be sent; where it has none, this machine's for the host.
+    fn asker<'a>(
+        &'a self,
+        repository: &'a Repository,
+        own: &'a Credentials,
+        endpoint: &'a Endpoint,
+    ) -> Asker<'a> {
+        let own = if endpoint.is_mirror() { own.for_mirror() } else { own };
+        let host = if endpoint.is_mirror() { endpoint.authority.as_str() } else { repository.host() };
+        let stored =
+            || self.docker_configs.iter().find_map(|config| config.credentials_at(host, repository.path()));
+        let credentials = match own {
+            Credentials::Anonymous => stored().unwrap_or(own),
+            Credentials::Basic { .. } | Credentials::IdentityToken { .. } | Credentials::RegistryToken(_) => {
+                own
+            }
+        };
+        Asker { repository, credentials, host: &endpoint.host, key: &endpoint.key }
+    }
+}
+
+impl Route {
+    fn configured(transport: &Transport, repository: &Repository, folder: &RegistryFolder) -> Self {
+        let hosts = folder.hosts.iter().enumerate();
+        // Files name a host and then the same again as the server.
+        let asked = hosts.filter(|(n, host)| {
+            let mut before = folder.hosts.iter().take(*n);
+            !before.any(|other| other.is_asked_as(host) && other.capabilities == host.capabilities)
+        });
+        Self(asked.map(|(_, host)| Endpoint::configured(transport, repository, host)).collect())
+    }
+
+    /// Those that may be asked for content by digest, and for evidence.
+    pub(super) fn pulling(&self) -> impl Iterator<Item = &Endpoint> {
+        self.0.iter().filter(|endpoint| endpoint.capabilities.pull)
+    }
+
+    /// Those that may be asked which digest a tag has.
+    pub(super) fn resolving(&self) -> impl Iterator<Item = &Endpoint> {
+        self.pulling().filter(|endpoint| endpoint.capabilities.resolve)
+    }
+
+    /// The step of asking one of these hosts; its messages name the host where there are several.
+    pub(super) fn step(&self, step: &Step, endpoint: &Endpoint) -> Step {
+        step.at(if self.is_single() { None } else { Some(&endpoint.authority) })
+    }
+
+    /// Whether nobody else could be asked.
+    pub(super) fn is_single(&self) -> bool {
+        self.0.len() == 1
+    }
+}
+
+impl Endpoint {
+    /// The registry itself, of which nothing is said.
+    fn registry(transport: &Transport, repository: &Repository) -> Self {
+        let authority = network_host(repository.host()).to_owned();
+        Self {
+            host: transport.host(&authority),
+            key: authority.clone(),
+            base: "/v2".to_owned(),
+            schemes: Schemes::Registry,
+            namespace: None,
+            capabilities: Capabilities::ALL,
+            access: None,
+            authority,
+        }
+    }
+
+    fn configured(transport: &Transport, repository: &Repository, host: &ConfiguredHost) -> Self {
+        let access = host.access.clone();
+        let Some(address) = &host.address else {
+            let capabilities = host.capabilities;
+            return Self { access, capabilities, ..Self::registry(transport, repository) };
+        };
+        let registry = repository.host();
+        let is_registry = [registry, network_host(registry)].contains(&address.authority.as_str());
+        let schemes = match (address.scheme, host.names_tls) {
+            (Scheme::Http, true) => Schemes::TlsFirst,
+            (scheme, _) => Schemes::Only(scheme),
+        };
+        // No registry's name has a slash in it, so none is taken for another's.
+        let key = format!("{}://{}{} for {registry}", address.scheme.name(), address.authority, address.base);
+        Self {
+            host: transport.host(&key),
+            key,
+            authority: address.authority.clone(),
+            base: address.base.clone(),
+            schemes,
+            namespace: (!is_registry).then(|| registry.to_owned()),
+            capabilities: host.capabilities,
+            access,
+        }
+    }
+
+    /// Whether it is another host than the registry.
+    const fn is_mirror(&self) -> bool {
+        self.namespace.is_some()
+    }
+
+    /// What is remembered of it.
+    pub(super) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Whether both are the same host, asked in the same way.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+
+    fn schemes(&self, transport: &Transport) -> &'static [Scheme] {
+        match self.schemes {
+            Schemes::Registry => transport.schemes(&self.authority, &self.host),
+            Schemes::Only(Scheme::Https) => &[Scheme::Https],
+            Schemes::Only(Scheme::Http) => &[Scheme::Http],
+            Schemes::TlsFirst => match self.host.scheme() {
+                Some(Scheme::Https) => &[Scheme::Https],
+                Some(Scheme::Http) => &[Scheme::Http],
+                None => &[Scheme::Https, Scheme::Http],
+            },
+        }
+    }
+
+    fn call(&self, step: &Step, scheme: Scheme, repository: &Repository, ask: &Ask) -> Result<Call, Fault> {
+        let Self { authority, base, .. } = self;
+        let text = format!("{}://{authority}{base}/{}/{}", scheme.name(), repository.path(), ask.tail);
+        let mut url = Url::parse(&text)
+            .map_err(|_| step.fault(FaultReason::ReferenceInvalid, "registry's name is not one of a host"))?;
+        self.name_registry(&mut url);
+        let via = self.access.as_ref().map(|access| Via::new(Arc::clone(access), &url));
+        Ok(Call {
+            class: ask.class,
+            method: ask.method.clone(),
+            url,
+            accept: ask.accept,
+            authorization: None,
+            via,
+            post: None,
+            limit: ask.limit,
+        })
+    }
+
+    /// Tells a mirror which registry is meant.
+    fn name_registry(&self, url: &mut Url) {
+        if let Some(registry) = &self.namespace
+            && !url.query_pairs().any(|(name, _)| name == NAMESPACE)
+        {
+            url.query_pairs_mut().append_pair(NAMESPACE, registry);
+        }
+    }
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.key)
+    }
+}
+
+impl Failures {
+    pub(super) fn add(&mut self, fault: Fault) {
+        self.not_there |= fault.reason == FaultReason::ImageNotFound;
+        match fault.reason {
+            FaultReason::RegistryUnreachable | FaultReason::Timeout => self.silent = Some(fault),
+            FaultReason::ReferenceInvalid
+            | FaultReason::RegistryDenied
+            | FaultReason::RegistryError
+            | FaultReason::ImageNotFound
+            | FaultReason::KeyUnavailable
+            | FaultReason::TrustRootUnavailable
+            | FaultReason::PolicyUnresolved
+            | FaultReason::LogUnavailable
+            | FaultReason::Internal => self.answered = Some(fault),
+        }
+    }
+
+    /// The last word: of the last host that answered, else of the last. Its contact is that of all of them.
+    pub(super) fn fault(self, step: &Step) -> Fault {
+        let nobody = || step.fault(FaultReason::RegistryError, "hosts.toml has no host that may be asked");
+        let mut fault = self.answered.or(self.silent).unwrap_or_else(nobody);
+        if step.fault(FaultReason::Internal, "").contact == Contact::Answered {
+            fault.contact = Contact::Answered;
+        }
+        fault
+    }
+}
+
+/// Docker Hub's API is not at the name that its references carry.
+pub(super) fn network_host(host: &str) -> &str {
+    if host == "docker.io" { "registry-1.docker.io" } else { host }
+}
+
+/// containerd's parameter for mirrors.
+const NAMESPACE: &str = "ns";

@@ -1,0 +1,265 @@
+//! Looking for evidence host by host.
+//!
+//! Evidence of the first host that has any counts; a mirror without signatures is nothing more than that.
+//! Where what was found does not satisfy, the hosts after it are asked too ([`Client::rest`]): a mirror
+//! may be behind, and a hostile one must not be able to hide what the registry has. That they cannot be
+//! asked then changes nothing about what was found.
+//!
+//! What a list of evidence names by digest is asked of the host of the list, then of the others.
+
+use std::collections::BTreeSet;
+
+use http::{Method, StatusCode};
+
+use super::http::{Answer, Step};
+use super::referrers::{UnreadReferrers, Wanted};
+use super::route::{Endpoint, Failures, Route};
+use super::signatures::{Layer, LayerKind};
+use super::{
+    ATTESTATION_LIMIT, Ask, Client, EvidenceRequest, Fetched, MANIFEST_TYPES, ManifestAccess, RequestClass,
+    Rest, check_digest,
+};
+use crate::oci::Digest;
+use crate::outcome::{Fault, FaultReason};
+use crate::sigstore::SignatureEvidence;
+
+/// What is looked for.
+#[derive(Debug, Clone)]
+pub(super) enum Question {
+    /// Layers at a tag, of some predicate types.
+    Tagged { kind: LayerKind, predicates: BTreeSet<String> },
+    /// The list of referrers.
+    Referrers(Wanted),
+}
+
+/// One look-up at one host.
+#[derive(Clone, Copy)]
+pub(super) struct Search<'a> {
+    /// The look-up at all hosts.
+    pub(super) whole: &'a Step,
+    pub(super) step: &'a Step,
+    pub(super) request: &'a EvidenceRequest<'a>,
+    pub(super) route: &'a Route,
+    pub(super) at: &'a Endpoint,
+}
+
+/// What a host's own hints put off.
+#[derive(Debug)]
+pub(super) enum Unread {
+    Layers { at: Endpoint, layers: Vec<Layer> },
+    Referrers(Box<UnreadReferrers>),
+}
+
+/// The hosts that were not asked, and what for.
+#[derive(Debug)]
+pub(super) struct Further {
+    hosts: Vec<Endpoint>,
+    question: Question,
+}
+
+impl Client {
+    /// The first evidence that a host has; none if one says that there is none, and no other has any.
+    pub(super) async fn search(
+        &self,
+        step: &Step,
+        request: &EvidenceRequest<'_>,
+        question: &Question,
+    ) -> Result<Option<Fetched>, Fault> {
+        let route = self.route(step, request.repository).await?;
+        let hosts: Vec<&Endpoint> = route.pulling().collect();
+        let mut failures = Failures::default();
+        let mut absent = false;
+        for (asked, at) in hosts.iter().copied().enumerate() {
+            let here = route.step(step, at);
+            match self
+                .search_at(Search { whole: step, step: &here, request, route: &route, at }, question)
+                .await
+            {
+                Ok(Some(Fetched { pieces, rest })) => {
+                    let hosts: Vec<Endpoint> = hosts.iter().skip(asked + 1).copied().cloned().collect();
+                    let further = (!hosts.is_empty()).then(|| Further { hosts, question: question.clone() });
+                    return Ok(Some(Fetched { pieces, rest: Rest { further, ..rest } }));
+                }
+                Ok(None) => absent = true,
+                Err(fault) => failures.add(fault),
+            }
+        }
+        if absent { Ok(None) } else { Err(failures.fault(step)) }
+    }
+
+    /// Reads what a look-up of the same request left for later.
+    ///
+    /// # Errors
+    /// A [`Fault`] as in [`Lookup::Unreachable`](crate::outcome::Lookup::Unreachable).
+    pub async fn rest(
+        &self,
+        request: EvidenceRequest<'_>,
+        rest: Rest,
+    ) -> Result<Vec<SignatureEvidence>, Fault> {
+        let step = Step::new(format!("evidence for {}@{}", request.repository, request.digest));
+        let Rest { unread, further } = rest;
+        if unread.is_none() && further.is_none() {
+            return Ok(Vec::new());
+        }
+        let route = self.route(&step, request.repository).await?;
+        let here = match unread {
+            Some(unread) => self.unread(&step, &request, &route, unread).await,
+            None => Ok(Vec::new()),
+        };
+        let elsewhere = match further {
+            Some(further) => self.further(&step, &request, &route, further).await,
+            None => Vec::new(),
+        };
+        match here {
+            Ok(mut pieces) => {
+                pieces.extend(elsewhere);
+                Ok(pieces)
+            }
+            Err(fault) if elsewhere.is_empty() => Err(fault),
+            Err(_) => Ok(elsewhere),
+        }
+    }
+
+    async fn search_at(&self, search: Search<'_>, question: &Question) -> Result<Option<Fetched>, Fault> {
+        match question {
+            Question::Tagged { kind, predicates } => {
+                Box::pin(self.tagged_layers(search, *kind, predicates)).await
+            }
+            Question::Referrers(wanted) => Box::pin(self.first_referrers(search, wanted)).await,
+        }
+    }
+
+    async fn unread(
+        &self,
+        step: &Step,
+        request: &EvidenceRequest<'_>,
+        route: &Route,
+        unread: Unread,
+    ) -> Result<Vec<SignatureEvidence>, Fault> {
+        match unread {
+            Unread::Layers { at, layers } => {
+                let here = route.step(step, &at);
+                let search = Search { whole: step, step: &here, request, route, at: &at };
+                self.read_layers(search, layers, ATTESTATION_LIMIT).await
+            }
+            Unread::Referrers(unread) => {
+                let at = unread.at.clone();
+                let here = route.step(step, &at);
+                self.later_referrers(Search { whole: step, step: &here, request, route, at: &at }, *unread)
+                    .await
+            }
+        }
+    }
+
+    /// Whatever the hosts have that were not asked before.
+    async fn further(
+        &self,
+        step: &Step,
+        request: &EvidenceRequest<'_>,
+        route: &Route,
+        further: Further,
+    ) -> Vec<SignatureEvidence> {
+        let mut all = Vec::new();
+        for at in &further.hosts {
+            let here = route.step(step, at);
+            let search = Search { whole: step, step: &here, request, route, at };
+            let Ok(Some(Fetched { pieces, rest })) = self.search_at(search, &further.question).await else {
+                continue;
+            };
+            all.extend(pieces);
+            if let Some(unread) = rest.unread {
+                all.extend(self.unread(step, request, route, unread).await.unwrap_or_default());
+            }
+        }
+        all
+    }
+
+    /// The bytes of a digest that a list names: from the host of the list, or else from another.
+    pub(super) async fn listed(
+        &self,
+        search: Search<'_>,
+        ask: &Ask,
+        digest: &Digest,
+    ) -> Result<Answer, Failures> {
+        let mut failures = Failures::default();
+        let others = search.route.pulling().filter(|endpoint| !endpoint.is(search.at));
+        for at in std::iter::once(search.at).chain(others) {
+            let here = search.route.step(search.whole, at);
+            match self.content_at(Search { step: &here, at, ..search }, ask, digest).await {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => failures.add(fault),
+            }
+        }
+        Err(failures)
+    }
+
+    /// What one host gives for a digest; its bytes were hashed.
+    async fn content_at(&self, search: Search<'_>, ask: &Ask, digest: &Digest) -> Result<Answer, Fault> {
+        let answer = search.ask(self, ask).await?;
+        if !answer.status.is_success() {
+            return Err(search.step.status_fault(&answer));
+        }
+        check_digest(search.step, &answer.body, digest)?;
+        Ok(answer)
+    }
+
+    /// The blob of that digest and of at most `size` bytes, which a manifest lists.
+    pub(super) async fn blob(
+        &self,
+        search: Search<'_>,
+        digest: &Digest,
+        size: usize,
+    ) -> Result<Vec<u8>, Fault> {
+        let ask = Ask {
+            class: RequestClass::Blob,
+            method: Method::GET,
+            tail: format!("blobs/{digest}"),
+            accept: "*/*",
+            limit: size,
+        };
+        match self.listed(search, &ask, digest).await {
+            Ok(answer) => Ok(answer.body),
+            // The registry is broken then, and the image itself may well be there.
+            Err(failures) if failures.not_there => Err(not_there(search.step)),
+            Err(failures) => Err(failures.fault(search.step)),
+        }
+    }
+
+    /// Whether a 401 or 403 of this host means that something is not there: it served the image's manifest
+    /// to the same credentials (rule D4). Of several hosts it is not known which of them did.
+    pub(super) async fn serves_manifest(&self, search: Search<'_>) -> bool {
+        let Search { step, request, route, at, .. } = search;
+        match request.manifest {
+            ManifestAccess::Unknown => false,
+            ManifestAccess::Served if route.is_single() => true,
+            ManifestAccess::Served => {
+                let head = Ask {
+                    class: RequestClass::Resolve,
+                    method: Method::HEAD,
+                    tail: format!("manifests/{}", request.digest),
+                    accept: MANIFEST_TYPES,
+                    limit: 0,
+                };
+                let answer = self.ask_at(step, at, request.repository, request.credentials, &head).await;
+                answer.is_ok_and(|answer| answer.status.is_success())
+            }
+        }
+    }
+}
+
+impl Search<'_> {
+    /// Asks the host of this look-up.
+    pub(super) async fn ask(self, client: &Client, ask: &Ask) -> Result<Answer, Fault> {
+        let Search { step, request, at, .. } = self;
+        client.ask_at(step, at, request.repository, request.credentials, ask).await
+    }
+}
+
+/// The fault for an answer about something that a list names.
+pub(super) fn stored_fault(step: &Step, answer: &Answer) -> Fault {
+    if answer.status == StatusCode::NOT_FOUND { not_there(step) } else { step.status_fault(answer) }
+}
+
+fn not_there(step: &Step) -> Fault {
+    step.fault(FaultReason::RegistryError, "registry lists what it does not have")
+}
