@@ -16,8 +16,9 @@
 //!   lie gains at most `cache.stale` from the import. With `cache.stale: 0s` nothing is imported.
 //! - **No verdict, admission or tag is recorded** (rule O2). Which digest a tag meant elsewhere is signed by
 //!   nobody: believing it would let the writer of the file choose an older signed image for this node.
-//! - What this node has of an image stays, if it satisfies the policies; and imported evidence makes no room
-//!   for itself.
+//! - What this node fetched of an image stays as long as it is fresh and satisfies the policies. Of what is
+//!   past that, and of what was imported before, the younger is kept. Imported evidence makes no room for
+//!   itself.
 //!
 //! An admission comes as ever, by a pull or by the background's look at a present image (rule S6).
 
@@ -29,7 +30,7 @@ use super::evidence::{decoded, encoded, kept_in, places};
 use super::resolve::Resolved;
 use super::{Gate, PullRequest, verdict_key, verification};
 use crate::cache::archive::{ImageEvidence, Piece};
-use crate::cache::{ImageName, NotKept};
+use crate::cache::{Age, ImageName, NotKept};
 use crate::oci::{Reference, Repository};
 use crate::outcome::{Denial, Fault, FaultReason};
 use crate::policy::evaluate::{self, Decision, Resolution, Source};
@@ -73,8 +74,10 @@ impl Gate {
         };
         self.store.opened(self.settings.verification).await;
         if let Some(kept) = self.store.evidence(&image.repository, &image.digest).await {
+            let younger =
+                kept.age == Age::Fresh || kept.at.seconds() >= fetched_at.min(self.store.now().seconds());
             let known = self.judge_offline(&reference, &image, decoded(&kept.pieces)).await;
-            if known.proven && matches!(known.decision, Decision::Allow(_)) {
+            if younger && known.proven && matches!(known.decision, Decision::Allow(_)) {
                 return Imported::Known;
             }
         }
@@ -96,9 +99,13 @@ impl Gate {
         if !proven {
             return Imported::NotAsked(permit.source());
         }
-        match self.store.put_imported(&image, &encoded(&evidence), fetched_at) {
-            Ok(()) => Imported::Kept,
-            Err(not_kept) => Imported::NotKept(not_kept),
+        if let Err(not_kept) = self.store.put_imported(&image, &encoded(&evidence), fetched_at) {
+            return Imported::NotKept(not_kept);
+        }
+        // Read back: a long file must not overrun the queue of a slow disk, and a full one is told.
+        match self.store.evidence(&image.repository, &image.digest).await {
+            Some(_) => Imported::Kept,
+            None => Imported::NotKept(NotKept::Unwritten),
         }
     }
 

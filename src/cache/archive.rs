@@ -19,15 +19,18 @@
 //! renamed, readable by its owner alone.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::marker::PhantomData;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::oci::{Digest, Repository};
 
@@ -39,9 +42,11 @@ pub struct ImageEvidence {
     pub image: ImageName,
     /// When it was fetched from its registry, in seconds since 1970, as whoever wrote this says.
     pub fetched_at: u64,
-    /// The tags that were last verified as this digest.
+    /// The tags that were last verified as this digest; at most [`TAGS_LIMIT`].
+    #[serde(deserialize_with = "at_most::<_, _, TAGS_LIMIT>")]
     pub tags: Vec<String>,
-    /// The pieces, in the form in which the cache keeps them.
+    /// The pieces, in the form in which the cache keeps them; at most [`PIECES_LIMIT`].
+    #[serde(deserialize_with = "at_most::<_, _, PIECES_LIMIT>")]
     pub pieces: Vec<Piece>,
 }
 
@@ -191,6 +196,36 @@ impl From<Piece> for String {
     }
 }
 
+/// A list that is refused once it is too long: three bytes an empty text, and many more in memory.
+fn at_most<'de, D, T, const MOST: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct List<T, const MOST: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for List<T, MOST> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {MOST}")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
+            let mut list = Vec::new();
+            while let Some(item) = sequence.next_element()? {
+                if list.len() == MOST {
+                    return Err(de::Error::invalid_length(MOST + 1, &self));
+                }
+                list.push(item);
+            }
+            Ok(list)
+        }
+    }
+
+    deserializer.deserialize_seq(List::<T, MOST>(PhantomData))
+}
+
 impl Writer {
     /// Begins a file that will be at `path`.
     ///
@@ -256,11 +291,12 @@ impl Archive {
     /// [`ArchiveError`] for whatever is not one whole file of ours.
     pub fn open(path: &Path, limit: u64) -> Result<Self, ArchiveError> {
         let failed = |source| ArchiveError::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
-        let about = file.metadata().map_err(failed)?;
-        if !about.is_file() {
+        // Before it is opened: a pipe would be waited for.
+        if !std::fs::metadata(path).map_err(failed)?.is_file() {
             return Err(ArchiveError::Foreign { path: path.to_owned() });
         }
+        let file = File::open(path).map_err(failed)?;
+        let about = file.metadata().map_err(failed)?;
         if about.len() > limit {
             return Err(ArchiveError::Large { path: path.to_owned(), limit });
         }
@@ -393,6 +429,10 @@ const FOOT: &[u8] = b"{\"images\":";
 const NO_IMAGE: &str = "not repository@sha256:…";
 /// The first line has some 50 bytes.
 const HEAD_LIMIT: u64 = 1024;
+/// Tags of one image: they are for people.
+pub const TAGS_LIMIT: usize = 1000;
+/// Pieces of one image: a look at one repository opens at most a thousand.
+pub const PIECES_LIMIT: usize = 10_000;
 /// Bytes of evidence of one image that travel: somewhat more than one verdict reads.
 pub const EVIDENCE_LIMIT: u64 = 33 * 1024 * 1024;
 /// Of one line: the same in base64, and room for names.

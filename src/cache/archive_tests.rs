@@ -139,6 +139,10 @@ fn what_is_no_file_or_too_large_is_not_read() {
     assert!(Archive::open(&path, size).is_ok());
     let error = Archive::open(&path, size - 1).map(|_| ()).unwrap_err();
     assert!(matches!(error, ArchiveError::Large { .. }), "{error}");
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let error = Archive::open(&pipe, 1 << 20).map(|_| ()).unwrap_err();
+    assert!(matches!(error, ArchiveError::Foreign { .. }), "{error}");
     let error = Archive::open(&folder.path().join("none"), 1).map(|_| ()).unwrap_err();
     assert!(matches!(error, ArchiveError::Read { .. }), "{error}");
 }
@@ -154,6 +158,15 @@ fn pitfall_06_lines_and_counts_are_bounded() {
         let problem = read_through(&mut BufReader::new(first.chain(io::repeat(b' ')))).unwrap_err();
         assert!(matches!(problem, Problem::Foreign), "{problem:?}");
     }
+    let many = |tags: usize, pieces: usize| {
+        let mut image = image("a.test/one", &vec![&b""[..]; pieces]);
+        image.tags = vec![String::new(); tags];
+        let line = serde_json::to_string(&image).unwrap();
+        serde_json::from_str::<ImageEvidence>(&line).is_ok()
+    };
+    let (tags, pieces) = (TAGS_LIMIT, PIECES_LIMIT);
+    let allowed = [many(tags, pieces), many(tags + 1, pieces), many(tags, pieces + 1)];
+    assert_eq!(allowed, [true, false, false]);
     let claim = format!("{head}{{\"images\":18446744073709551615,\"sha256\":\"00\"}}\n");
     let problem = read_through(&mut claim.as_bytes()).unwrap_err();
     assert!(matches!(problem, Problem::Damaged), "{problem:?}");

@@ -63,6 +63,8 @@ pub enum NotKept {
     Expired,
     /// `cache.maxSize` or `cache.maxEntries` is reached.
     Full,
+    /// The disk does not take it.
+    Unwritten,
 }
 
 impl Origin {

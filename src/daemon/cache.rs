@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::control::Response;
 use crate::admission::{Gate, Imported, Judgement};
-use crate::cache::archive::{EVIDENCE_LIMIT, ImageEvidence};
+use crate::cache::archive::{EVIDENCE_LIMIT, ImageEvidence, TAGS_LIMIT};
 use crate::cache::{ImageName, NotKept, Origin, Purge, Store};
 use crate::oci::{Digest, Reference, Repository, RequestedImage};
 use crate::outcome::{Denial, Fault};
@@ -107,7 +107,7 @@ pub async fn exportable(store: &Store, wanted: &[String]) -> Response {
         if held.bytes > EVIDENCE_LIMIT {
             left_out.push(held.image);
         } else {
-            let tags = held.tags.get(..TAGS).unwrap_or(&held.tags);
+            let tags = held.tags.get(..TAGS_LIMIT).unwrap_or(&held.tags);
             images.push(json!({ "image": held.image, "bytes": held.bytes, "tags": tags }));
         }
     }
@@ -129,9 +129,11 @@ pub async fn import(gate: &Gate, evidence: ImageEvidence) -> Response {
         Imported::NotAsked(_) => ("not-asked", &[][..], None),
         Imported::NotKept(NotKept::Expired) => ("expired", &[][..], None),
         Imported::NotKept(NotKept::Full) => ("full", &[][..], None),
+        Imported::NotKept(NotKept::Unwritten) => ("unwritten", &[][..], None),
         Imported::Denied(denials) => ("denied", denials.as_slice(), None),
         Imported::Undecided(fault) => ("undecided", &[][..], Some(fault)),
     };
+    tracing::info!(image, result, "evidence from a file");
     Response::good(json!({
         "image": image, "result": result, "denials": denied(denials), "fault": fault.map(faulty),
     }))
@@ -214,6 +216,3 @@ fn image_of(text: &str) -> Option<(Repository, Digest)> {
     let reference = Reference::parse(text).ok()?;
     Some((reference.repository().clone(), reference.digest()?))
 }
-
-/// Tags of one image in an export: they are for people.
-const TAGS: usize = 1000;

@@ -166,6 +166,37 @@ async fn c6_what_this_node_fetched_stays_before_what_is_imported() {
 }
 
 #[tokio::test]
+async fn c3_what_the_disk_does_not_take_is_told() {
+    let node = signed().await;
+    let evidence = exported(&node).await;
+    let policy = node.keyed();
+    node.gate.store().close();
+    let imported = node.gate.import(evidence).await;
+    assert!(matches!(imported, Imported::NotKept(NotKept::Unwritten)), "{imported:?}");
+    node.enforce(&policy);
+    node.stop();
+    assert_eq!(source(&node, node.pinned()).await, None);
+}
+
+/// Nodes without a registry live on an import every few days.
+#[tokio::test]
+async fn o1_the_younger_of_two_imports_is_kept() {
+    let node = signed().await;
+    let first = exported(&node).await;
+    let second = ImageEvidence { fetched_at: first.fetched_at + WEEK - DAY, ..first.clone() };
+    node.stop();
+    assert!(matches!(node.gate.import(first.clone()).await, Imported::Kept));
+    advance(WEEK - DAY);
+    assert!(matches!(node.gate.import(first.clone()).await, Imported::Known));
+    assert!(matches!(node.gate.import(second).await, Imported::Kept));
+    assert!(matches!(node.gate.import(first).await, Imported::Known));
+    advance(WEEK - 1);
+    assert_eq!(source(&node, node.pinned()).await, Some(Source::Stale));
+    advance(1);
+    assert_eq!(source(&node, node.pinned()).await, None);
+}
+
+#[tokio::test]
 async fn c6_imported_evidence_is_imported_after_a_restart_too() {
     let node = imported().await;
     assert!(node.gate.store().flush().await);

@@ -135,6 +135,7 @@ fn words(result: &str) -> &str {
         "not-asked" => "not kept: no policy asks for evidence of it",
         "expired" => "not kept: fetched longer ago than cache.stale",
         "full" => "not kept: cache.maxSize or cache.maxEntries is reached",
+        "unwritten" => "not kept: the disk does not take it",
         "denied" => "not kept: denied",
         _ => "not kept: undecided",
     }
