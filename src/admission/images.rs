@@ -152,7 +152,7 @@ impl Inquiry<'_> {
 }
 
 /// What runs on this machine.
-fn platform() -> Platform {
+pub(super) fn platform() -> Platform {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "x86" => "386",

@@ -32,6 +32,25 @@ impl Shelf {
         self
     }
 
+    /// Puts an index of manifests under `repository:v1`: each what it runs on, its type and its bytes.
+    fn index(mut self, repository: &str, children: &[(&str, &'static str, &[u8])]) -> Self {
+        let mut listed = Vec::new();
+        for (architecture, media_type, bytes) in children {
+            let digest = Digest::of(bytes);
+            let platform = json!({ "os": "linux", "architecture": architecture });
+            listed.push(json!({ "mediaType": media_type, "digest": digest, "size": bytes.len(), "platform": platform }));
+            self.0.push((format!("/{repository}/manifests/{digest}"), media_type, bytes.to_vec()));
+        }
+        let index = json!({ "schemaVersion": 2, "manifests": listed }).to_string().into_bytes();
+        self.0.push((
+            format!("/{repository}/manifests/{}", Digest::of(&index)),
+            media_type::OCI_INDEX,
+            index.clone(),
+        ));
+        self.0.push((format!("/{repository}/manifests/v1"), media_type::OCI_INDEX, index));
+        self
+    }
+
     fn answer(&self, seen: &Seen) -> Option<Reply> {
         let (_, media_type, bytes) = self.0.iter().find(|(end, _, _)| seen.line.ends_with(end.as_str()))?;
         Some(if media_type.is_empty() {
@@ -89,6 +108,8 @@ async fn a_rule_that_cannot_read_an_image_is_undecided_with_the_cause() {
     };
     let unavailable = |cause: &str| format!("RegistryUnavailable: {}: {reading} {cause}", tagged.text());
     let of_size = |size| Shelf::default().sized("other", b"{}".to_vec(), size);
+    let (platform, nested) = (super::super::images::platform(), br#"{"schemaVersion":2,"manifests":[]}"#);
+    let here = platform.architecture.as_str();
     let twice = br#"{"config":{"User":"1","user":"root"}}"#;
     let name = format!("configuration {} of {host}/other:", Digest::of(b"{}"));
     for (shelf, first, expected) in [
@@ -114,6 +135,21 @@ async fn a_rule_that_cannot_read_an_image_is_undecided_with_the_cause() {
             Shelf::default().sized("other", twice.to_vec(), twice.len()),
             None,
             unresolved("configuration cannot be read: an object in the JSON repeats a key"),
+        ),
+        (
+            Shelf::default().index("other", &[("none", media_type::OCI_MANIFEST, b"")]),
+            None,
+            unresolved(&format!("the index has no manifest for linux/{here}")),
+        ),
+        (
+            Shelf::default().index("other", &[(here, media_type::OCI_MANIFEST, b""), ("", "", b"")]),
+            None,
+            unresolved(&format!("the index has 2 manifests that may be the one for linux/{here}")),
+        ),
+        (
+            Shelf::default().index("other", &[(here, media_type::OCI_INDEX, nested)]),
+            None,
+            unresolved("the index holds an index"),
         ),
     ] {
         node.enforce(&as_user(&node, &other, "root"));
@@ -153,7 +189,7 @@ async fn credentials_of_a_pull_are_for_the_images_of_its_registry_alone() {
 
 #[tokio::test]
 async fn d4_ignore_lets_pass_only_where_the_images_own_registry_is_away() {
-    let node = Node::start(Setup::default()).await;
+    let node = Node::start(Setup { idle: Some(std::time::Duration::from_secs(2)), ..Setup::default() }).await;
     let ignore = |image: &str| {
         as_user(&node, image, "root").replace(r#""rules""#, r#""failurePolicy":"Ignore","rules""#)
     };
@@ -165,8 +201,12 @@ async fn d4_ignore_lets_pass_only_where_the_images_own_registry_is_away() {
     }
     // It answered with the manifest, and then no more.
     node.enforce(&ignore(OWN));
-    node.answers(|seen| seen.line.contains("/blobs/").then(|| status(503)));
-    node.pull(node.pinned()).await.unwrap_err();
+    for silent in [false, true] {
+        let answer = move || if silent { hangs_up() } else { status(503) };
+        node.answers(move |seen| seen.line.contains("/blobs/").then(answer));
+        let refusal = node.pull(node.pinned()).await.unwrap_err();
+        assert!(refusal.message.starts_with("RegistryUnavailable: "), "{silent}: {}", refusal.message);
+    }
 
     node.stop();
     for reference in [node.tagged(), node.pinned()] {
