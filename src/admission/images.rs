@@ -17,6 +17,13 @@ use crate::outcome::{Contact, Fault, FaultReason};
 use crate::policy::{Application, Stored, StoredImage, StoredImages};
 use crate::registry::{self, Budget, Credentials};
 
+/// The rules that cover the image, with what they asked for.
+pub(super) struct Informed {
+    pub(super) applications: Vec<Application>,
+    /// Whether the image's own registry answered anything.
+    pub(super) contact: Contact,
+}
+
 impl Gate {
     /// `applications` with what they ask for, where they ask for anything.
     pub(super) async fn informed(
@@ -26,14 +33,14 @@ impl Gate {
         applications: Vec<Application>,
         resolved: &Resolved,
         phases: &mut Phases,
-    ) -> Vec<Application> {
-        let mut applications = applications;
-        let mut wanted = asked_for(&applications);
+    ) -> Informed {
+        let mut informed = Informed { applications, contact: Contact::None };
+        let mut wanted = asked_for(&informed.applications);
         if wanted.is_empty() {
-            return applications;
+            return informed;
         }
         // Without a slot the rules stay undecided.
-        let Ok(_slot) = self.slots.acquire().await else { return applications };
+        let Ok(_slot) = self.slots.acquire().await else { return informed };
         let mut inquiry = Inquiry {
             registry: &self.registry,
             request,
@@ -59,11 +66,12 @@ impl Gate {
                 images.answered();
             }
             let now = std::time::SystemTime::now();
-            applications = snapshot.policies.matching_with(&request.reference, &request.pod, now, &images);
-            wanted = asked_for(&applications);
+            let policies = &snapshot.policies;
+            informed.applications = policies.matching_with(&request.reference, &request.pod, now, &images);
+            wanted = asked_for(&informed.applications);
         }
         phases.end(Phase::Verify);
-        applications
+        Informed { contact: inquiry.contact, ..informed }
     }
 }
 

@@ -39,7 +39,7 @@ pub use snapshot::Snapshot;
 
 use crate::cache::{Store, VerdictKey};
 use crate::oci::{Digest, Index, Reference};
-use crate::outcome::{Denial, Fault, FaultReason};
+use crate::outcome::{Contact, Denial, Fault, FaultReason};
 use crate::policy::evaluate::{self, Decision, Forward, Judged, Permit, Resolution, Source};
 use crate::policy::{Application, Coverage, Entry, EntryVerdict, Explanation, PodFacts, Satisfied};
 use crate::registry::{self, Credentials};
@@ -47,6 +47,7 @@ use audit::{Audit, Phase, Phases, VerdictLine};
 use denials::Denials;
 use flight::{Flights, Sharing};
 use guard::Guard;
+use images::Informed;
 use records::{is_proof, shown_name};
 use resolve::{Resolved, tag_key};
 use snapshot::Current;
@@ -275,13 +276,17 @@ impl Gate {
         if let Some(decision) = evaluate::before_verifying(&case, digest) {
             return Judgement { decision, ..judgement };
         }
-        let applications = self.informed(snapshot, request, applications, &resolved, phases).await;
+        let Informed { applications, contact } =
+            self.informed(snapshot, request, applications, &resolved, phases).await;
         let case = snapshot.case(&request.reference, &request.pod, &applications);
         judgement.applications.clone_from(&applications);
         if let Some(decision) = evaluate::before_verifying(&case, digest) {
             return Judgement { decision, ..judgement };
         }
-        let outcomes = self.outcomes(snapshot, request, &applications, resolved, phases).await;
+        let mut outcomes = self.outcomes(snapshot, request, &applications, resolved, phases).await;
+        if contact == Contact::Answered {
+            outcomes.iter_mut().for_each(verification::answered);
+        }
         let judged: Vec<_> = outcomes.iter().map(|outcome| outcome.judged.clone()).collect();
         judgement.explanations = outcomes.into_iter().map(|outcome| outcome.explanation).collect();
         let decision = evaluate::decide(&case, digest, judgement.resolution, &judged);

@@ -265,7 +265,7 @@ pub(super) fn undecided(entry: &Entry, fault: Fault) -> Outcome {
 }
 
 /// Marks the fault of an outcome as one in which somebody answered.
-fn answered(outcome: &mut Outcome) {
+pub(super) fn answered(outcome: &mut Outcome) {
     match &mut outcome.judged.verdict {
         EntryVerdict::Undecided(fault) => fault.contact = Contact::Answered,
         EntryVerdict::Satisfied(_) | EntryVerdict::Denied(_) | EntryVerdict::NeedsBundles => {}

@@ -207,6 +207,15 @@ async fn d4_ignore_lets_pass_only_where_the_images_own_registry_is_away() {
         let refusal = node.pull(node.pinned()).await.unwrap_err();
         assert!(refusal.message.starts_with("RegistryUnavailable: "), "{silent}: {}", refusal.message);
     }
+    // The image was read, and then nobody said how it is signed.
+    node.enforce(&ignore(OWN).replace("root", "nobody"));
+    let read = std::sync::atomic::AtomicBool::new(false);
+    node.answers(move |seen| {
+        let before = read.fetch_or(seen.line.contains("/blobs/"), std::sync::atomic::Ordering::SeqCst);
+        if before { Some(hangs_up()) } else { empty().answer(seen) }
+    });
+    let refusal = node.pull(node.pinned()).await.unwrap_err();
+    assert!(refusal.message.starts_with("RegistryUnavailable: "), "{}", refusal.message);
 
     node.stop();
     for reference in [node.tagged(), node.pinned()] {
