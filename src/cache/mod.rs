@@ -38,7 +38,7 @@ pub use age::{Age, Clock, Stamp};
 pub use archive::ImageName;
 pub use engine::StoreError;
 pub use evidence::{Held, Kept, NotKept, Origin};
-pub use purge::Purge;
+pub use purge::Selection;
 pub use record::{Admission, VerdictKey};
 
 use engine::{Engine, Job};

@@ -7,9 +7,9 @@ use super::memory::Orphans;
 use super::record::Kind;
 use crate::oci::{Digest, Repository};
 
-/// What to forget.
+/// Which images are meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Purge {
+pub enum Selection {
     /// All of it.
     Everything,
     /// One repository.
@@ -18,7 +18,7 @@ pub enum Purge {
     Image(Repository, Digest),
 }
 
-impl Purge {
+impl Selection {
     /// Whether it is about this image.
     #[must_use]
     pub fn names(&self, repository: &Repository, digest: &Digest) -> bool {
@@ -32,7 +32,7 @@ impl Purge {
 
 impl Store {
     /// Forgets what `which` names, and says how many images that were.
-    pub fn purge(&self, which: &Purge) -> usize {
+    pub fn purge(&self, which: &Selection) -> usize {
         let mut state = self.state();
         let (mut admissions, mut verdicts, mut orphans) = (Vec::new(), Vec::new(), Orphans::default());
         state.admissions.retain(|image, _| {
@@ -59,8 +59,8 @@ impl Store {
             state.forget_evidence(image, &mut orphans);
         }
         let start = match which {
-            Purge::Everything => String::new(),
-            Purge::Repository(repository) | Purge::Image(repository, _) => format!("{repository}:"),
+            Selection::Everything => String::new(),
+            Selection::Repository(repository) | Selection::Image(repository, _) => format!("{repository}:"),
         };
         let tags: Vec<_> = state.tags.keys().filter(|name| name.starts_with(&start)).cloned().collect();
         for name in &tags {

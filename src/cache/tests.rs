@@ -106,10 +106,10 @@ async fn purge_forgets_what_it_names() {
         store.admit(admission(&store, number), Durability::Durable);
         store.put_evidence(&repository(), &key(number).digest, vec![vec![0; number]], store.now());
     }
-    assert_eq!(store.purge(&Purge::Image(repository(), key(1).digest)), 1);
+    assert_eq!(store.purge(&Selection::Image(repository(), key(1).digest)), 1);
     assert_eq!((store.verdict(&key(1)), store.verdict(&key(2))), (None, Some(Age::Fresh)));
     assert_eq!(store.counts().evidence, 1);
-    assert_eq!(store.purge(&Purge::Everything), 1);
+    assert_eq!(store.purge(&Selection::Everything), 1);
     store.close();
     let store = Store::open(options(folder.path())).unwrap();
     assert_eq!(store.counts(), Counts::default());
@@ -182,7 +182,7 @@ async fn c6_a_piece_that_two_images_rest_on_goes_with_the_last() {
 
     let store = Store::open(options(folder.path())).unwrap();
     assert_eq!(store.counts().evidence_bytes, 320, "sizes are kept");
-    store.purge(&Purge::Image(repository(), key(2).digest));
+    store.purge(&Selection::Image(repository(), key(2).digest));
     assert_eq!(store.counts().evidence_bytes, 20);
     assert_eq!(store.evidence(&repository(), &key(1).digest).await.unwrap().pieces, [vec![1; 20]]);
     store.close();

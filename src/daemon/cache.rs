@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::control::Response;
 use crate::admission::{Gate, Imported, Judgement};
 use crate::cache::archive::{EVIDENCE_LIMIT, ImageEvidence, TAGS_LIMIT};
-use crate::cache::{ImageName, NotKept, Origin, Purge, Store};
+use crate::cache::{ImageName, NotKept, Origin, Selection, Store};
 use crate::oci::{Digest, Reference, Repository, RequestedImage};
 use crate::outcome::{Denial, Fault};
 use crate::policy::evaluate::Decision;
@@ -70,7 +70,7 @@ pub async fn show(store: &Store, image: &str) -> Response {
 /// Forgets all, a repository or an image.
 pub async fn purge(store: &Store, image: Option<&str>) -> Response {
     let which = match image {
-        None => Purge::Everything,
+        None => Selection::Everything,
         Some(text) => match scope(text) {
             Ok(which) => which,
             Err(error) => return Response::bad(error),
@@ -205,10 +205,10 @@ const fn word(origin: Origin) -> &'static str {
     }
 }
 
-fn scope(text: &str) -> Result<Purge, crate::oci::ReferenceError> {
+fn scope(text: &str) -> Result<Selection, crate::oci::ReferenceError> {
     match image_of(text) {
-        Some((repository, digest)) => Ok(Purge::Image(repository, digest)),
-        None => Repository::parse(text).map(Purge::Repository),
+        Some((repository, digest)) => Ok(Selection::Image(repository, digest)),
+        None => Repository::parse(text).map(Selection::Repository),
     }
 }
 

@@ -256,4 +256,14 @@ fn o4_images_are_verified_before_anything_pulls_them(node: &Node) {
         assert_eq!(gate.cri().pull(image.by_tag()).expect(), image.id);
     }
     assert!((gate.metric("pullgate_verifications_total") - before).abs() < f64::EPSILON);
+
+    // The same before the daemon ever ran, with a tag whose registry is away by then.
+    gate.stop();
+    assert!(cache(&gate, &["purge"], 0).contains("3 images forgotten"));
+    let names = scene.images.each_ref().map(Image::by_tag);
+    let names: Vec<&str> = ["prewarm"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    assert_eq!(cache(&gate, &names, 0).matches(": allowed (verified) ").count(), 3);
+    scene.registry.stop();
+    gate.start_again();
+    assert_eq!(cache(&gate, &names, 0).matches(": allowed (fresh) ").count(), 3);
 }

@@ -6,7 +6,7 @@ use super::kit::{DAY, Key, Node, Setup, WEEK, advance, basic, status};
 use super::{ID, is_shown, keyed, pulled, signed};
 use crate::admission::{Background, Imported};
 use crate::cache::archive::{ImageEvidence, Piece};
-use crate::cache::{Age, ImageName, NotKept, Origin, Purge};
+use crate::cache::{Age, ImageName, NotKept, Origin, Selection};
 use crate::oci::{Digest, Reference};
 use crate::outcome::DenialReason;
 use crate::policy::evaluate::{Decision, Mode, Source};
@@ -19,7 +19,7 @@ fn name(node: &Node) -> ImageName {
 async fn exported(node: &Node) -> ImageEvidence {
     pulled(node).await;
     let evidence = node.gate.store().export_evidence(&name(node)).await.unwrap();
-    node.gate.store().purge(&Purge::Everything);
+    node.gate.store().purge(&Selection::Everything);
     evidence
 }
 
@@ -92,7 +92,7 @@ async fn d8_a_file_claims_no_later_time_than_now() {
     assert_eq!(source(&node, node.pinned()).await, None);
     // What was fetched too long ago is not kept at all.
     for (age, kept) in [(WEEK - 1, true), (WEEK, false)] {
-        node.gate.store().purge(&Purge::Everything);
+        node.gate.store().purge(&Selection::Everything);
         let fetched_at = node.gate.store().now().seconds() - age;
         let imported = node.gate.import(ImageEvidence { fetched_at, ..evidence.clone() }).await;
         assert_eq!(matches!(imported, Imported::Kept), kept, "{imported:?}");
