@@ -22,7 +22,8 @@ use base64::engine::general_purpose::{GeneralPurposeConfig, STANDARD};
 use serde::Deserialize;
 
 use super::RegistryError;
-use crate::oci::{Digest, Repository};
+use super::helper::HelperName;
+use crate::oci::Digest;
 
 /// What proves to a registry who asks.
 #[derive(Clone, PartialEq, Eq)]
@@ -75,10 +76,24 @@ pub struct AuthConfig {
     pub registry_token: String,
 }
 
-/// The `auths` of a docker `config.json`. Credential helpers are not run.
+/// What a docker `config.json` says of credentials: `auths`, `credHelpers` and `credsStore`.
 #[derive(Clone, Default)]
 pub struct DockerConfig {
     entries: BTreeMap<String, Credentials>,
+    /// By host.
+    helpers: BTreeMap<String, HelperName>,
+    store: Option<HelperName>,
+}
+
+/// Where this machine's credentials for a host are.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Stored<'a> {
+    /// In the file.
+    Here(&'a Credentials),
+    /// A helper for this very host has them.
+    Helper(&'a HelperName),
+    /// The helper for all hosts may have some.
+    Store(&'a HelperName),
 }
 
 /// Why a docker config file cannot be used.
@@ -105,7 +120,7 @@ pub enum DockerConfigError {
 }
 
 impl Credentials {
-    /// Reads what the kubelet sent for an image at `host` (the host of its [`Repository`]). Takes
+    /// Reads what the kubelet sent for an image at `host` (the host of its [`Repository`](crate::oci::Repository)). Takes
     /// user and password, else the identity token, else `auth`, in containerd's order, else the
     /// registry token. A server address that names another host gives [`Credentials::Anonymous`].
     ///
@@ -212,10 +227,11 @@ impl DockerConfig {
         Self::parse(&text).map_err(|source| DockerConfigError::Content { path: path.to_owned(), source })
     }
 
-    /// Reads a `config.json`; everything but `auths` is left aside.
+    /// Reads a `config.json`; what is not about credentials is left aside.
     ///
     /// # Errors
-    /// [`RegistryError::DockerConfig`] with the place, [`RegistryError::Auth`] for a bad `auth`.
+    /// [`RegistryError::DockerConfig`] with the place, [`RegistryError::Auth`] for a bad `auth`,
+    /// [`RegistryError::HelperName`].
     pub fn parse(json: &str) -> Result<Self, RegistryError> {
         let file: DockerFile = serde_json::from_str(json)
             .map_err(|error| RegistryError::DockerConfig { line: error.line(), column: error.column() })?;
@@ -226,17 +242,29 @@ impl DockerConfig {
                 entries.insert(server_key(&server), credentials);
             }
         }
-        Ok(Self { entries })
+        let name = |text: &str| {
+            let shown = || text.chars().take(60).filter(|letter| !letter.is_control()).collect();
+            HelperName::parse(text).ok_or_else(|| RegistryError::HelperName(shown()))
+        };
+        let mut helpers = BTreeMap::new();
+        for (server, helper) in file.helpers {
+            helpers.insert(server_key(&server), name(&helper)?);
+        }
+        let store = if file.store.is_empty() { None } else { Some(name(&file.store)?) };
+        Ok(Self { entries, helpers, store })
     }
 
-    /// The entry for `repository`: the longest of `host`, `host/path`… that it lies in.
-    #[must_use]
-    pub fn credentials(&self, repository: &Repository) -> Option<&Credentials> {
-        self.credentials_at(repository.host(), repository.path())
+    /// What there is for a repository's path at a host, which may be a mirror: docker's order, except that
+    /// credentials in the file go before the helper for all hosts.
+    pub(super) fn stored(&self, host: &str, path: &str) -> Option<Stored<'_>> {
+        let helper = self.helpers.get(canonical_host(host)).map(Stored::Helper);
+        helper
+            .or_else(|| self.entry(host, path).map(Stored::Here))
+            .or_else(|| self.store.as_ref().map(Stored::Store))
     }
 
-    /// The entry for a repository's path at any host, such as a mirror.
-    pub(super) fn credentials_at(&self, host: &str, path: &str) -> Option<&Credentials> {
+    /// The longest of `host`, `host/path`… that the repository lies in.
+    fn entry(&self, host: &str, path: &str) -> Option<&Credentials> {
         let mut key = format!("{}/{path}", canonical_host(host));
         loop {
             if let Some(credentials) = self.entries.get(&key) {
@@ -251,6 +279,10 @@ impl DockerConfig {
 struct DockerFile {
     #[serde(default)]
     auths: BTreeMap<String, DockerEntry>,
+    #[serde(default, rename = "credHelpers")]
+    helpers: BTreeMap<String, String>,
+    #[serde(default, rename = "credsStore")]
+    store: String,
 }
 
 #[derive(Deserialize)]
@@ -318,6 +350,14 @@ fn server_key(address: &str) -> String {
     }
 }
 
+/// How helpers know a host: docker's own name for Docker Hub.
+pub(super) fn helper_server(host: &str) -> &str {
+    match canonical_host(host) {
+        "docker.io" => "https://index.docker.io/v1/",
+        host => host,
+    }
+}
+
 /// One name for Docker Hub, and no default port.
 fn canonical_host(host: &str) -> &str {
     match host.strip_suffix(":443").unwrap_or(host) {
@@ -335,6 +375,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::Repository;
 
     fn basic(user: &str, password: &str, audience: Audience) -> Credentials {
         Credentials::Basic { user: user.into(), password: password.into(), audience }
@@ -399,7 +440,7 @@ mod tests {
     #[test]
     fn finds_the_closest_docker_config_entry() {
         let config = DockerConfig::parse(
-            r#"{"credsStore":"x","auths":{
+            r#"{"auths":{
                 "https://index.docker.io/v1/":{"auth":"aHViOnB3"},
                 "ghcr.io":{"username":"host","password":"p"},
                 "ghcr.io/org":{"username":"org","password":"p"},
@@ -407,13 +448,44 @@ mod tests {
                 "helper.io":{}}}"#,
         )
         .unwrap();
-        let of = |text| config.credentials(&Repository::parse(text).unwrap()).cloned();
+        let of = |text| {
+            let repository = Repository::parse(text).unwrap();
+            config.entry(repository.host(), repository.path()).cloned()
+        };
         assert_eq!(of("busybox"), Some(basic("hub", "pw", Audience::Registry)));
         assert_eq!(of("ghcr.io/org/app"), Some(basic("org", "p", Audience::Registry)));
         assert_eq!(of("ghcr.io/organisation/app"), Some(basic("host", "p", Audience::Registry)));
         assert_eq!(of("a.io/app"), Some(identity("refresh", Audience::Registry)));
         assert_eq!(of("helper.io/app"), None);
         assert_eq!(of("b.io/app"), None);
+    }
+
+    #[test]
+    fn a_helper_for_a_host_goes_before_the_file_and_the_one_for_all_hosts_after_it() {
+        let config = DockerConfig::parse(
+            r#"{"credsStore":"all","credHelpers":{"https://index.docker.io/v1/":"hub","ghcr.io":"gh"},"auths":{
+                "ghcr.io":{"username":"u","password":"p"},"a.io":{"username":"u","password":"p"},"b.io":{}}}"#,
+        )
+        .unwrap();
+        let [hub, gh, all] = ["hub", "gh", "all"].map(|name| HelperName::parse(name).unwrap());
+        let here = basic("u", "p", Audience::Registry);
+        for (host, wanted) in [
+            ("docker.io", Stored::Helper(&hub)),
+            ("ghcr.io", Stored::Helper(&gh)),
+            ("ghcr.io:443", Stored::Helper(&gh)),
+            ("a.io", Stored::Here(&here)),
+            ("b.io", Stored::Store(&all)),
+            ("ghcr.io:5000", Stored::Store(&all)),
+        ] {
+            assert_eq!(config.stored(host, "org/app"), Some(wanted), "{host}");
+        }
+        assert_eq!(DockerConfig::parse("{}").unwrap().stored("a.io", "app"), None);
+        for json in [r#"{"credsStore":"../sh"}"#, r#"{"credHelpers":{"a.io":"../sh"}}"#] {
+            let error = DockerConfig::parse(json).unwrap_err().to_string();
+            assert!(error.starts_with("`../sh` is not the name of a credential helper"), "{error}");
+        }
+        assert_eq!(helper_server("docker.io"), "https://index.docker.io/v1/");
+        assert_eq!(helper_server("ghcr.io"), "ghcr.io");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use http::header::{LINK, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::auth::Challenge;
-use super::credentials::{Credentials, DockerConfig, basic_value};
+use super::credentials::{Credentials, DockerConfig, Stored, basic_value};
 use super::hosts::HostsFile;
 use super::http::Answer;
 use super::referrers::{DESCRIPTORS_LIMIT, List, ReferrerForms, SIGNATURE_PREDICATE, Wanted, next_link};
@@ -88,7 +88,8 @@ pub(crate) fn docker_config(data: &[u8]) -> Option<()> {
     let config = DockerConfig::parse(str::from_utf8(data).ok()?).ok()?;
     for text in ["nginx", "ghcr.io/org/app", "localhost:5000/a"] {
         let repository = Repository::parse(text).expect("a repository");
-        if let Some(Credentials::Basic { user, password, .. }) = config.credentials(&repository) {
+        let stored = config.stored(repository.host(), repository.path());
+        if let Some(Stored::Here(Credentials::Basic { user, password, .. })) = stored {
             assert!(
                 HeaderValue::from_str(&basic_value(user, password)).is_ok(),
                 "base64 is good for a header"

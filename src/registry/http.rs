@@ -297,6 +297,11 @@ impl Step {
         tokio::time::timeout(limit, work).await.unwrap_or_else(late)
     }
 
+    /// The name of what is looked up.
+    pub(super) fn subject(&self) -> &str {
+        &self.subject
+    }
+
     /// Whether the scheme that was tried is the host's.
     pub(super) fn spoken(&self) -> bool {
         self.spoken.load(Ordering::Relaxed)

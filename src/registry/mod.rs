@@ -20,6 +20,7 @@ mod credentials;
 mod folders;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod helper;
 mod hosts;
 mod http;
 mod images;
@@ -46,6 +47,7 @@ pub use self::requests::{RequestClass, RequestCounts};
 
 use self::auth::Tokens;
 use self::folders::Folders;
+use self::helper::Helpers;
 use self::http::{Answer, Step, Transport};
 use self::rekor::LogMemory;
 use self::route::{Endpoint, Failures};
@@ -59,6 +61,7 @@ pub struct Client {
     transport: Transport,
     tokens: Tokens,
     docker_configs: Vec<DockerConfig>,
+    helpers: Helpers,
     folders: Arc<Folders>,
     log: LogMemory,
 }
@@ -176,6 +179,11 @@ pub enum RegistryError {
     /// The `auth` field of credentials is not base64 of `user:password`.
     #[error("`auth` of registry credentials is not base64 of user:password")]
     Auth,
+    /// A docker config file names a credential helper that cannot be one.
+    #[error(
+        "`{0}` is not the name of a credential helper: letters, digits, - and _, without `docker-credential-`"
+    )]
+    HelperName(String),
     /// A docker config file is not one.
     #[error("docker config file cannot be read at line {line} column {column}")]
     DockerConfig {
@@ -196,6 +204,7 @@ impl Client {
             transport: Transport::new(options)?,
             tokens: Tokens::new()?,
             docker_configs: options.docker_configs.clone(),
+            helpers: Helpers::of_path(),
             folders: Arc::new(Folders::new(options.config_path.as_deref().unwrap_or(Path::new("")))),
             log: LogMemory::default(),
         })

@@ -11,12 +11,14 @@
 //! containerd sends them too ([`Credentials::for_mirror`]). Those of this machine's docker config files go
 //! to the host that they are kept for.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use reqwest::Url;
 
 use super::auth::Asker;
 use super::connections::{HostAccess, Via};
+use super::credentials::{Stored, helper_server};
 use super::folders::{ConfiguredHost, RegistryFolder};
 use super::hosts::Capabilities;
 use super::http::{Answer, Call, Host, Scheme, Step, Transport};
@@ -90,7 +92,9 @@ impl Client {
         credentials: &Credentials,
         ask: &Ask,
     ) -> Result<Answer, Fault> {
-        let asker = self.asker(repository, credentials, endpoint);
+        // Few requests run a helper: its process is no part of every request's future.
+        let credentials = Box::pin(self.credentials(step, repository, credentials, endpoint)).await?;
+        let asker = Asker { repository, credentials: &credentials, host: &endpoint.host, key: &endpoint.key };
         let schemes = endpoint.schemes(&self.transport);
         let mut refused = None;
         for scheme in schemes {
@@ -138,28 +142,56 @@ impl Client {
         call.url =
             next.ok_or_else(|| step.fault(FaultReason::RegistryError, "registry's next page is elsewhere"))?;
         endpoint.name_registry(&mut call.url);
-        let asker = self.asker(repository, credentials, endpoint);
+        let credentials = Box::pin(self.credentials(step, repository, credentials, endpoint)).await?;
+        let asker = Asker { repository, credentials: &credentials, host: &endpoint.host, key: &endpoint.key };
         Box::pin(self.tokens.send(&self.transport, step, &call, asker)).await
     }
 
     /// The request's own credentials where they may be sent; where it has none, this machine's for the host.
-    fn asker<'a>(
+    async fn credentials<'a>(
         &'a self,
-        repository: &'a Repository,
+        step: &Step,
+        repository: &Repository,
         own: &'a Credentials,
-        endpoint: &'a Endpoint,
-    ) -> Asker<'a> {
+        endpoint: &Endpoint,
+    ) -> Result<Cow<'a, Credentials>, Fault> {
         let own = if endpoint.is_mirror() { own.for_mirror() } else { own };
+        if *own != Credentials::Anonymous {
+            return Ok(Cow::Borrowed(own));
+        }
         let host = if endpoint.is_mirror() { endpoint.authority.as_str() } else { repository.host() };
-        let stored =
-            || self.docker_configs.iter().find_map(|config| config.credentials_at(host, repository.path()));
-        let credentials = match own {
-            Credentials::Anonymous => stored().unwrap_or(own),
-            Credentials::Basic { .. } | Credentials::IdentityToken { .. } | Credentials::RegistryToken(_) => {
-                own
+        for config in &self.docker_configs {
+            match config.stored(host, repository.path()) {
+                Some(Stored::Here(credentials)) => return Ok(Cow::Borrowed(credentials)),
+                Some(Stored::Helper(name)) => {
+                    let found = self.helpers.credentials(name, helper_server(host)).await;
+                    // Whoever names a helper for a host has no use for what strangers get to see there. It is no
+                    // word of the registry's, and no failure of the network either (rule D4).
+                    let found = found.map_err(|error| {
+                        let message =
+                            format!("{}: credential helper {} {error}", step.subject(), name.program());
+                        Fault::new(FaultReason::RegistryDenied, message)
+                    })?;
+                    return Ok(found.map_or(Cow::Borrowed(own), Cow::Owned));
+                }
+                Some(Stored::Store(name)) => {
+                    match self.helpers.credentials(name, helper_server(host)).await {
+                        Ok(Some(credentials)) => return Ok(Cow::Owned(credentials)),
+                        Ok(None) => {}
+                        // As docker: most images are public.
+                        Err(error) => {
+                            tracing::warn!(
+                                host,
+                                "credential helper {} {error}; asked without credentials",
+                                name.program()
+                            );
+                        }
+                    }
+                }
+                None => {}
             }
-        };
-        Asker { repository, credentials, host: &endpoint.host, key: &endpoint.key }
+        }
+        Ok(Cow::Borrowed(own))
     }
 }
 

@@ -107,6 +107,66 @@ async fn a_docker_config_serves_requests_without_credentials_at_its_own_host_alo
 }
 
 #[tokio::test]
+async fn helpers_say_who_this_machine_is() {
+    let server = Server::start(|seen: &Seen| match &seen.authorization {
+        Some(_) => digest_reply(),
+        None => challenge("Basic realm=\"r\"".into()),
+    })
+    .await;
+    let host = server.address.to_string();
+    let folder = tempfile::tempdir().unwrap();
+    for (name, script) in [
+        ("good", r#"read server; [ "$server" = HOST ] && echo '{"Username":"user","Secret":"hunter2"}'"#),
+        ("none", "echo credentials not found in native keychain; exit 1"),
+        ("broken", "echo hunter2; exit 1"),
+    ] {
+        let file = folder.path().join(format!("docker-credential-{name}"));
+        std::fs::write(&file, format!("#!/bin/sh\n{}\n", script.replace("HOST", &host))).unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let ask = |config: String| {
+        let docker_configs = vec![DockerConfig::parse(&config).unwrap()];
+        let mut client = Client::new(&RegistryOptions { docker_configs, ..options() }).unwrap();
+        client.helpers = Helpers::of(folder.path().into(), Duration::from_secs(20));
+        let (reference, server) = (server.reference("app:v1"), &server);
+        async move {
+            let before = server.seen().len();
+            let resolved = client.resolve(&reference, &Credentials::Anonymous).await;
+            let sent: Vec<_> =
+                server.seen().split_off(before).into_iter().filter_map(|seen| seen.authorization).collect();
+            (resolved.map(drop), sent)
+        }
+    };
+    let for_host = |name: &str| format!(r#"{{"credHelpers":{{"{host}":"{name}"}}}}"#);
+    let for_all = |name: &str| format!(r#"{{"credsStore":"{name}"}}"#);
+    for config in [for_host("good"), for_all("good")] {
+        assert_eq!(ask(config).await, (Ok(()), vec![BASIC.to_owned()]));
+    }
+    // Without credentials the registry itself says no.
+    for config in [for_host("none"), for_all("none"), for_all("broken"), for_all("missing")] {
+        let (resolved, sent) = ask(config).await;
+        let fault = resolved.unwrap_err();
+        assert_eq!((fault.reason, sent), (FaultReason::RegistryDenied, vec![]));
+        assert!(fault.message.contains("401"), "{}", fault.message);
+    }
+    // A helper for this very host that fails is a fault, and none that `failurePolicy: Ignore` passes.
+    for (name, words) in [("broken", "failed"), ("missing", "is not installed")] {
+        let (resolved, sent) = ask(for_host(name)).await;
+        let fault = resolved.unwrap_err();
+        assert_eq!(
+            (fault.reason, fault.contact, sent),
+            (FaultReason::RegistryDenied, Contact::Answered, vec![])
+        );
+        assert!(
+            fault.message.ends_with(&format!(": credential helper docker-credential-{name} {words}")),
+            "{}",
+            fault.message
+        );
+        assert!(!fault.message.contains("hunter2"), "{}", fault.message);
+    }
+}
+
+#[tokio::test]
 async fn a_withdrawn_token_is_asked_for_anew_once() {
     let withdrawn = Arc::new(AtomicUsize::new(0));
     let least = Arc::clone(&withdrawn);
