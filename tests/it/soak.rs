@@ -187,7 +187,10 @@ impl World<'_> {
     }
 
     fn refused(&self, good: bool, name: &str, refusal: &tonic::Status) {
-        let unsigned = refusal.message().starts_with("SignatureValidationFailed");
+        // What was forgotten (purged, or the oldest of a full cache) is an error for minutes (rule S2).
+        let forgotten =
+            refusal.message().contains("no longer admitted; it is verified again when it is pulled");
+        let unsigned = refusal.message().starts_with("SignatureValidationFailed") && !forgotten;
         match (unsigned, good) {
             (true, true) => self.wrong(format!("{name}: {refusal}")),
             (true, false) => self.count(&self.seen.refusals),
