@@ -86,8 +86,27 @@ impl Tokens {
         Ok(Self { key, entries: Mutex::default() })
     }
 
-    /// Sends `call` with what its host asks for; a 401 that remains is returned as it is.
+    /// Sends `call` with what its host asks for; a 401 that remains is returned as it is. A refusal that
+    /// repeats what the registry was shown loses its words: others than who pulls read them (rule E4).
     pub(super) async fn send(
+        &self,
+        transport: &Transport,
+        step: &Step,
+        call: &Call,
+        asker: Asker<'_>,
+    ) -> Result<Answer, Fault> {
+        let mut answer = self.send_proven(transport, step, call, asker).await?;
+        if !answer.status.is_success()
+            && let Some(words) = answer.registry_error()
+            && let text = format!("{} {}", words.code, words.message)
+            && (asker.credentials.occur_in(&text) || self.token_occurs_in(&text, asker))
+        {
+            answer.body.clear();
+        }
+        Ok(answer)
+    }
+
+    async fn send_proven(
         &self,
         transport: &Transport,
         step: &Step,
@@ -175,6 +194,16 @@ impl Tokens {
             }
         }
         Arc::clone(entries.entry(key.clone()).or_default())
+    }
+
+    /// Whether the token at hand is in `text`; while it is being fetched nobody was shown it.
+    fn token_occurs_in(&self, text: &str, asker: Asker<'_>) -> bool {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = entries.get(&self.token_key(asker)).map(Arc::clone);
+        drop(entries);
+        let Some(Ok(held)) = slot.as_ref().map(|slot| slot.try_lock()) else { return false };
+        let shown = held.as_ref().and_then(|token| token.header.to_str().ok()?.strip_prefix("Bearer "));
+        shown.is_some_and(|token| text.contains(token))
     }
 
     /// Drops the token that was refused, unless another took its place meanwhile.

@@ -183,6 +183,16 @@ impl Credentials {
         Digest::from_bytes(hash)
     }
 
+    /// Whether `text` gives them away, as they are or as they are sent.
+    pub(super) fn occur_in(&self, text: &str) -> bool {
+        let has = |secret: &str| !secret.is_empty() && text.contains(secret);
+        match self {
+            Self::Anonymous => false,
+            Self::Basic { user, password, audience: _ } => has(password) || has(&basic_value(user, password)),
+            Self::IdentityToken { token, audience: _ } | Self::RegistryToken(token) => has(token),
+        }
+    }
+
     /// The user, where there is one.
     #[must_use]
     pub fn user(&self) -> Option<&str> {

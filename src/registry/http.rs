@@ -370,7 +370,7 @@ pub(super) struct RegistryWords {
     #[serde(default)]
     pub(super) code: String,
     #[serde(default)]
-    message: String,
+    pub(super) message: String,
 }
 
 #[derive(Deserialize)]

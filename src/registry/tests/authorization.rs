@@ -317,3 +317,29 @@ async fn pitfall_18_a_challenge_behind_a_redirect_gets_no_secret() {
     }
     assert_eq!(thief.seen(), []);
 }
+
+#[tokio::test]
+async fn e4_words_that_repeat_a_secret_are_not_quoted() {
+    let token = |text: &str| Credentials::RegistryToken(text.into());
+    let table = [
+        (basic(), "user:hunter2 may not", true),
+        (basic(), "Basic dXNlcjpodW50ZXIy may not", true),
+        (basic(), "user may not", false),
+        (token("t0ken"), "Bearer t0ken may not", true),
+        (token("t0ken"), "Bearer token may not", false),
+        (Credentials::Anonymous, "hunter2", false),
+    ];
+    for (credentials, words, hidden) in table {
+        let server = Server::start(move |seen| match &seen.authorization {
+            Some(_) => Reply::error(403, "DENIED", words),
+            None if words == "hunter2" => Reply::error(403, "DENIED", words),
+            None => Reply::new(401, "").header("www-authenticate", "Basic realm=\"r\""),
+        })
+        .await;
+        let digest = Digest::of(b"x");
+        let fault = client().manifest(&server.repository("app"), &digest, &credentials).await.unwrap_err();
+        let quoted = if hidden { String::new() } else { format!(" \"DENIED: {words}\"") };
+        let message = format!("{}/app@{digest}: registry answered 403{quoted}", server.address);
+        assert_eq!(fault, Fault::new(FaultReason::RegistryDenied, message));
+    }
+}
