@@ -23,6 +23,10 @@ pub(super) fn run(arguments: &Serve) -> Exit {
         LogFormat::Text => logging::Format::Text,
     };
     logging::set_up(format, level(config.log.level));
+    // Pull secrets pass through this memory: it is not for core dumps, nor for debuggers without privileges.
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!(%error, "a crash would leave pull secrets in a core dump");
+    }
     // A pull mostly waits for a registry: a machine of many cores needs no thread a core for it.
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(WORKERS);
     let runtime = match tokio::runtime::Builder::new_multi_thread()

@@ -19,6 +19,7 @@ mod e2e_kit;
 mod e2e_life;
 mod e2e_policy;
 mod e2e_pull;
+mod e2e_secrets;
 mod e2e_sigstore;
 mod e2e_storage;
 mod e2e_trust;

@@ -38,6 +38,11 @@ fn e7_the_socket_outlives_the_service() {
 }
 
 #[test]
+fn a_crash_leaves_no_memory_on_disk() {
+    assert_eq!(unit("pullgate.service")["Service/LimitCORE"], ["0"]);
+}
+
+#[test]
 fn the_units_agree_with_the_defaults_of_the_configuration() {
     let (service, socket) = (unit("pullgate.service"), unit("pullgate.socket"));
     let config = Config::with_policies(Vec::new());

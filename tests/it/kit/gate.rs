@@ -64,6 +64,11 @@ impl Gate {
         self.folder.join("gate.sock")
     }
 
+    /// Its config, policies, log and state.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Replaces the policies on disk; `reload` makes them count.
     pub(crate) fn write_policies(&self, policies: &[Policy]) {
         write_policies(&self.folder, policies);
@@ -103,14 +108,19 @@ impl Gate {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("status: {error}: {output:?}"))
     }
 
-    /// The sum of all samples of a metric; 0 if it has none yet.
-    pub(crate) fn metric(&self, name: &str) -> f64 {
-        let text = block_on(async {
+    /// All metrics.
+    pub(crate) fn metrics(&self) -> String {
+        block_on(async {
             let client = Client::builder().no_proxy().build().expect("an HTTP client");
             let response = client.get(format!("http://{}/metrics", self.metrics)).send().await;
             response.expect("metrics").text().await.expect("metrics are text")
-        });
-        text.lines()
+        })
+    }
+
+    /// The sum of all samples of a metric; 0 if it has none yet.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        self.metrics()
+            .lines()
             .filter(|line| line.split(['{', ' ']).next() == Some(name))
             .map(|line| {
                 line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a number")
@@ -138,6 +148,11 @@ impl Gate {
     /// SIGTERM; gives the exit status after the drain.
     pub(crate) fn stop(&self) -> ExitStatus {
         self.daemon.lock().expect("one at a time").take().expect("it runs").stop()
+    }
+
+    /// A signal that ends it; gives the exit status.
+    pub(crate) fn end_by(&self, signal: Signal) -> ExitStatus {
+        self.daemon.lock().expect("one at a time").take().expect("it runs").end_by(signal)
     }
 
     /// SIGKILL, and a start with what is on disk.

@@ -53,8 +53,13 @@ impl Daemon {
     }
 
     /// SIGTERM, and how it ended.
-    pub(crate) fn stop(mut self) -> ExitStatus {
-        self.signal(Signal::SIGTERM);
+    pub(crate) fn stop(self) -> ExitStatus {
+        self.end_by(Signal::SIGTERM)
+    }
+
+    /// A signal that ends it, and how it did.
+    pub(crate) fn end_by(mut self, signal: Signal) -> ExitStatus {
+        self.signal(signal);
         within(Duration::from_secs(40), || self.child.try_wait().expect("our own child"))
             .unwrap_or_else(|| panic!("does not end:\n{}", self.log_tail()))
     }
