@@ -7,7 +7,7 @@
 //!
 //! Evidence is kept content-addressed and hashed again when it is read. Its form is the caller's;
 //! here it is bytes. The records and their form on disk are described in `record`, what memory keeps
-//! of them in `memory`.
+//! of them in `memory`, and the file in which evidence travels in `archive`.
 
 mod admissions;
 mod age;

@@ -111,15 +111,11 @@ pub(super) fn import(arguments: &CacheImport) -> Result<Exit, Failure> {
         }))),
         Output::Text => {
             let words: Vec<_> =
-                counts.iter().map(|(result, count)| format!("{count} {}", words(result))).collect();
+                counts.iter().map(|(result, count)| format!("{count} {}", became(result).1)).collect();
             say(if words.is_empty() { "the file has no images".to_owned() } else { words.join(", ") });
         }
     }
-    Ok(worst(rows.iter().map(|row| match text(row, "result").as_str() {
-        "kept" | "known" | "not-asked" => Exit::Done,
-        "denied" | "expired" => Exit::No,
-        _ => Exit::Unknown,
-    })))
+    Ok(worst(rows.iter().map(|row| became(&text(row, "result")).0)))
 }
 
 /// Twice what fits into the cache leaves room for base64 and names.
@@ -127,24 +123,25 @@ fn largest(config: &Config) -> u64 {
     config.cache.max_size.bytes().saturating_mul(2).saturating_add(SMALLEST_LIMIT)
 }
 
-/// What became of an image, in an administrator's words.
-fn words(result: &str) -> &str {
+/// What became of an image, in an administrator's words, and what that makes of the exit code.
+fn became(result: &str) -> (Exit, &'static str) {
     match result {
-        "kept" => "kept",
-        "known" => "here already",
-        "not-asked" => "not kept: no policy asks for evidence of it",
-        "expired" => "not kept: fetched longer ago than cache.stale",
-        "full" => "not kept: cache.maxSize or cache.maxEntries is reached",
-        "unwritten" => "not kept: the disk does not take it",
-        "denied" => "not kept: denied",
-        _ => "not kept: undecided",
+        "kept" => (Exit::Done, "kept"),
+        "known" => (Exit::Done, "here already"),
+        "not-asked" => (Exit::Done, "not kept: no policy asks for evidence of it"),
+        "denied" => (Exit::No, "not kept: denied"),
+        "expired" => (Exit::No, "not kept: fetched longer ago than cache.stale"),
+        "full" => (Exit::Unknown, "not kept: cache.maxSize or cache.maxEntries is reached"),
+        "unwritten" => (Exit::Unknown, "not kept: the disk does not take it"),
+        // `undecided`, and what a newer daemon may say.
+        _ => (Exit::Unknown, "not kept: undecided"),
     }
 }
 
 fn import_line(row: &Value) -> String {
     let causes = causes(row);
     let image = text(row, "image");
-    let words = words(row.get("result").and_then(Value::as_str).unwrap_or_default());
+    let (_, words) = became(&text(row, "result"));
     if causes.is_empty() {
         format!("{image}: {words}")
     } else {
@@ -287,3 +284,7 @@ const IMPORTED_AT_ONCE: usize = 2;
 const LIST_LIMIT: u64 = 16 * 1024 * 1024;
 /// A file may be so large whatever `cache.maxSize` says.
 const SMALLEST_LIMIT: u64 = 64 * 1024 * 1024;
+
+#[cfg(test)]
+#[path = "transfer_tests.rs"]
+mod tests;
