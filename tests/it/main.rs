@@ -17,6 +17,7 @@ mod e2e_hardship;
 mod e2e_images;
 mod e2e_kit;
 mod e2e_life;
+mod e2e_mirrors;
 mod e2e_policy;
 mod e2e_pull;
 mod e2e_secrets;

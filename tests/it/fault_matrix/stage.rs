@@ -17,7 +17,7 @@ use crate::kit::{
     front::{Behind, Front},
     image::Image,
     proxy::{Action, Proxy, Seen},
-    registry::Registry,
+    registry::{Registry, Tls},
 };
 
 /// The parts that stay the same.
@@ -58,7 +58,7 @@ impl Stage {
         let now = SystemTime::now();
         let tls = [(&ours, now + day), (&theirs, now + day), (&ours, now - day)].map(|(authority, end)| {
             let (certificate, key) = authority.issue(end);
-            registry.over_tls(&certificate, &key)
+            registry.over_tls(Tls { certificate, key, clients: None })
         });
         let proxies = PROXIED.iter().map(|(name, fault)| (*name, proxy(&registry, *fault))).collect();
         Self { registry, tls, authority: ours.pem, proxies, key, later_key, foreign_key, signed, unsigned }

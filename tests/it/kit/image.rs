@@ -76,6 +76,15 @@ impl Image {
         format!("{}:{}@{}", self.repository, self.tag, self.digest)
     }
 
+    /// Pushes it to the same repository of another registry as well, under the same tag.
+    pub(crate) fn copy_to(&self, registry: &Registry) {
+        let repository = self.repository.split_once('/').expect("host/repository").1;
+        for blob in [layer(), &self.config] {
+            registry.push_blob(repository, blob);
+        }
+        registry.push_manifest(repository, &self.tag, &self.manifest);
+    }
+
     /// An archive for `ctr images import`, which puts the image past the CRI under its tag.
     pub(crate) fn archive(&self) -> std::path::PathBuf {
         let path = folder().join("image.tar");

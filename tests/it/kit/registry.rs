@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     sync::{Mutex, OnceLock},
 };
@@ -26,8 +26,15 @@ pub(crate) struct Registry {
 enum Program {
     Olareg,
     Docker,
-    /// With the files of a certificate and its key.
-    DockerOverTls(PathBuf, PathBuf),
+    DockerOverTls(Tls),
+}
+
+/// The files of a server.
+pub(crate) struct Tls {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    /// The authority of the certificates that clients must show; none: they show none.
+    pub(crate) clients: Option<PathBuf>,
 }
 
 impl Registry {
@@ -48,9 +55,8 @@ impl Registry {
     }
 
     /// Another docker-registry with the content of this one, over TLS.
-    pub(crate) fn over_tls(&self, certificate: &Path, key: &Path) -> Self {
-        let program = Program::DockerOverTls(certificate.to_owned(), key.to_owned());
-        Self::start_with(program, Some(self.store.clone()))
+    pub(crate) fn over_tls(&self, tls: Tls) -> Self {
+        Self::start_with(Program::DockerOverTls(tls), Some(self.store.clone()))
     }
 
     /// `127.0.0.1:port`.
@@ -98,8 +104,10 @@ impl Registry {
                     "storage": {"filesystem": {"rootdirectory": store}},
                     "http": {"addr": self.host},
                 });
-                if let Program::DockerOverTls(certificate, key) = program {
-                    text["http"]["tls"] = json!({"certificate": certificate, "key": key});
+                if let Program::DockerOverTls(Tls { certificate, key, clients }) = program {
+                    let clients: Vec<_> = clients.iter().collect();
+                    let tls = json!({"certificate": certificate, "key": key, "clientcas": clients});
+                    text["http"]["tls"] = tls;
                 }
                 fs::write(&config, text.to_string()).expect("a config");
                 let mut command = Command::new(tools().join("bin/docker-registry"));

@@ -1,0 +1,244 @@
+//! Mirrors in `hosts.toml`: the gate and containerd read one file, ask the same hosts and see the same image.
+
+use std::{fs, path::PathBuf};
+
+use http::{StatusCode, header};
+use tonic::Code;
+
+use crate::kit::{
+    self, Node,
+    gate::Gate,
+    image::Image,
+    policy::Policy,
+    proxy::{Action, Proxy},
+    registry::{Registry, Tls},
+};
+
+kit::on_each_containerd!(
+    mirror_that_disagrees_about_a_tag_is_believed_by_both_and_verified,
+    mirror_without_signatures_leaves_them_to_the_registry,
+    mirror_that_is_behind_hides_no_signature,
+    mirror_that_is_away_or_empty_leaves_all_to_the_registry,
+    mirror_in_the_registrys_place_serves_while_that_is_away,
+    mirror_that_may_not_resolve_is_not_asked_for_tags,
+    mirror_over_tls_is_reached_by_its_authority_and_our_certificate,
+    mirror_sees_the_pulls_credentials_as_containerd_shows_them,
+    hosts_toml_that_cannot_be_understood_stops_pulls_from_its_registry,
+);
+
+/// A registry with a mirror, and the policy that its images are signed.
+struct Mirrored {
+    registry: Registry,
+    mirror: Registry,
+    certs: PathBuf,
+}
+
+impl Mirrored {
+    fn on(node: &Node) -> Self {
+        let (registry, mirror) = (Registry::docker(), Registry::docker());
+        let certs = node.containerd.certs().join(registry.host());
+        fs::create_dir_all(&certs).unwrap();
+        let this = Self { registry, mirror, certs };
+        this.write(&format!("[host.\"http://{}\"]\n", this.mirror.host()));
+        this
+    }
+
+    /// Writes the registry's `hosts.toml`, for the gate and for containerd.
+    fn write(&self, text: &str) {
+        // containerd 1.7 takes no file without such a table.
+        let text = if text.contains("[host") { text.to_owned() } else { format!("{text}[host]\n") };
+        fs::write(self.hosts_toml(), text).unwrap();
+    }
+
+    fn hosts_toml(&self) -> PathBuf {
+        self.certs.join("hosts.toml")
+    }
+
+    fn policy(&self, node: &Node) -> [Policy; 1] {
+        [Policy::new("keyed", format!("{}/*", self.registry.host())).key(node.key)]
+    }
+
+    fn gate(&self, node: &Node) -> Gate {
+        Gate::start(&node.containerd, &self.policy(node))
+    }
+
+    /// As the registry's name has it.
+    fn named(&self, image: &Image) -> Image {
+        let path = image.repository.split_once('/').unwrap().1;
+        image.at(format!("{}/{path}", self.registry.host()))
+    }
+
+    /// An image that both have.
+    fn everywhere(&self) -> Image {
+        let image = self.registry.image("app").push("1");
+        image.copy_to(&self.mirror);
+        image
+    }
+
+    fn at_mirror(&self, image: &Image) -> Image {
+        image.at(format!("{}/app", self.mirror.host()))
+    }
+}
+
+fn mirror_that_disagrees_about_a_tag_is_believed_by_both_and_verified(node: &Node) {
+    let both = Mirrored::on(node);
+    let (ours, theirs) = (both.registry.image("app").push("1"), both.mirror.image("app").push("1"));
+    node.key.sign(&ours);
+    let gate = both.gate(node);
+    let refusal = gate.cri().pull(ours.by_tag()).expect_refusal();
+    assert_eq!(refusal.code(), Code::Unknown, "{refusal}");
+    assert!(refusal.message().starts_with("SignatureValidationFailed"), "{refusal}");
+
+    node.key.sign(&theirs);
+    // Another key of the cache: what was denied a moment ago is remembered for seconds.
+    assert_eq!(kit::until("the pull", || gate.cri().pull(ours.by_tag()).send().ok()), theirs.id);
+    assert_eq!(node.containerd.record(&ours.by_tag()), Some(theirs.digest.clone()));
+    assert_eq!(node.containerd.cri().pull(ours.by_tag()).expect(), theirs.id, "the same without a gate");
+    let output = gate.command(&["verify", &ours.by_tag()]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains(&theirs.digest), "{output:?}");
+}
+
+fn mirror_without_signatures_leaves_them_to_the_registry(node: &Node) {
+    let both = Mirrored::on(node);
+    let image = both.everywhere();
+    let gate = both.gate(node);
+    let refusal = gate.cri().pull(image.by_tag()).expect_refusal();
+    assert!(refusal.message().starts_with("SignatureValidationFailed"), "{refusal}");
+    node.key.sign(&image);
+    assert_eq!(kit::until("the pull", || gate.cri().pull(image.by_tag()).send().ok()), image.id);
+    both.registry.stop();
+    assert_eq!(node.containerd.cri().pull(image.by_tag()).expect(), image.id, "the mirror has the image");
+}
+
+fn mirror_that_is_behind_hides_no_signature(node: &Node) {
+    let both = Mirrored::on(node);
+    let image = both.everywhere();
+    node.other_key.sign(&both.at_mirror(&image));
+    node.key.sign(&image);
+    assert_eq!(both.gate(node).cri().pull(image.by_tag()).expect(), image.id);
+}
+
+fn mirror_that_is_away_or_empty_leaves_all_to_the_registry(node: &Node) {
+    let both = Mirrored::on(node);
+    let (signed, unsigned) = (both.registry.image("app").push("1"), both.registry.image("app").push("2"));
+    node.key.sign(&signed);
+    for mirror in ["empty", "away"] {
+        let gate = both.gate(node);
+        assert_eq!(gate.cri().pull(signed.by_tag()).expect(), signed.id, "{mirror}");
+        let refusal = gate.cri().pull(unsigned.by_tag()).expect_refusal();
+        assert!(refusal.message().starts_with("SignatureValidationFailed"), "{mirror}: {refusal}");
+        both.mirror.stop();
+    }
+}
+
+fn mirror_in_the_registrys_place_serves_while_that_is_away(node: &Node) {
+    let both = Mirrored::on(node);
+    let image = both.everywhere();
+    node.key.sign(&both.at_mirror(&image));
+    both.write(&format!("server = \"http://{}\"\n", both.mirror.host()));
+    both.registry.stop();
+    assert_eq!(both.gate(node).cri().pull(image.by_tag()).expect(), image.id);
+    assert_eq!(node.containerd.cri().pull(image.by_tag()).expect(), image.id);
+}
+
+fn mirror_that_may_not_resolve_is_not_asked_for_tags(node: &Node) {
+    let both = Mirrored::on(node);
+    let ours = both.registry.image("app").push("1");
+    both.mirror.image("app").push("1");
+    node.key.sign(&ours);
+    both.write(&format!("[host.\"http://{}\"]\n  capabilities = [\"pull\"]\n", both.mirror.host()));
+    assert_eq!(both.gate(node).cri().pull(ours.by_tag()).expect(), ours.id);
+    assert_eq!(node.containerd.cri().pull(ours.by_tag()).expect(), ours.id);
+}
+
+fn mirror_over_tls_is_reached_by_its_authority_and_our_certificate(node: &Node) {
+    let both = Mirrored::on(node);
+    let image = both.everywhere();
+    node.key.sign(&both.at_mirror(&image));
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let ours = rcgen::generate_simple_self_signed(vec!["node".to_owned()]).unwrap();
+    for (name, pem) in [
+        ("ca.pem", made.cert.pem()),
+        ("server.key", made.signing_key.serialize_pem()),
+        ("node.pem", ours.cert.pem()),
+        ("node.key", ours.signing_key.serialize_pem()),
+    ] {
+        fs::write(both.certs.join(name), pem).unwrap();
+    }
+    let [certificate, key, clients] = ["ca.pem", "server.key", "node.pem"].map(|name| both.certs.join(name));
+    let tls = both.mirror.over_tls(Tls { certificate, key, clients: Some(clients) });
+    both.registry.stop();
+    let gate = both.gate(node);
+    let server = format!("server = \"https://{}\"\n", tls.host());
+    let client = "client = [[\"node.pem\", \"node.key\"]]\n";
+    for keys in ["", "ca = \"ca.pem\"\n", client] {
+        both.write(&format!("{server}{keys}"));
+        let refusal = gate.cri().pull(image.by_tag()).expect_refusal();
+        assert!(refusal.message().starts_with("RegistryUnavailable"), "{keys}: {refusal}");
+        node.containerd.cri().pull(image.by_tag()).expect_refusal();
+    }
+    for keys in ["ca = \"ca.pem\"\n", "skip_verify = true\n"] {
+        both.write(&format!("{server}{keys}{client}"));
+        assert_eq!(gate.cri().pull(image.by_tag()).expect(), image.id, "{keys}");
+        assert_eq!(node.containerd.cri().pull(image.by_tag()).expect(), image.id, "{keys}");
+        gate.purge_cache();
+        node.containerd.cri().remove_image(image.id.clone()).unwrap();
+    }
+}
+
+fn mirror_sees_the_pulls_credentials_as_containerd_shows_them(node: &Node) {
+    let both = Mirrored::on(node);
+    let image = both.everywhere();
+    node.key.sign(&both.at_mirror(&image));
+    let proxy = Proxy::before(&both.mirror, |request| match request.headers.get(header::AUTHORIZATION) {
+        Some(_) => Action::Pass,
+        None => {
+            let challenge = (header::WWW_AUTHENTICATE, r#"Basic realm="test""#.to_owned());
+            Action::Answer(StatusCode::UNAUTHORIZED, vec![challenge], String::new())
+        }
+    });
+    both.write(&format!("server = \"http://{}\"\n", proxy.host()));
+    let gate = both.gate(node);
+    let shown = |from: usize| -> Vec<String> {
+        let mut shown: Vec<_> = proxy.seen()[from..]
+            .iter()
+            .filter_map(|request| {
+                Some(request.headers.get(header::AUTHORIZATION)?.to_str().unwrap().to_owned())
+            })
+            .collect();
+        shown.dedup();
+        shown
+    };
+    gate.cri().pull(image.by_tag()).expect_refusal();
+    assert_eq!(shown(0), [""; 0]);
+    assert_eq!(gate.cri().pull(image.by_tag()).credentials("ada", "one").expect(), image.id);
+    assert_eq!(shown(0), ["Basic YWRhOm9uZQ=="]);
+    // What containerd itself shows it.
+    let before = proxy.seen().len();
+    node.containerd.cri().pull(image.by_tag()).credentials("ada", "one").expect();
+    assert_eq!(shown(before), ["Basic YWRhOm9uZQ=="]);
+    let registry = format!("ns={}", both.registry.host().replace(':', "%3A"));
+    assert!(proxy.seen().iter().all(|request| request.path.contains(&registry)), "{:?}", proxy.seen());
+}
+
+fn hosts_toml_that_cannot_be_understood_stops_pulls_from_its_registry(node: &Node) {
+    let both = Mirrored::on(node);
+    let image = both.everywhere();
+    node.key.sign(&image);
+    let file = both.hosts_toml();
+    both.write("\ncapabilities = [\"pul\"]\n");
+    let gate = both.gate(node);
+    let complaint = format!("{}:2: no capability of a host", file.display());
+    let refusal = gate.cri().pull(image.by_tag()).expect_refusal();
+    assert!(refusal.message().contains(&complaint), "{refusal}");
+    assert!(gate.log().contains(&complaint), "{}", gate.log());
+    let output = gate.command(&["check"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains(&format!("warning: {complaint}")), "{said}");
+
+    both.write(&format!("server = \"http://{}\"\nmirrors = 1\n", both.registry.host()));
+    assert_eq!(gate.cri().pull(image.by_tag()).expect(), image.id, "without a reload");
+    let remark = format!("{}:2: unknown key `mirrors`", file.display());
+    assert!(gate.log().contains(&remark), "{}", gate.log());
+}
