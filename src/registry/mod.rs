@@ -32,10 +32,11 @@ mod route;
 mod search;
 mod signatures;
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ::http::{Method, StatusCode};
@@ -160,9 +161,13 @@ pub struct Rest {
     further: Option<Further>,
 }
 
-/// The bytes of evidence that one verdict may read, over all look-ups.
+/// What one verdict may spend on evidence, over all look-ups: bytes, and one wait for a silent host.
 #[derive(Debug)]
-pub struct Budget(AtomicUsize);
+pub struct Budget {
+    bytes: AtomicUsize,
+    /// The hosts that gave no answer, of registries with several.
+    silent: Mutex<BTreeSet<String>>,
+}
 
 /// Why the client cannot be set up, or credentials cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -369,21 +374,29 @@ impl Budget {
     /// A budget of so many bytes.
     #[must_use]
     pub const fn of(bytes: usize) -> Self {
-        Self(AtomicUsize::new(bytes))
+        Self { bytes: AtomicUsize::new(bytes), silent: Mutex::new(BTreeSet::new()) }
     }
 
     /// What is left.
     #[must_use]
     pub fn remaining(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Takes `bytes`, or nothing if there are not so many.
     pub fn take(&self, bytes: usize) -> Option<()> {
-        self.0
+        self.bytes
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes))
             .ok()
             .map(drop)
+    }
+
+    fn is_silent(&self, host: &Endpoint) -> bool {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner).contains(host.key())
+    }
+
+    fn note_silent(&self, host: &Endpoint) {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner).insert(host.key().to_owned());
     }
 }
 

@@ -274,6 +274,11 @@ impl Endpoint {
         self.namespace.is_some()
     }
 
+    /// The host, and of which registry it is asked.
+    pub(super) const fn key(&self) -> &str {
+        self.key.as_str()
+    }
+
     /// What is remembered of it.
     pub(super) fn host(&self) -> &Host {
         &self.host

@@ -6,6 +6,9 @@
 //! asked then changes nothing about what was found.
 //!
 //! What a list of evidence names by digest is asked of the host of the list, then of the others.
+//!
+//! A host that gave no answer is not waited for again in the same verdict ([`Budget`](super::Budget)), as
+//! long as there are others: each wait is a time-out.
 
 use std::collections::BTreeSet;
 
@@ -66,7 +69,8 @@ impl Client {
         question: &Question,
     ) -> Result<Option<Fetched>, Fault> {
         let route = self.route(step, request.repository).await?;
-        let hosts: Vec<&Endpoint> = route.pulling().collect();
+        let heard: Vec<&Endpoint> = route.pulling().filter(|at| !request.budget.is_silent(at)).collect();
+        let hosts = if heard.is_empty() { route.pulling().collect() } else { heard };
         let mut failures = Failures::default();
         let mut absent = false;
         for (asked, at) in hosts.iter().copied().enumerate() {
@@ -81,7 +85,12 @@ impl Client {
                     return Ok(Some(Fetched { pieces, rest: Rest { further, ..rest } }));
                 }
                 Ok(None) => absent = true,
-                Err(fault) => failures.add(fault),
+                Err(fault) => {
+                    if matches!(fault.reason, FaultReason::RegistryUnreachable | FaultReason::Timeout) {
+                        request.budget.note_silent(at);
+                    }
+                    failures.add(fault);
+                }
             }
         }
         if absent { Ok(None) } else { Err(failures.fault(step)) }
@@ -160,7 +169,7 @@ impl Client {
         further: Further,
     ) -> Vec<SignatureEvidence> {
         let mut all = Vec::new();
-        for at in &further.hosts {
+        for at in further.hosts.iter().filter(|at| !request.budget.is_silent(at)) {
             let here = route.step(step, at);
             let search = Search { whole: step, step: &here, request, route, at };
             let Ok(Some(Fetched { pieces, rest })) = self.search_at(search, &further.question).await else {
@@ -182,7 +191,8 @@ impl Client {
         digest: &Digest,
     ) -> Result<Answer, Failures> {
         let mut failures = Failures::default();
-        let others = search.route.pulling().filter(|endpoint| !endpoint.is(search.at));
+        let budget = search.request.budget;
+        let others = search.route.pulling().filter(|other| !other.is(search.at) && !budget.is_silent(other));
         for at in std::iter::once(search.at).chain(others) {
             let here = search.route.step(search.whole, at);
             match self.content_at(Search { step: &here, at, ..search }, ask, digest).await {

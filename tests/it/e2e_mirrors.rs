@@ -62,12 +62,6 @@ impl Mirrored {
         Gate::start(&node.containerd, &self.policy(node))
     }
 
-    /// As the registry's name has it.
-    fn named(&self, image: &Image) -> Image {
-        let path = image.repository.split_once('/').unwrap().1;
-        image.at(format!("{}/{path}", self.registry.host()))
-    }
-
     /// An image that both have.
     fn everywhere(&self) -> Image {
         let image = self.registry.image("app").push("1");

@@ -29,6 +29,7 @@ mod fault_matrix;
 mod kit;
 mod kyverno;
 mod layers;
+mod reach;
 mod relay;
 mod rules;
 mod scenarios;

@@ -263,6 +263,26 @@ async fn d4_evidence_of_any_host_counts_and_one_not_there_is_enough_without() {
 }
 
 #[tokio::test]
+async fn a_silent_host_is_waited_for_once_in_a_verdict() {
+    let mirror = Server::start(|_| Reply::new(200, "").body(Body::Silence)).await;
+    let registry = Has::Nothing.server(1).await;
+    let timeouts = Timeouts { idle: Duration::from_millis(200), ..options().timeouts };
+    let node = Configured::with(RegistryOptions { timeouts, ..options() });
+    node.mirror(&registry, &mirror.address.to_string(), "");
+    let (repository, budget) = (registry.repository("app"), Budget::verdict());
+    let request = request(&repository, ManifestAccess::Unknown, &budget);
+    for _ in 0..3 {
+        assert_eq!(pieces(node.client.signatures(request).await), Lookup::Absent);
+    }
+    let silent = node.client.requests().manifest - u64::try_from(registry.lines().len()).unwrap();
+    assert_eq!((silent, registry.lines().len()), (1, 3));
+    // Another verdict waits anew, and one without other hosts always.
+    let budget = Budget::verdict();
+    node.client.signatures(EvidenceRequest { budget: &budget, ..request }).await;
+    assert_eq!(node.client.requests().manifest - u64::try_from(registry.lines().len()).unwrap(), 2);
+}
+
+#[tokio::test]
 async fn evidence_that_does_not_satisfy_is_looked_for_at_the_hosts_after_it() {
     let (mirror, registry) = (Has::Signature.server(1).await, Has::Signature.server(2).await);
     let node = Configured::mirrored(&registry, &mirror.address.to_string());

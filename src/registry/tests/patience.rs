@@ -54,7 +54,7 @@ async fn d4_a_look_up_that_runs_out_of_time_knows_whether_anyone_answered() {
     let client = looking_for(Duration::from_millis(500));
     for (body, contact) in [(Body::Silence, Contact::None), (Body::Stalls(b"{".to_vec()), Contact::Answered)]
     {
-        let body = std::sync::Mutex::new(Some(body));
+        let body = Mutex::new(Some(body));
         let server = Server::start(move |_| {
             Reply::new(200, "").body(body.lock().unwrap().take().unwrap_or(Body::Silence))
         })
