@@ -22,9 +22,10 @@
 //! first did not satisfy: a lying annotation hides nothing.
 //!
 //! A layer is uncompressed; a bundle has at most 1 MiB, 10 MiB where attestations are looked for.
-//! What is otherwise is passed over, and so is a listed manifest that is gone: stale entries are
-//! the rule at fallback tags. Bounds: 1000 descriptors read, 50 opened, 1000 layers of artifacts, the
-//! verdict's budget; what was found before a bound counts. To find nothing before a bound is no answer.
+//! What is otherwise is passed over, and so is a listed manifest that is gone by the word of the very host
+//! that lists it: stale entries are the rule at fallback tags. Bounds: 1000 descriptors read, 50 opened,
+//! 1000 layers of artifacts, the verdict's budget; what was found before a bound counts. To find nothing
+//! before a bound is no answer.
 
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
@@ -297,8 +298,7 @@ impl Client {
         let ask = Ask::manifest(&digest.to_string(), candidate.size);
         let answer = match self.listed(search, &ask, &digest).await {
             Ok(answer) => answer,
-            Err(failures) if failures.not_there => return Ok(Vec::new()),
-            Err(failures) => return Err(failures.fault(search.step)),
+            Err(failures) => return failures.unless_gone(search.step).map_or_else(|| Ok(Vec::new()), Err),
         };
         // The bytes are what was listed, so what they are is final.
         match Manifest::parse(answer.header("content-type"), &answer.body) {

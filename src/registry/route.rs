@@ -60,6 +60,8 @@ enum Schemes {
 pub(super) struct Failures {
     /// A host said that it is not there.
     pub(super) not_there: bool,
+    /// Of the host that was asked first.
+    first: Option<Fault>,
     /// Of the last that answered anything.
     answered: Option<Fault>,
     silent: Option<Fault>,
@@ -340,6 +342,7 @@ impl std::fmt::Debug for Endpoint {
 impl Failures {
     pub(super) fn add(&mut self, fault: Fault) {
         self.not_there |= fault.reason == FaultReason::ImageNotFound;
+        self.first.get_or_insert_with(|| fault.clone());
         match fault.reason {
             FaultReason::RegistryUnreachable | FaultReason::Timeout => self.silent = Some(fault),
             FaultReason::ReferenceInvalid
@@ -356,8 +359,19 @@ impl Failures {
 
     /// The last word: of the last host that answered, else of the last. Its contact is that of all of them.
     pub(super) fn fault(self, step: &Step) -> Fault {
+        Self::or_nobody(self.answered.or(self.silent), step)
+    }
+
+    /// Of what a list names: none if the host of the list, which is asked first, said itself that it is not
+    /// there. That another host does not have it says nothing.
+    pub(super) fn unless_gone(self, step: &Step) -> Option<Fault> {
+        let gone = self.first.as_ref().is_some_and(|fault| fault.reason == FaultReason::ImageNotFound);
+        (!gone).then(|| Self::or_nobody(self.first, step))
+    }
+
+    fn or_nobody(fault: Option<Fault>, step: &Step) -> Fault {
         let nobody = || step.fault(FaultReason::RegistryError, "hosts.toml has no host that may be asked");
-        let mut fault = self.answered.or(self.silent).unwrap_or_else(nobody);
+        let mut fault = fault.unwrap_or_else(nobody);
         if step.fault(FaultReason::Internal, "").contact == Contact::Answered {
             fault.contact = Contact::Answered;
         }

@@ -378,6 +378,55 @@ async fn bundles_are_looked_for_host_by_host_and_a_missing_api_is_remembered_of_
     }
 }
 
+/// Has no list, and none of the manifests that others list.
+async fn lists_nothing() -> Server {
+    let of_listed = |seen: &server::Seen| seen.line.contains("/manifests/sha256:");
+    Server::start(move |seen| if of_listed(seen) { gone() } else { Reply::new(418, "") }).await
+}
+
+/// A registry that lists two bundles, and answers so when it is asked for the second.
+async fn lists_two(second: impl Fn() -> Reply + Send + Sync + 'static) -> Server {
+    let images = ["{}", "[]"].map(|json| manifest(&[layer(BUNDLE, json.as_bytes(), 0)]));
+    let list = images.each_ref().map(|image| entry(image, BUNDLE));
+    let [first, other] = images;
+    let content = Content::default().api(QUERY, &list, true).api("", &list, false).by_digest(first);
+    content.blob("{}").blob("[]").with(format!("manifests/{}", Digest::of(&other)), second).serve().await
+}
+
+#[tokio::test]
+async fn a_listed_manifest_is_gone_by_the_word_of_the_host_that_lists_it_alone() {
+    let mirror = lists_nothing().await;
+    let (budget, wanted) = (Budget::verdict(), wanted(ReferrerForms::Bundles, &[]));
+    let look = async |registry: &Server| {
+        let node = Configured::mirrored(registry, &mirror.address.to_string());
+        let repository = registry.repository("app");
+        let request = request(&repository, ManifestAccess::Unknown, &budget);
+        pieces(node.client.referrers(request, &wanted).await)
+    };
+    assert_eq!(look(&lists_two(gone).await).await, Lookup::Found(vec![bundle("{}")]));
+    // The mirror's "not there" does not take the place of what the registry could not say now.
+    for status in [401, 418, 503] {
+        let registry = lists_two(move || Reply::new(status, "").header("retry-after", "60")).await;
+        let fault = unreachable(look(&registry).await);
+        let answered = format!("at {}: registry answered {status}", registry.address);
+        assert!(fault.message.ends_with(&answered), "{fault}");
+        assert_eq!(fault.contact, Contact::Answered);
+    }
+}
+
+#[tokio::test]
+async fn d4_a_referrer_that_no_host_gives_is_no_answer_though_a_mirror_says_that_it_is_not_there() {
+    let mirror = lists_nothing().await;
+    let registry = lists_two(|| Reply::new(200, "").body(Body::Silence)).await;
+    let timeouts = Timeouts { idle: Duration::from_secs(1), ..options().timeouts };
+    let node = Configured::with(RegistryOptions { timeouts, ..options() });
+    node.mirror(&registry, &mirror.address.to_string(), "");
+    let (repository, budget) = (registry.repository("app"), Budget::verdict());
+    let request = request(&repository, ManifestAccess::Unknown, &budget);
+    let lookup = node.client.referrers(request, &wanted(ReferrerForms::Bundles, &[])).await;
+    assert_eq!(unreachable(pieces(lookup)).contact, Contact::Answered);
+}
+
 #[tokio::test]
 async fn d4_a_refusal_counts_as_not_there_only_by_a_host_that_serves_the_manifest() {
     let refuses = |serves: bool| {
