@@ -26,7 +26,7 @@ use super::cause::Cause;
 use super::connections::{Connections, Via};
 use super::retry::{RETRY_PAUSES, retry_pause};
 use super::{RegistryError, RegistryOptions, RequestClass, RequestCounts, Timeouts};
-use crate::outcome::{Fault, FaultReason};
+use crate::outcome::{Contact, Fault, FaultReason};
 
 /// Sends requests; knows hosts by name.
 pub(super) struct Transport {
@@ -87,12 +87,14 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
 }
 
-/// One thing being looked up: its name in messages, and whether anyone was asked and answered so far.
+/// One thing being looked up: its name in messages, who was asked so far, and whether anyone answered.
 #[derive(Debug)]
 pub(super) struct Step {
     subject: String,
     /// Of all hosts that are asked for it.
     contact: Arc<Contacts>,
+    /// The one that is asked, as the route calls it.
+    host: Option<String>,
     /// An answer came that a TLS server does not give to plain HTTP.
     spoken: AtomicBool,
 }
@@ -101,6 +103,8 @@ pub(super) struct Step {
 struct Contacts {
     asked: AtomicBool,
     answered: AtomicBool,
+    /// The hosts whose turn has not come.
+    unasked: Mutex<BTreeSet<String>>,
 }
 
 impl Transport {
@@ -231,7 +235,7 @@ impl Transport {
             request = request.body(post.body.clone());
         }
         self.counts.add(call.class);
-        step.contact.asked.store(true, Ordering::Relaxed);
+        step.set_asked();
         let response = request.send().await.map_err(|error| step.transport_fault(&error))?;
         step.contact.answered.store(true, Ordering::Relaxed);
         if response.status() != StatusCode::BAD_REQUEST {
@@ -278,13 +282,31 @@ impl Answer {
 
 impl Step {
     pub(super) fn new(subject: impl Into<String>) -> Self {
-        Self { subject: subject.into(), contact: Arc::default(), spoken: AtomicBool::new(false) }
+        let (subject, spoken) = (subject.into(), AtomicBool::new(false));
+        Self { subject, contact: Arc::default(), host: None, spoken }
     }
 
     /// The same thing, looked up at one host, by its name if there are others.
-    pub(super) fn at(&self, host: Option<&str>) -> Self {
-        let subject = host.map_or_else(|| self.subject.clone(), |host| format!("{} at {host}", self.subject));
-        Self { contact: Arc::clone(&self.contact), ..Self::new(subject) }
+    pub(super) fn at(&self, host: String, name: Option<&str>) -> Self {
+        let subject = name.map_or_else(|| self.subject.clone(), |name| format!("{} at {name}", self.subject));
+        Self { contact: Arc::clone(&self.contact), host: Some(host), ..Self::new(subject) }
+    }
+
+    /// A question to somebody else on the way to the same thing, whose answers are not the registry's.
+    pub(super) fn aside(&self) -> Self {
+        Self::new(self.subject.clone())
+    }
+
+    /// Says who is to be asked, in turn: before the last of them was, it is not known that nobody answers.
+    pub(super) fn expect(&self, hosts: impl IntoIterator<Item = String>) {
+        self.contact.unasked.lock().unwrap_or_else(PoisonError::into_inner).extend(hosts);
+    }
+
+    fn set_asked(&self) {
+        self.contact.asked.store(true, Ordering::Relaxed);
+        if let Some(host) = &self.host {
+            self.contact.unasked.lock().unwrap_or_else(PoisonError::into_inner).remove(host);
+        }
     }
 
     /// What `work` comes to, if it does so in time.
@@ -316,14 +338,21 @@ impl Step {
         self.contact.answered.store(heard, Ordering::Relaxed);
     }
 
-    /// A fault with the contact had so far. Nobody is away who was not asked: what kept us from asking
-    /// (no slot in time, a name that is none) is no reason to let anything pass (rule D4).
+    /// A fault with the contact had so far.
     pub(super) fn fault(&self, reason: FaultReason, words: &str) -> Fault {
         let message = format!("{}: {words}", self.subject);
-        if self.contact.asked.load(Ordering::Relaxed) && !self.heard() {
-            Fault::unanswered(reason, message)
+        Fault { contact: self.contact(), ..Fault::new(reason, message) }
+    }
+
+    /// Whether all hosts were asked, and none answered. Nobody is away who was not asked: what kept us
+    /// from asking (no slot in time, hosts before it that used up the time, a name that is none) is no
+    /// reason to let anything pass (rule D4).
+    pub(super) fn contact(&self) -> Contact {
+        let unasked = !self.contact.unasked.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        if unasked || !self.contact.asked.load(Ordering::Relaxed) || self.heard() {
+            Contact::Answered
         } else {
-            Fault::new(reason, message)
+            Contact::None
         }
     }
 

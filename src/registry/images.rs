@@ -74,6 +74,7 @@ fn anywhere<'a>(
     request: &'a EvidenceRequest<'a>,
     route: &'a Route,
 ) -> Result<Search<'a>, Fault> {
+    route.expect_pulling(step);
     let at = route.pulling().next().ok_or_else(|| Failures::default().fault(step))?;
     Ok(Search { whole: step, step, request, route, at })
 }

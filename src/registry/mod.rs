@@ -247,6 +247,7 @@ impl Client {
         credentials: &Credentials,
     ) -> Result<Digest, Fault> {
         let route = self.route(step, repository).await?;
+        route.expect_resolving(step);
         let mut failures = Failures::default();
         for endpoint in route.resolving() {
             let here = route.step(step, endpoint);

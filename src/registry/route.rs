@@ -24,7 +24,7 @@ use super::hosts::Capabilities;
 use super::http::{Answer, Call, Host, Scheme, Step, Transport};
 use super::{Ask, Client, Credentials};
 use crate::oci::Repository;
-use crate::outcome::{Contact, Fault, FaultReason};
+use crate::outcome::{Fault, FaultReason};
 
 /// The hosts to be asked, in order.
 pub(super) struct Route(Vec<Endpoint>);
@@ -220,7 +220,17 @@ impl Route {
 
     /// The step of asking one of these hosts; its messages name the host where there are several.
     pub(super) fn step(&self, step: &Step, endpoint: &Endpoint) -> Step {
-        step.at(if self.is_single() { None } else { Some(&endpoint.authority) })
+        step.at(endpoint.key.clone(), if self.is_single() { None } else { Some(&endpoint.authority) })
+    }
+
+    /// Tells `step` that the hosts for content and evidence are asked.
+    pub(super) fn expect_pulling(&self, step: &Step) {
+        step.expect(self.pulling().map(|endpoint| endpoint.key.clone()));
+    }
+
+    /// Tells `step` that the hosts for tags are asked.
+    pub(super) fn expect_resolving(&self, step: &Step) {
+        step.expect(self.resolving().map(|endpoint| endpoint.key.clone()));
     }
 
     /// Whether nobody else could be asked.
@@ -371,11 +381,7 @@ impl Failures {
 
     fn or_nobody(fault: Option<Fault>, step: &Step) -> Fault {
         let nobody = || step.fault(FaultReason::RegistryError, "hosts.toml has no host that may be asked");
-        let mut fault = fault.unwrap_or_else(nobody);
-        if step.fault(FaultReason::Internal, "").contact == Contact::Answered {
-            fault.contact = Contact::Answered;
-        }
-        fault
+        Fault { contact: step.contact(), ..fault.unwrap_or_else(nobody) }
     }
 }
 

@@ -69,6 +69,7 @@ impl Client {
         question: &Question,
     ) -> Result<Option<Fetched>, Fault> {
         let route = self.route(step, request.repository).await?;
+        route.expect_pulling(step);
         let heard: Vec<&Endpoint> = route.pulling().filter(|at| !request.budget.is_silent(at)).collect();
         let hosts = if heard.is_empty() { route.pulling().collect() } else { heard };
         let mut failures = Failures::default();
@@ -111,6 +112,7 @@ impl Client {
             return Ok(Vec::new());
         }
         let route = self.route(&step, request.repository).await?;
+        route.expect_pulling(&step);
         let here = match unread {
             Some(unread) => self.unread(&step, &request, &route, unread).await,
             None => Ok(Vec::new()),

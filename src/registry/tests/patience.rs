@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::mirrors::{Configured, claims};
 use super::*;
 
 fn looking_for(look_up: Duration) -> Client {
@@ -93,4 +94,43 @@ async fn d4_nobody_is_away_who_was_not_asked() {
         found = taken => unreachable!("{found:?}"),
     };
     assert_eq!((fault.reason, fault.contact), (FaultReason::Timeout, Contact::Answered));
+}
+
+async fn silent() -> Server {
+    Server::start(|_| Reply::new(200, "").body(Body::Silence)).await
+}
+
+fn mirrored(timeouts: Timeouts, registry: &Server, mirror: &Server) -> Configured {
+    let node = Configured::with(RegistryOptions { timeouts, ..options() });
+    node.mirror(registry, &mirror.address.to_string(), "");
+    node
+}
+
+#[tokio::test]
+async fn d4_hosts_that_the_time_did_not_reach_are_not_away() {
+    let (mirror, registry) = (silent().await, claims("registry").await);
+    let timeouts = Timeouts { look_up: Duration::from_millis(500), ..options().timeouts };
+    let node = mirrored(timeouts, &registry, &mirror);
+    let late = |of: String| Err(Fault::new(FaultReason::Timeout, format!("{of}: registry took too long")));
+    let address = registry.address;
+    assert_eq!(node.resolve(&registry).await, late(format!("{address}/app:v1")));
+    let (repository, digest) = (registry.repository("app"), Digest::of(b"x"));
+    let manifest = node.client.manifest(&repository, &digest, &Credentials::Anonymous).await;
+    assert_eq!(manifest.map(drop), late(format!("{address}/app@{digest}")).map(drop));
+    assert_eq!(registry.lines(), [""; 0]);
+    // Both were asked, and neither answered.
+    let registry = silent().await;
+    let timeouts = Timeouts { idle: Duration::from_millis(500), ..options().timeouts };
+    let node = mirrored(timeouts, &registry, &mirror);
+    let message = format!("{0}/app:v1 at {0}: registry does not answer in time", registry.address);
+    assert_eq!(node.resolve(&registry).await, Err(Fault::unanswered(FaultReason::Timeout, message)));
+}
+
+#[tokio::test]
+async fn o4_the_probe_before_a_present_image_is_served_asks_every_host_that_may_be_pulled_from() {
+    let registry = Server::start(|_| Reply::new(401, "")).await;
+    let node = Configured::mirrored(&registry, "127.0.0.1:1");
+    let (repository, digest) = (registry.repository("app"), Digest::of(b"x"));
+    let fault = node.client.manifest(&repository, &digest, &Credentials::Anonymous).await.unwrap_err();
+    assert_eq!((fault.reason, fault.contact), (FaultReason::RegistryDenied, Contact::Answered));
 }
