@@ -132,7 +132,9 @@ impl Tokens {
             self.withdraw(&self.token_key(asker), header).await;
         }
         *asker.host.challenge.lock().unwrap_or_else(PoisonError::into_inner) = Some(challenge.clone());
-        match self.proof(transport, step, call, asker, Some(&challenge)).await? {
+        // The registry itself has answered by now, whatever becomes of the token.
+        let proof = self.proof(transport, step, call, asker, Some(&challenge)).await;
+        match proof.map_err(|fault| Fault { contact: Contact::Answered, ..fault })? {
             Proof::Nothing => Ok(answer),
             proof @ (Proof::Final(_) | Proof::Remembered(_)) => {
                 transport.send(step, &with(call, &proof)).await
@@ -164,7 +166,8 @@ impl Tokens {
                 if let Some(token) = held.as_ref().filter(|token| Instant::now() < token.until) {
                     return Ok(Proof::Remembered(token.header.clone()));
                 }
-                let request = token_request(step, call, asker, realm, service.as_deref())?;
+                let aside = step.aside();
+                let request = token_request(&aside, call, asker, realm, service.as_deref())?;
                 let token = fetch_token(transport, &request).await?;
                 let header = token.header.clone();
                 *held = Some(token);

@@ -244,6 +244,36 @@ async fn a_token_service_that_refuses_is_a_denial_without_secrets() {
 }
 
 #[tokio::test]
+async fn d4_an_answer_of_the_token_service_is_none_of_the_registry() {
+    let realm = Server::start(|_| Reply::new(200, r#"{"token":"t","expires_in":0}"#)).await;
+    let address = realm.address;
+    let first = AtomicUsize::new(0);
+    // It asks for a token, and is not heard of again.
+    let server = Server::start(move |_| match first.fetch_add(1, Ordering::SeqCst) {
+        0 => challenge(format!(r#"Bearer realm="http://{address}/token""#)),
+        _ => Reply::new(200, "").body(Body::Silence),
+    })
+    .await;
+    let client = impatient();
+    let fault = resolve(&server, &client).await.unwrap_err();
+    assert_eq!((fault.reason, fault.contact), (FaultReason::Timeout, Contact::Answered), "it asked for one");
+    let fault = resolve(&server, &client).await.unwrap_err();
+    assert_eq!((fault.reason, fault.contact), (FaultReason::Timeout, Contact::None));
+    assert_eq!(realm.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn d4_a_registry_that_asks_for_a_token_is_not_away_though_the_token_service_is() {
+    let server =
+        Server::start(move |_| challenge(r#"Bearer realm="http://127.0.0.1:1/token""#.to_owned())).await;
+    let client = client();
+    for _ in 0..2 {
+        let fault = resolve(&server, &client).await.unwrap_err();
+        assert_eq!((fault.reason, fault.contact), (FaultReason::RegistryUnreachable, Contact::Answered));
+    }
+}
+
+#[tokio::test]
 async fn a_token_answer_without_a_token_is_an_error() {
     for body in ["", "{}", r#"{"token":""}"#, r#"{"token":"a\nb"}"#, "<html>"] {
         let realm = Server::start(move |_| Reply::new(200, body)).await;
