@@ -25,7 +25,7 @@ use crate::oci::Repository;
 use crate::outcome::{Fault, FaultReason, Lookup};
 use crate::policy::{Entry, Evidence, Forms, RekorLookup};
 use crate::registry::{
-    self, Budget, Credentials, EvidenceRequest, Fetched, LOG_BUNDLE, LogQuestion, ManifestAccess,
+    self, Budget, Credentials, EvidenceRequest, Fetched, LOG_BUNDLE, Later, LogQuestion, ManifestAccess,
     ReferrerForms, ResolvedImage, Rest, SIGNATURE_PREDICATE, Wanted,
 };
 use crate::sigstore::SignatureEvidence;
@@ -134,25 +134,22 @@ impl Fetcher<'_> {
         self.rests = others;
         let this = &*self;
         let answers = join_all(wanted.into_iter().map(|(form, repository, rest)| async move {
-            let answer = match this.slow.get(repository.host()) {
-                Some(fault) => Err(fault.clone()),
+            let later = match this.slow.get(repository.host()) {
+                Some(fault) => Later { fault: Some(fault.clone()), ..Later::default() },
                 None => this.registry.rest(this.request(&repository), rest).await,
             };
-            (form, repository, answer)
+            (form, repository, later)
         }))
         .await;
         let mut more = More::default();
-        for (form, repository, answer) in answers {
-            self.note_slow(&repository, answer.as_ref().err());
-            match answer {
-                Ok(pieces) if pieces.is_empty() => {}
-                Ok(pieces) => {
-                    extend(form.map(evidence), &repository, pieces);
-                    more.added.insert(repository);
-                }
-                Err(fault) => {
-                    more.faults.insert(repository, fault);
-                }
+        for (form, repository, Later { pieces, fault }) in answers {
+            self.note_slow(&repository, fault.as_ref());
+            if !pieces.is_empty() {
+                extend(form.map(evidence), &repository, pieces);
+                more.added.insert(repository.clone());
+            }
+            if let Some(fault) = fault {
+                more.faults.insert(repository, fault);
             }
         }
         more

@@ -32,7 +32,7 @@ mod route;
 mod search;
 mod signatures;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -161,12 +161,22 @@ pub struct Rest {
     further: Option<Further>,
 }
 
+/// What was read later.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Later {
+    /// The evidence.
+    pub pieces: Vec<SignatureEvidence>,
+    /// Why some of it could not be read. It takes nothing from what was, and keeps a denial from being
+    /// definite.
+    pub fault: Option<Fault>,
+}
+
 /// What one verdict may spend on evidence, over all look-ups: bytes, and one wait for a silent host.
 #[derive(Debug)]
 pub struct Budget {
     bytes: AtomicUsize,
-    /// The hosts that gave no answer, of registries with several.
-    silent: Mutex<BTreeSet<String>>,
+    /// The hosts that gave no answer, of registries with several, and what was said of it.
+    silent: Mutex<BTreeMap<String, Fault>>,
 }
 
 /// Why the client cannot be set up, or credentials cannot be read.
@@ -375,7 +385,7 @@ impl Budget {
     /// A budget of so many bytes.
     #[must_use]
     pub const fn of(bytes: usize) -> Self {
-        Self { bytes: AtomicUsize::new(bytes), silent: Mutex::new(BTreeSet::new()) }
+        Self { bytes: AtomicUsize::new(bytes), silent: Mutex::new(BTreeMap::new()) }
     }
 
     /// What is left.
@@ -392,12 +402,14 @@ impl Budget {
             .map(drop)
     }
 
-    fn is_silent(&self, host: &Endpoint) -> bool {
-        self.silent.lock().unwrap_or_else(PoisonError::into_inner).contains(host.key())
+    /// Why a host is not waited for again.
+    fn silence(&self, host: &Endpoint) -> Option<Fault> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner).get(host.key()).cloned()
     }
 
-    fn note_silent(&self, host: &Endpoint) {
-        self.silent.lock().unwrap_or_else(PoisonError::into_inner).insert(host.key().to_owned());
+    fn note_silent(&self, host: &Endpoint, fault: &Fault) {
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.insert(host.key().to_owned(), fault.clone());
     }
 }
 

@@ -3,7 +3,7 @@
 //! Evidence of the first host that has any counts; a mirror without signatures is nothing more than that.
 //! Where what was found does not satisfy, the hosts after it are asked too ([`Client::rest`]): a mirror
 //! may be behind, and a hostile one must not be able to hide what the registry has. That they cannot be
-//! asked then changes nothing about what was found.
+//! asked then takes nothing from what was found, and is told: it keeps a denial from being definite.
 //!
 //! What a list of evidence names by digest is asked of the host of the list, then of the others.
 //!
@@ -19,8 +19,8 @@ use super::referrers::{UnreadReferrers, Wanted};
 use super::route::{Endpoint, Failures, Route};
 use super::signatures::{Layer, LayerKind};
 use super::{
-    ATTESTATION_LIMIT, Ask, Client, EvidenceRequest, Fetched, MANIFEST_TYPES, ManifestAccess, RequestClass,
-    Rest, check_digest,
+    ATTESTATION_LIMIT, Ask, Client, EvidenceRequest, Fetched, Later, MANIFEST_TYPES, ManifestAccess,
+    RequestClass, Rest, check_digest,
 };
 use crate::oci::Digest;
 use crate::outcome::{Fault, FaultReason};
@@ -70,11 +70,15 @@ impl Client {
     ) -> Result<Option<Fetched>, Fault> {
         let route = self.route(step, request.repository).await?;
         route.expect_pulling(step);
-        let heard: Vec<&Endpoint> = route.pulling().filter(|at| !request.budget.is_silent(at)).collect();
-        let hosts = if heard.is_empty() { route.pulling().collect() } else { heard };
+        let hosts: Vec<&Endpoint> = route.pulling().collect();
+        let none_left = hosts.iter().all(|at| request.budget.silence(at).is_some());
         let mut failures = Failures::default();
         let mut absent = false;
         for (asked, at) in hosts.iter().copied().enumerate() {
+            if let Some(fault) = request.budget.silence(at).filter(|_| !none_left) {
+                failures.add(fault);
+                continue;
+            }
             let here = route.step(step, at);
             match self
                 .search_at(Search { whole: step, step: &here, request, route: &route, at }, question)
@@ -88,7 +92,7 @@ impl Client {
                 Ok(None) => absent = true,
                 Err(fault) => {
                     if matches!(fault.reason, FaultReason::RegistryUnreachable | FaultReason::Timeout) {
-                        request.budget.note_silent(at);
+                        request.budget.note_silent(at, &fault);
                     }
                     failures.add(fault);
                 }
@@ -97,38 +101,26 @@ impl Client {
         if absent { Ok(None) } else { Err(failures.fault(step)) }
     }
 
-    /// Reads what a look-up of the same request left for later.
-    ///
-    /// # Errors
-    /// A [`Fault`] as in [`Lookup::Unreachable`](crate::outcome::Lookup::Unreachable).
-    pub async fn rest(
-        &self,
-        request: EvidenceRequest<'_>,
-        rest: Rest,
-    ) -> Result<Vec<SignatureEvidence>, Fault> {
+    /// Reads what a look-up of the same request left for later, as far as it can be read.
+    pub async fn rest(&self, request: EvidenceRequest<'_>, rest: Rest) -> Later {
+        let mut later = Later::default();
         let step = Step::new(format!("evidence for {}@{}", request.repository, request.digest));
         let Rest { unread, further } = rest;
         if unread.is_none() && further.is_none() {
-            return Ok(Vec::new());
+            return later;
         }
-        let route = self.route(&step, request.repository).await?;
+        let route = match self.route(&step, request.repository).await {
+            Ok(route) => route,
+            Err(fault) => return Later { fault: Some(fault), ..later },
+        };
         route.expect_pulling(&step);
-        let here = match unread {
-            Some(unread) => self.unread(&step, &request, &route, unread).await,
-            None => Ok(Vec::new()),
-        };
-        let elsewhere = match further {
-            Some(further) => self.further(&step, &request, &route, further).await,
-            None => Vec::new(),
-        };
-        match here {
-            Ok(mut pieces) => {
-                pieces.extend(elsewhere);
-                Ok(pieces)
-            }
-            Err(fault) if elsewhere.is_empty() => Err(fault),
-            Err(_) => Ok(elsewhere),
+        if let Some(unread) = unread {
+            later.add(self.unread(&step, &request, &route, unread).await);
         }
+        if let Some(further) = further {
+            self.further(&step, &request, &route, further, &mut later).await;
+        }
+        later
     }
 
     async fn search_at(&self, search: Search<'_>, question: &Question) -> Result<Option<Fetched>, Fault> {
@@ -169,20 +161,26 @@ impl Client {
         request: &EvidenceRequest<'_>,
         route: &Route,
         further: Further,
-    ) -> Vec<SignatureEvidence> {
-        let mut all = Vec::new();
-        for at in further.hosts.iter().filter(|at| !request.budget.is_silent(at)) {
+        later: &mut Later,
+    ) {
+        for at in &further.hosts {
+            if let Some(fault) = request.budget.silence(at) {
+                later.add(Err(fault));
+                continue;
+            }
             let here = route.step(step, at);
             let search = Search { whole: step, step: &here, request, route, at };
-            let Ok(Some(Fetched { pieces, rest })) = self.search_at(search, &further.question).await else {
-                continue;
-            };
-            all.extend(pieces);
-            if let Some(unread) = rest.unread {
-                all.extend(self.unread(step, request, route, unread).await.unwrap_or_default());
+            match self.search_at(search, &further.question).await {
+                Ok(Some(Fetched { pieces, rest })) => {
+                    later.pieces.extend(pieces);
+                    if let Some(unread) = rest.unread {
+                        later.add(self.unread(step, request, route, unread).await);
+                    }
+                }
+                Ok(None) => {}
+                Err(fault) => later.add(Err(fault)),
             }
         }
-        all
     }
 
     /// The bytes of a digest that a list names: from the host of the list, or else from another.
@@ -194,7 +192,8 @@ impl Client {
     ) -> Result<Answer, Failures> {
         let mut failures = Failures::default();
         let budget = search.request.budget;
-        let others = search.route.pulling().filter(|other| !other.is(search.at) && !budget.is_silent(other));
+        let others =
+            search.route.pulling().filter(|other| !other.is(search.at) && budget.silence(other).is_none());
         for at in std::iter::once(search.at).chain(others) {
             let here = search.route.step(search.whole, at);
             match self.content_at(Search { step: &here, at, ..search }, ask, digest).await {
@@ -254,6 +253,17 @@ impl Client {
                 };
                 let answer = self.ask_at(step, at, request.repository, request.credentials, &head).await;
                 answer.is_ok_and(|answer| answer.status.is_success())
+            }
+        }
+    }
+}
+
+impl Later {
+    fn add(&mut self, read: Result<Vec<SignatureEvidence>, Fault>) {
+        match read {
+            Ok(pieces) => self.pieces.extend(pieces),
+            Err(fault) => {
+                self.fault.get_or_insert(fault);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::evidence::{
     BUNDLE, Content, QUERY, SBOM, bundle, cosign, entry, index, layer, manifest, pieces, signature_layer,
-    subject, unreachable, wanted,
+    subject, unreachable, wanted, whole,
 };
 use super::*;
 
@@ -34,7 +34,7 @@ async fn both(
     match fetch(client, server, wanted, &budget).await {
         Lookup::Found(Fetched { pieces, rest }) => {
             let (repository, digest) = (server.repository("app"), subject());
-            (pieces, client.rest(request(&repository, &digest, &budget), rest).await)
+            (pieces, whole(client.rest(request(&repository, &digest, &budget), rest).await))
         }
         other @ (Lookup::Absent | Lookup::Unreachable(_)) => panic!("{other:?}"),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::evidence::{Content, SBOM, layer, pieces, subject, unreachable};
+use super::evidence::{Content, SBOM, layer, pieces, subject, unreachable, whole};
 use super::*;
 
 const OTHER: &str = "https://slsa.dev/provenance/v1";
@@ -75,7 +75,7 @@ async fn a_lying_predicate_annotation_delays_and_hides_nothing() {
     assert!(!rest.is_empty());
     assert_eq!(client.requests().blob, 2);
     let later = client.rest(request(&server.repository("app"), &budget), rest).await;
-    assert_eq!(later, Ok(vec![attestation(b"{lies}", Some(OTHER))]));
+    assert_eq!(whole(later), Ok(vec![attestation(b"{lies}", Some(OTHER))]));
     assert_eq!(client.requests(), RequestCounts { manifest: 1, blob: 3, ..RequestCounts::default() });
 }
 

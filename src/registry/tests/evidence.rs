@@ -163,6 +163,11 @@ pub(super) fn pieces(found: Lookup<Fetched>) -> Lookup<Vec<SignatureEvidence>> {
     }
 }
 
+/// What was read later, if all of it was.
+pub(super) fn whole(later: Later) -> Result<Vec<SignatureEvidence>, Fault> {
+    later.fault.map_or(Ok(later.pieces), Err)
+}
+
 async fn signatures(server: &Server) -> Lookup<Vec<SignatureEvidence>> {
     look_up(&client(), server, Kind::Signatures, ManifestAccess::Unknown, &Budget::verdict()).await
 }

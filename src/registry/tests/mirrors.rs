@@ -284,6 +284,7 @@ async fn a_silent_host_is_waited_for_once_in_a_verdict() {
 
 #[tokio::test]
 async fn evidence_that_does_not_satisfy_is_looked_for_at_the_hosts_after_it() {
+    let found = |pieces, fault| Later { pieces, fault };
     let (mirror, registry) = (Has::Signature.server(1).await, Has::Signature.server(2).await);
     let node = Configured::mirrored(&registry, &mirror.address.to_string());
     let Lookup::Found(Fetched { pieces, rest }) = node.signatures(&registry, ManifestAccess::Unknown).await
@@ -294,9 +295,9 @@ async fn evidence_that_does_not_satisfy_is_looked_for_at_the_hosts_after_it() {
     assert_eq!(registry.lines(), [""; 0]);
     let (repository, budget) = (registry.repository("app"), Budget::verdict());
     let request = request(&repository, ManifestAccess::Unknown, &budget);
-    assert_eq!(node.client.rest(request, rest).await, Ok(vec![cosign(b"p", 2)]));
-    // That the others have nothing to say changes nothing.
-    for has in [Has::Nothing, Has::Broken] {
+    assert_eq!(node.client.rest(request, rest).await, found(vec![cosign(b"p", 2)], None));
+    // That one of them cannot say what it has is told.
+    for (has, answered) in [(Has::Nothing, None), (Has::Broken, Some(418))] {
         let registry = has.server(2).await;
         let node = Configured::mirrored(&registry, &mirror.address.to_string());
         let Lookup::Found(Fetched { rest, .. }) = node.signatures(&registry, ManifestAccess::Unknown).await
@@ -304,10 +305,12 @@ async fn evidence_that_does_not_satisfy_is_looked_for_at_the_hosts_after_it() {
             panic!("a signature");
         };
         let repository = registry.repository("app");
-        assert_eq!(
-            node.client.rest(EvidenceRequest { repository: &repository, ..request }, rest).await,
-            Ok(vec![])
-        );
+        let fault = answered.map(|status| {
+            let of = format!("evidence for {repository}@{} at {}", subject(), registry.address);
+            Fault::new(FaultReason::RegistryError, format!("{of}: registry answered {status}"))
+        });
+        let request = EvidenceRequest { repository: &repository, ..request };
+        assert_eq!(node.client.rest(request, rest).await, found(vec![], fault));
     }
 }
 

@@ -296,7 +296,7 @@ fn futures_can_be_sent_between_threads() {
     };
     send(client.resolve(&reference, &Credentials::Anonymous));
     send(client.signatures(request));
-    send(client.attestations(request, &BTreeSet::new()));
+    send(client.attestations(request, &std::collections::BTreeSet::new()));
     send(client.referrers(request, &evidence::wanted(ReferrerForms::All, &[])));
     send(client.rest(request, Rest::of(None)));
 }
