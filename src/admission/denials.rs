@@ -70,7 +70,7 @@ mod tests {
             Judged { policy: "p".into(), rule: "r".into(), index: 0, verdict, source: Source::Verified };
         let explanation =
             Explanation { rule: "p/r".into(), entry: 0, attestors: Vec::new(), denies: Vec::new() };
-        Outcome { judged, explanation }
+        Outcome { judged, explanation, in_doubt: false }
     }
 
     fn denied() -> Outcome {

@@ -25,8 +25,8 @@ use crate::oci::Repository;
 use crate::outcome::{Fault, FaultReason, Lookup};
 use crate::policy::{Entry, Evidence, Forms, RekorLookup};
 use crate::registry::{
-    self, Budget, Credentials, EvidenceRequest, Fetched, LOG_BUNDLE, Later, LogQuestion, ManifestAccess,
-    ReferrerForms, ResolvedImage, Rest, SIGNATURE_PREDICATE, Wanted,
+    self, Budget, Credentials, EvidenceRequest, Fetched, LOG_BUNDLE, Later, LogQuestion, Looked,
+    ManifestAccess, ReferrerForms, ResolvedImage, Rest, SIGNATURE_PREDICATE, Wanted,
 };
 use crate::sigstore::SignatureEvidence;
 
@@ -40,6 +40,8 @@ pub(super) struct Fetcher<'a> {
     pub(super) budget: &'a Budget,
     /// What was left for later, and where it belongs.
     pub(super) rests: Vec<(Form, Repository, Rest)>,
+    /// Where one host said that nothing is there, and another could not say.
+    pub(super) doubts: BTreeMap<Repository, Fault>,
     /// The hosts that let a time run out, with what was said of it. They are not asked again for this
     /// verdict: that would only take as long again, step by step.
     pub(super) slow: BTreeMap<String, Fault>,
@@ -231,7 +233,10 @@ impl Fetcher<'_> {
         asks.retain(|ask| !ask.form.map(evidence).contains_key(&ask.repository));
         let answers = join_all(asks.iter().map(|ask| self.ask(ask))).await;
         for (ask, answer) in asks.into_iter().zip(answers) {
-            let lookup = match answer {
+            if let Some(fault) = answer.doubt {
+                self.doubts.entry(ask.repository.clone()).or_insert(fault);
+            }
+            let lookup = match answer.lookup {
                 Lookup::Found(Fetched { pieces, rest }) => {
                     if !rest.is_empty() {
                         self.rests.push((ask.form, ask.repository.clone(), rest));
@@ -254,9 +259,9 @@ impl Fetcher<'_> {
         }
     }
 
-    async fn ask(&self, ask: &Ask) -> Lookup<Fetched> {
+    async fn ask(&self, ask: &Ask) -> Looked {
         if let Some(fault) = self.slow.get(ask.repository.host()) {
-            return Lookup::Unreachable(fault.clone());
+            return Lookup::Unreachable(fault.clone()).into();
         }
         let request = self.request(&ask.repository);
         match ask.form {

@@ -27,6 +27,7 @@ mod tests;
 mod verification;
 pub mod words;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -124,6 +125,8 @@ pub struct Judgement {
     pub judged: Vec<Judged>,
     /// One tree an entry that was verified.
     pub explanations: Vec<Explanation>,
+    /// The rules (`policy/rule`) for which one host said that nothing is there while another could not say.
+    pub in_doubt: BTreeSet<String>,
 }
 
 /// A permitted pull on its way to containerd.
@@ -143,6 +146,9 @@ pub struct Admitted {
 struct Outcome {
     judged: Judged,
     explanation: Explanation,
+    /// Nothing is there by the word of one host, while another could not say: a pull is refused by it (rule
+    /// D4), and what is present is not hidden (S4).
+    in_doubt: bool,
 }
 
 impl Gate {
@@ -259,6 +265,7 @@ impl Gate {
             applications: applications.clone(),
             judged: Vec::new(),
             explanations: Vec::new(),
+            in_doubt: BTreeSet::new(),
         };
         if let Some(decision) = evaluate::before_resolving(&case) {
             return Judgement { decision, ..judgement };
@@ -288,6 +295,9 @@ impl Gate {
             outcomes.iter_mut().for_each(verification::answered);
         }
         let judged: Vec<_> = outcomes.iter().map(|outcome| outcome.judged.clone()).collect();
+        let doubtful = outcomes.iter().filter(|outcome| outcome.in_doubt);
+        judgement.in_doubt =
+            doubtful.map(|outcome| format!("{}/{}", outcome.judged.policy, outcome.judged.rule)).collect();
         judgement.explanations = outcomes.into_iter().map(|outcome| outcome.explanation).collect();
         let decision = evaluate::decide(&case, digest, judgement.resolution, &judged);
         judgement.judged = judged;
@@ -451,6 +461,7 @@ fn remembered(entry: &Entry, digest: Digest, source: Source) -> Outcome {
     Outcome {
         judged: judged(entry, EntryVerdict::Satisfied(Satisfied::remembered(digest)), source),
         explanation,
+        in_doubt: false,
     }
 }
 

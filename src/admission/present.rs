@@ -7,8 +7,9 @@
 //!
 //! The background decides every present image at start, after a reload and daily, from stored
 //! evidence first (rule S6). Until it has, an old admission stands (rule S5); a definite denial takes
-//! it back, age and faults never do (rule S4). Rules that depend on the pod are left out for images
-//! that have an admission: no pod is known here (rule S3).
+//! it back, age and faults never do (rule S4), nor does one host's "not there" while another cannot say.
+//! Rules that depend on the pod are left out for images that have an admission: no pod is known here
+//! (rule S3).
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -270,6 +271,12 @@ impl Gate {
                 if permit.would_deny().is_empty() { Background::Fine } else { Background::Denied }
             }
             Decision::Deny(denials) => {
+                let rule = |denial: &Denial| format!("{}/{}", denial.policy, denial.rule);
+                // One host's "not there" is no definite denial while another of them could not say.
+                let definite = |denial: &Denial| !judgement.in_doubt.contains(&rule(denial));
+                if !denials.iter().any(definite) {
+                    return Background::Undecided;
+                }
                 // A registry that shows strangers nothing says nothing about signatures either.
                 let asking =
                     self.registry.manifest(request.reference.repository(), &digest, &request.credentials);
@@ -285,11 +292,11 @@ impl Gate {
                             && application.rule == denial.rule
                     })
                 };
-                let plain =
-                    |denial: &Denial| !pod_dependent.contains(&format!("{}/{}", denial.policy, denial.rule));
+                let plain = |denial: &Denial| !pod_dependent.contains(&rule(denial));
                 // The gate's own refusals (`unmatched`) name no rule and count as plain ones.
-                let taken_back =
-                    |denial: &Denial| denial.policy.is_empty() || (refuses(denial) && plain(denial));
+                let taken_back = |denial: &Denial| {
+                    definite(denial) && (denial.policy.is_empty() || (refuses(denial) && plain(denial)))
+                };
                 if known.is_some() && denials.iter().any(taken_back) {
                     tracing::warn!(image = name, %digest, "present image is no longer admitted: hidden from ImageStatus");
                     self.store.withdraw(reference.repository(), &digest);

@@ -131,6 +131,7 @@ impl Job {
             manifest,
             budget: &budget,
             rests: Vec::new(),
+            doubts: BTreeMap::new(),
             slow: BTreeMap::new(),
         };
         fetcher.note_slow(&image.repository, fault.as_ref());
@@ -157,6 +158,10 @@ impl Job {
         if !unlogged.is_empty() {
             let more = fetcher.add_log_entries(&unlogged, stored, evidence).await;
             self.judge_again(&mut outcomes, &fetcher, evidence, more);
+        }
+        for (outcome, (entry, _)) in outcomes.iter_mut().zip(&self.wanted) {
+            let places = fetcher.places(entry);
+            outcome.in_doubt = fetcher.doubts.keys().any(|repository| places.contains(repository));
         }
         (outcomes, contact)
     }
@@ -209,7 +214,7 @@ impl Job {
         let PullRequest { reference, pod, .. } = &self.request;
         let pull = Pull { reference, digest: &self.digest, pod };
         let (verdict, explanation) = judge(entry, pull, evidence, SystemTime::now());
-        Outcome { judged: judged(entry, verdict, source), explanation }
+        Outcome { judged: judged(entry, verdict, source), explanation, in_doubt: false }
     }
 
     /// Rule O1: what could not be asked is judged by what is stored.
@@ -261,7 +266,8 @@ pub(super) fn undecided(entry: &Entry, fault: Fault) -> Outcome {
         attestors: Vec::new(),
         denies: Vec::new(),
     };
-    Outcome { judged: judged(entry, EntryVerdict::Undecided(fault), Source::Verified), explanation }
+    let judged = judged(entry, EntryVerdict::Undecided(fault), Source::Verified);
+    Outcome { judged, explanation, in_doubt: false }
 }
 
 /// Marks the fault of an outcome as one in which somebody answered.

@@ -142,6 +142,15 @@ pub enum ManifestAccess {
     Unknown,
 }
 
+/// What a look-up for evidence came to.
+#[derive(Debug)]
+pub struct Looked {
+    /// What was found.
+    pub lookup: Lookup<Fetched>,
+    /// Where one host said that nothing is there: why another could not say.
+    pub doubt: Option<Fault>,
+}
+
 /// What a look-up found.
 #[derive(Debug)]
 pub struct Fetched {
@@ -365,13 +374,9 @@ impl Rest {
     }
 }
 
-impl From<Result<Option<Fetched>, Fault>> for Lookup<Fetched> {
-    fn from(result: Result<Option<Fetched>, Fault>) -> Self {
-        match result {
-            Ok(Some(found)) => Self::Found(found),
-            Ok(None) => Self::Absent,
-            Err(fault) => Self::Unreachable(fault),
-        }
+impl From<Lookup<Fetched>> for Looked {
+    fn from(lookup: Lookup<Fetched>) -> Self {
+        Self { lookup, doubt: None }
     }
 }
 

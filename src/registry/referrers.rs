@@ -40,13 +40,13 @@ use super::route::Endpoint;
 use super::search::{Question, Search, Unread, stored_fault};
 use super::signatures::{LAYERS_LIMIT, Layer, LayerKind};
 use super::{
-    ATTESTATION_LIMIT, Ask, Client, EVIDENCE_LIMIT, EvidenceRequest, Fetched, ManifestAccess, PARALLEL,
-    RequestClass, Rest, read_manifest,
+    ATTESTATION_LIMIT, Ask, Client, EVIDENCE_LIMIT, EvidenceRequest, Fetched, Looked, ManifestAccess,
+    PARALLEL, RequestClass, Rest, read_manifest,
 };
 use crate::oci::{
     Descriptor, Digest, ImageManifest, Index, IndexEntry, MANIFEST_LIMIT, Manifest, media_type,
 };
-use crate::outcome::{Fault, FaultReason, Lookup};
+use crate::outcome::{Fault, FaultReason};
 use crate::sigstore::SignatureEvidence;
 
 /// What is looked for among the referrers.
@@ -90,9 +90,9 @@ impl Client {
     /// The evidence that refers to the image, in the order of the list (untyped entries last), without what is
     /// annotated as another type than those looked for. `Found` with an empty list means that some is
     /// listed but none can be read.
-    pub async fn referrers(&self, request: EvidenceRequest<'_>, wanted: &Wanted) -> Lookup<Fetched> {
+    pub async fn referrers(&self, request: EvidenceRequest<'_>, wanted: &Wanted) -> Looked {
         let step = Step::new(format!("bundles of {}@{}", request.repository, request.digest));
-        self.search(&step, &request, &Question::Referrers(wanted.clone())).await.into()
+        self.search(&step, &request, &Question::Referrers(wanted.clone())).await
     }
 
     pub(super) async fn first_referrers(

@@ -350,6 +350,10 @@ impl std::fmt::Debug for Endpoint {
 }
 
 impl Failures {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
     pub(super) fn add(&mut self, fault: Fault) {
         self.not_there |= fault.reason == FaultReason::ImageNotFound;
         self.first.get_or_insert_with(|| fault.clone());

@@ -19,11 +19,11 @@ use super::referrers::{UnreadReferrers, Wanted};
 use super::route::{Endpoint, Failures, Route};
 use super::signatures::{Layer, LayerKind};
 use super::{
-    ATTESTATION_LIMIT, Ask, Client, EvidenceRequest, Fetched, Later, MANIFEST_TYPES, ManifestAccess,
+    ATTESTATION_LIMIT, Ask, Client, EvidenceRequest, Fetched, Later, Looked, MANIFEST_TYPES, ManifestAccess,
     RequestClass, Rest, check_digest,
 };
 use crate::oci::Digest;
-use crate::outcome::{Fault, FaultReason};
+use crate::outcome::{Fault, FaultReason, Lookup};
 use crate::sigstore::SignatureEvidence;
 
 /// What is looked for.
@@ -67,8 +67,11 @@ impl Client {
         step: &Step,
         request: &EvidenceRequest<'_>,
         question: &Question,
-    ) -> Result<Option<Fetched>, Fault> {
-        let route = self.route(step, request.repository).await?;
+    ) -> Looked {
+        let route = match self.route(step, request.repository).await {
+            Ok(route) => route,
+            Err(fault) => return Lookup::Unreachable(fault).into(),
+        };
         route.expect_pulling(step);
         let hosts: Vec<&Endpoint> = route.pulling().collect();
         let none_left = hosts.iter().all(|at| request.budget.silence(at).is_some());
@@ -87,7 +90,7 @@ impl Client {
                 Ok(Some(Fetched { pieces, rest })) => {
                     let hosts: Vec<Endpoint> = hosts.iter().skip(asked + 1).copied().cloned().collect();
                     let further = (!hosts.is_empty()).then(|| Further { hosts, question: question.clone() });
-                    return Ok(Some(Fetched { pieces, rest: Rest { further, ..rest } }));
+                    return Lookup::Found(Fetched { pieces, rest: Rest { further, ..rest } }).into();
                 }
                 Ok(None) => absent = true,
                 Err(fault) => {
@@ -98,7 +101,12 @@ impl Client {
                 }
             }
         }
-        if absent { Ok(None) } else { Err(failures.fault(step)) }
+        if absent {
+            let doubt = (!failures.is_empty()).then(|| failures.fault(step));
+            Looked { lookup: Lookup::Absent, doubt }
+        } else {
+            Lookup::Unreachable(failures.fault(step)).into()
+        }
     }
 
     /// Reads what a look-up of the same request left for later, as far as it can be read.

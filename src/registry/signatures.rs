@@ -23,10 +23,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use super::http::Step;
 use super::search::{Question, Search, Unread};
 use super::{
-    ATTESTATION_LIMIT, Ask, Client, EVIDENCE_LIMIT, EvidenceRequest, Fetched, PARALLEL, Rest, read_manifest,
+    ATTESTATION_LIMIT, Ask, Client, EVIDENCE_LIMIT, EvidenceRequest, Fetched, Looked, PARALLEL, Rest,
+    read_manifest,
 };
 use crate::oci::{Descriptor, Digest, MANIFEST_LIMIT, Manifest, media_type};
-use crate::outcome::{Fault, FaultReason, Lookup};
+use crate::outcome::{Fault, FaultReason};
 use crate::sigstore::{SignatureEvidence, standard_payload};
 
 /// What a layer is.
@@ -47,22 +48,18 @@ pub(super) struct Layer {
 impl Client {
     /// The signatures at the `.sig` tag, in the order of the manifest. `Found` with an empty list
     /// means that the tag is there but nothing in it can be a signature.
-    pub async fn signatures(&self, request: EvidenceRequest<'_>) -> Lookup<Fetched> {
+    pub async fn signatures(&self, request: EvidenceRequest<'_>) -> Looked {
         let step = Step::new(format!("signatures of {}@{}", request.repository, request.digest));
         let question = Question::Tagged { kind: LayerKind::Signature, predicates: BTreeSet::new() };
-        self.search(&step, &request, &question).await.into()
+        self.search(&step, &request, &question).await
     }
 
     /// The attestations at the `.att` tag, in the order of the manifest, those first that may be of
     /// one of the `predicates`.
-    pub async fn attestations(
-        &self,
-        request: EvidenceRequest<'_>,
-        predicates: &BTreeSet<String>,
-    ) -> Lookup<Fetched> {
+    pub async fn attestations(&self, request: EvidenceRequest<'_>, predicates: &BTreeSet<String>) -> Looked {
         let step = Step::new(format!("attestations of {}@{}", request.repository, request.digest));
         let question = Question::Tagged { kind: LayerKind::Attestation, predicates: predicates.clone() };
-        self.search(&step, &request, &question).await.into()
+        self.search(&step, &request, &question).await
     }
 
     pub(super) async fn tagged_layers(

@@ -128,9 +128,10 @@ impl Node {
         let host = server.address.to_string();
         let idle = setup.idle.unwrap_or(PATIENCE);
         let timeouts = Timeouts { connect: PATIENCE, idle, request: PATIENCE, look_up: PATIENCE };
-        let options = RegistryOptions { timeouts, ..RegistryOptions::default() };
-        let registry = Arc::new(registry::Client::new(&options).unwrap());
         let folder = Arc::new(tempfile::tempdir().unwrap());
+        let config_path = Some(folder.path().join("certs.d"));
+        let options = RegistryOptions { timeouts, config_path, ..RegistryOptions::default() };
+        let registry = Arc::new(registry::Client::new(&options).unwrap());
         let path = setup.store.clone().unwrap_or_else(|| folder.path().join("cache"));
         let store = Store::start(store_options(path));
         if setup.store.is_none() {
@@ -281,6 +282,13 @@ impl Node {
     /// Asked before the registry's own answer is given.
     pub(super) fn answers(&self, first: impl Fn(&Seen) -> Option<Reply> + Send + 'static) {
         self.content.lock().unwrap().first = Box::new(first);
+    }
+
+    /// From now on the mirror is asked before the registry.
+    pub(super) fn mirror(&self, mirror: &Server) {
+        let folder = self.folder.path().join("certs.d").join(&self.host);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("hosts.toml"), format!("[host.'http://{}']\n", mirror.address)).unwrap();
     }
 
     /// The registry is gone: connections are refused.

@@ -4,6 +4,7 @@ mod conditions;
 mod images;
 mod import;
 mod kit;
+mod mirrors;
 mod standing;
 
 use std::sync::Arc;

@@ -10,7 +10,7 @@ const SIGNATURES: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
 const ATTESTATIONS: &str = "application/vnd.in-toto+json";
 const PREDICATE: &str = "dev.sigstore.bundle.predicateType";
 
-async fn fetch(client: &Client, server: &Server, wanted: &Wanted, budget: &Budget) -> Lookup<Fetched> {
+async fn fetch(client: &Client, server: &Server, wanted: &Wanted, budget: &Budget) -> Looked {
     client.referrers(request(&server.repository("app"), &subject(), budget), wanted).await
 }
 
@@ -31,7 +31,7 @@ async fn both(
     wanted: &Wanted,
 ) -> (Vec<SignatureEvidence>, Result<Vec<SignatureEvidence>, Fault>) {
     let budget = Budget::verdict();
-    match fetch(client, server, wanted, &budget).await {
+    match fetch(client, server, wanted, &budget).await.lookup {
         Lookup::Found(Fetched { pieces, rest }) => {
             let (repository, digest) = (server.repository("app"), subject());
             (pieces, whole(client.rest(request(&repository, &digest, &budget), rest).await))
@@ -93,7 +93,7 @@ async fn every_artifact_counts_and_only_what_is_asked_for_is_opened() {
                 content.api(QUERY, &entries, false).api("", &entries, false)
             };
             let (server, client) = (content.serve().await, client());
-            let found = fetch(&client, &server, &wanted, &Budget::verdict()).await;
+            let found = fetch(&client, &server, &wanted, &Budget::verdict()).await.lookup;
             let Lookup::Found(Fetched { pieces, rest }) = found else { panic!("{found:?}") };
             assert_eq!(pieces, expected, "{wanted:?}");
             assert!(rest.is_empty());

@@ -26,7 +26,7 @@ fn attestation(bytes: &[u8], predicate: Option<&str>) -> SignatureEvidence {
     SignatureEvidence::AttestationLayer { envelope: bytes.to_vec(), annotations }
 }
 
-async fn fetch(client: &Client, server: &Server, budget: &Budget) -> Lookup<Fetched> {
+async fn fetch(client: &Client, server: &Server, budget: &Budget) -> Looked {
     client.attestations(request(&server.repository("app"), budget), &[SBOM.to_owned()].into()).await
 }
 
@@ -68,7 +68,7 @@ async fn a_lying_predicate_annotation_delays_and_hides_nothing() {
     let server =
         Content::default().att(&layers).blob(b"{lies}").blob(b"{sbom}").blob(b"{says nothing}").serve().await;
     let (client, budget) = (client(), Budget::verdict());
-    let Lookup::Found(Fetched { pieces, rest }) = fetch(&client, &server, &budget).await else {
+    let Lookup::Found(Fetched { pieces, rest }) = fetch(&client, &server, &budget).await.lookup else {
         panic!("it is there");
     };
     assert_eq!(pieces, [attestation(b"{sbom}", Some(SBOM)), attestation(b"{says nothing}", None)]);

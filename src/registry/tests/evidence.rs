@@ -155,8 +155,8 @@ pub(super) fn wanted(forms: ReferrerForms, predicates: &[&str]) -> Wanted {
     Wanted { forms, predicates }
 }
 
-pub(super) fn pieces(found: Lookup<Fetched>) -> Lookup<Vec<SignatureEvidence>> {
-    match found {
+pub(super) fn pieces(found: Looked) -> Lookup<Vec<SignatureEvidence>> {
+    match found.lookup {
         Lookup::Found(fetched) => Lookup::Found(fetched.pieces),
         Lookup::Absent => Lookup::Absent,
         Lookup::Unreachable(fault) => Lookup::Unreachable(fault),

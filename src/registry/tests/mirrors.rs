@@ -53,7 +53,7 @@ impl Configured {
         resolve(registry, &self.client).await
     }
 
-    async fn signatures(&self, registry: &Server, access: ManifestAccess) -> Lookup<Fetched> {
+    async fn signatures(&self, registry: &Server, access: ManifestAccess) -> Looked {
         let (repository, budget) = (registry.repository("app"), Budget::verdict());
         self.client.signatures(request(&repository, access, &budget)).await
     }
@@ -249,7 +249,10 @@ async fn d4_evidence_of_any_host_counts_and_one_not_there_is_enough_without() {
     for (mirror_has, registry_has, expected, registry_asked) in table {
         let (mirror, registry) = (mirror_has.server(1).await, registry_has.server(2).await);
         let node = Configured::mirrored(&registry, &mirror.address.to_string());
-        let lookup = pieces(node.signatures(&registry, ManifestAccess::Unknown).await);
+        let looked = node.signatures(&registry, ManifestAccess::Unknown).await;
+        let doubt = matches!((mirror_has, registry_has), (Nothing, Broken) | (Broken, Nothing));
+        assert_eq!(looked.doubt.as_ref().map(|fault| fault.contact), doubt.then_some(Contact::Answered));
+        let lookup = pieces(looked);
         let case = format!("{mirror_has:?} {registry_has:?}");
         match (expected, (mirror_has, registry_has)) {
             (Some(expected), _) => assert_eq!(lookup, Lookup::Found(expected), "{case}"),
@@ -287,7 +290,8 @@ async fn evidence_that_does_not_satisfy_is_looked_for_at_the_hosts_after_it() {
     let found = |pieces, fault| Later { pieces, fault };
     let (mirror, registry) = (Has::Signature.server(1).await, Has::Signature.server(2).await);
     let node = Configured::mirrored(&registry, &mirror.address.to_string());
-    let Lookup::Found(Fetched { pieces, rest }) = node.signatures(&registry, ManifestAccess::Unknown).await
+    let Lookup::Found(Fetched { pieces, rest }) =
+        node.signatures(&registry, ManifestAccess::Unknown).await.lookup
     else {
         panic!("a signature");
     };
@@ -300,7 +304,8 @@ async fn evidence_that_does_not_satisfy_is_looked_for_at_the_hosts_after_it() {
     for (has, answered) in [(Has::Nothing, None), (Has::Broken, Some(418))] {
         let registry = has.server(2).await;
         let node = Configured::mirrored(&registry, &mirror.address.to_string());
-        let Lookup::Found(Fetched { rest, .. }) = node.signatures(&registry, ManifestAccess::Unknown).await
+        let Lookup::Found(Fetched { rest, .. }) =
+            node.signatures(&registry, ManifestAccess::Unknown).await.lookup
         else {
             panic!("a signature");
         };
