@@ -399,7 +399,14 @@ fn extend(
     more: Vec<SignatureEvidence>,
 ) {
     match map.entry(repository.clone()).or_insert_with(|| Lookup::Found(Vec::new())) {
-        Lookup::Found(pieces) => pieces.extend(more),
+        // Two hosts of one registry may well have the same ones, and only so many are verified.
+        Lookup::Found(pieces) => {
+            for piece in more {
+                if !pieces.contains(&piece) {
+                    pieces.push(piece);
+                }
+            }
+        }
         // Nothing is left for later, and no layer is there, unless something was found.
         Lookup::Absent | Lookup::Unreachable(_) => {}
     }
@@ -551,6 +558,16 @@ mod tests {
         let back = decoded(&encoded(&evidence));
         assert_eq!(back.legacy.keys().collect::<Vec<_>>(), [&one]);
         assert_eq!(back.attestations.len(), 1);
+    }
+
+    #[test]
+    fn what_two_hosts_have_counts_once() {
+        let repository = Repository::parse("a.io/b").unwrap();
+        let bundle = |json: &[u8]| SignatureEvidence::Bundle { json: json.to_vec() };
+        let mut found =
+            BTreeMap::from([(repository.clone(), Lookup::Found(vec![bundle(b"1"), bundle(b"2")]))]);
+        extend(&mut found, &repository, vec![bundle(b"2"), bundle(b"3")]);
+        assert_eq!(found[&repository], Lookup::Found(vec![bundle(b"1"), bundle(b"2"), bundle(b"3")]));
     }
 
     #[test]

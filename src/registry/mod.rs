@@ -183,7 +183,8 @@ pub struct Later {
 /// What one verdict may spend on evidence, over all look-ups: bytes, and one wait for a silent host.
 #[derive(Debug)]
 pub struct Budget {
-    bytes: AtomicUsize,
+    left: AtomicUsize,
+    whole: usize,
     /// The hosts that gave no answer, of registries with several, and what was said of it.
     silent: Mutex<BTreeMap<String, Fault>>,
 }
@@ -390,21 +391,24 @@ impl Budget {
     /// A budget of so many bytes.
     #[must_use]
     pub const fn of(bytes: usize) -> Self {
-        Self { bytes: AtomicUsize::new(bytes), silent: Mutex::new(BTreeMap::new()) }
+        Self { left: AtomicUsize::new(bytes), whole: bytes, silent: Mutex::new(BTreeMap::new()) }
     }
 
     /// What is left.
     #[must_use]
     pub fn remaining(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.left.load(Ordering::Relaxed)
     }
 
     /// Takes `bytes`, or nothing if there are not so many.
     pub fn take(&self, bytes: usize) -> Option<()> {
-        self.bytes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes))
-            .ok()
-            .map(drop)
+        self.take_beside(0, bytes)
+    }
+
+    /// Takes `bytes`, or nothing if there are not so many beside those that are kept for somebody else.
+    fn take_beside(&self, kept: usize, bytes: usize) -> Option<()> {
+        let take = |left: usize| left.checked_sub(bytes).filter(|rest| *rest >= kept || bytes == 0);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok().map(drop)
     }
 
     /// Why a host is not waited for again.

@@ -160,7 +160,7 @@ impl Client {
         let affordable: Vec<Candidate> = candidates
             .into_iter()
             .take(OPENED_LIMIT.saturating_sub(unread.opened.len()))
-            .map_while(|candidate| search.request.budget.take(candidate.size).map(|()| candidate))
+            .map_while(|candidate| search.take(candidate.size).map(|()| candidate))
             .collect();
         if affordable.len() < all {
             unread.end = End::Cut;
@@ -227,7 +227,7 @@ impl Client {
             method: Method::GET,
             tail: format!("referrers/{}{query}", request.digest),
             accept: media_type::OCI_INDEX,
-            limit: MANIFEST_LIMIT.min(request.budget.remaining()),
+            limit: MANIFEST_LIMIT.min(search.remaining()),
         };
         let mut answer = search.ask(self, &ask).await?;
         let said = answer.header(FILTERS_APPLIED).is_some_and(|names| names.contains("artifactType"));
@@ -239,8 +239,7 @@ impl Client {
             if !answer.status.is_success() {
                 return Err(stored_fault(step, &answer));
             }
-            request
-                .budget
+            search
                 .take(answer.body.len())
                 .ok_or_else(|| step.fault(FaultReason::RegistryError, "more evidence than is read"))?;
             match read_manifest(step, &answer)?.0 {
@@ -255,7 +254,7 @@ impl Client {
             if list.end == End::Cut {
                 break;
             }
-            let limit = MANIFEST_LIMIT.min(request.budget.remaining());
+            let limit = MANIFEST_LIMIT.min(search.remaining());
             let (ask, Search { at, .. }) = (Ask { limit, ..ask.clone() }, search);
             answer = self.ask_link(step, at, request.repository, request.credentials, &ask, &link).await?;
         }

@@ -233,6 +233,11 @@ impl Route {
         step.expect(self.resolving().map(|endpoint| endpoint.key.clone()));
     }
 
+    /// Whether `endpoint` is the last to be asked for content and evidence: the registry itself, as a rule.
+    pub(super) fn is_last(&self, endpoint: &Endpoint) -> bool {
+        self.pulling().last().is_none_or(|last| last.is(endpoint))
+    }
+
     /// Whether nobody else could be asked.
     pub(super) fn is_single(&self) -> bool {
         self.0.len() == 1

@@ -23,7 +23,7 @@ use super::{
     RequestClass, Rest, check_digest,
 };
 use crate::oci::Digest;
-use crate::outcome::{Fault, FaultReason, Lookup};
+use crate::outcome::{Contact, Fault, FaultReason, Lookup};
 use crate::sigstore::SignatureEvidence;
 
 /// What is looked for.
@@ -173,7 +173,8 @@ impl Client {
     ) {
         for at in &further.hosts {
             if let Some(fault) = request.budget.silence(at) {
-                later.add(Err(fault));
+                // The host that has some has answered since.
+                later.add(Err(Fault { contact: Contact::Answered, ..fault }));
                 continue;
             }
             let here = route.step(step, at);
@@ -278,6 +279,21 @@ impl Later {
 }
 
 impl Search<'_> {
+    /// Takes bytes of the verdict's budget, of which half is the registry's: what mirrors list must not
+    /// leave nothing for it.
+    pub(super) fn take(self, bytes: usize) -> Option<()> {
+        self.request.budget.take_beside(self.kept(), bytes)
+    }
+
+    /// What this host may still use of the verdict's budget.
+    pub(super) fn remaining(self) -> usize {
+        self.request.budget.remaining().saturating_sub(self.kept())
+    }
+
+    fn kept(self) -> usize {
+        if self.route.is_last(self.at) { 0 } else { self.request.budget.whole / 2 }
+    }
+
     /// Asks the host of this look-up.
     pub(super) async fn ask(self, client: &Client, ask: &Ask) -> Result<Answer, Fault> {
         let Search { step, request, at, .. } = self;

@@ -106,7 +106,7 @@ impl Client {
                 let size = usize::try_from(layer.descriptor.size).ok().filter(|size| *size <= limit)?;
                 Some((layer, size))
             })
-            .map_while(|(layer, size)| search.request.budget.take(size).map(|()| (layer, size)))
+            .map_while(|(layer, size)| search.take(size).map(|()| (layer, size)))
             .collect();
         let mut wanted: Vec<(Digest, usize)> = Vec::new();
         // What is known already: bytes of that digest are the layer's, wherever they come from.
@@ -148,8 +148,8 @@ impl Client {
         search: Search<'_>,
         tag: &str,
     ) -> Result<Option<Manifest>, Fault> {
-        let Search { step, request, .. } = search;
-        let limit = MANIFEST_LIMIT.min(request.budget.remaining());
+        let Search { step, .. } = search;
+        let limit = MANIFEST_LIMIT.min(search.remaining());
         let answer = search.ask(self, &Ask::manifest(tag, limit)).await?;
         match answer.status.as_u16() {
             404 => return Ok(None),
@@ -157,8 +157,7 @@ impl Client {
             200 => {}
             _ => return Err(step.status_fault(&answer)),
         }
-        request
-            .budget
+        search
             .take(answer.body.len())
             .ok_or_else(|| step.fault(FaultReason::RegistryError, "more evidence than is read"))?;
         Ok(Some(read_manifest(step, &answer)?.0))

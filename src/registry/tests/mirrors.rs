@@ -392,6 +392,19 @@ async fn lists_nothing() -> Server {
     Server::start(move |seen| if of_listed(seen) { gone() } else { Reply::new(418, "") }).await
 }
 
+#[tokio::test]
+async fn what_a_mirror_lists_leaves_the_registry_half_of_the_budget() {
+    // Together more than is left after the list; nobody has them.
+    let missing: Vec<_> = (0..20_u8).map(|n| signature_layer(&[n; 500], 1)).collect();
+    let mirror = Content::default().sig(&missing).serve().await;
+    let registry = Has::Signature.server(2).await;
+    let node = Configured::mirrored(&registry, &mirror.address.to_string());
+    let (repository, budget) = (registry.repository("app"), Budget::of(2 * manifest(&missing).len() + 1200));
+    let request = request(&repository, ManifestAccess::Unknown, &budget);
+    let lookup = pieces(node.client.signatures(request).await);
+    assert_eq!(lookup, Lookup::Found(vec![cosign(b"p", 2)]));
+}
+
 /// A registry that lists two bundles, and answers so when it is asked for the second.
 async fn lists_two(second: impl Fn() -> Reply + Send + Sync + 'static) -> Server {
     let images = ["{}", "[]"].map(|json| manifest(&[layer(BUNDLE, json.as_bytes(), 0)]));
