@@ -169,7 +169,7 @@ pub(super) fn platform() -> Platform {
         "powerpc64" => "ppc64",
         other => other,
     };
-    Platform { os: "linux".to_owned(), architecture: architecture.to_owned() }
+    Platform { os: "linux".to_owned(), architecture: architecture.to_owned(), ..Platform::default() }
 }
 
 /// Images that the rules of one pull may ask for, the judged one included.

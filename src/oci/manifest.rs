@@ -86,6 +86,25 @@ pub struct Platform {
     /// The processor, as Go names it.
     #[serde(default)]
     pub architecture: String,
+    /// The variant of the processor.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub variant: String,
+    /// What the operating system must have besides.
+    #[serde(default, rename = "os.features", deserialize_with = "null_as_default")]
+    pub os_features: Vec<String>,
+}
+
+/// What containerd makes of a manifest of an index on some machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    /// It takes it before any that is none.
+    Exact,
+    /// It may.
+    Possible,
+    /// It does where there is nothing better: the processor runs that code too.
+    Fallback,
+    /// It does not.
+    None,
 }
 
 /// Why it cannot be told which image of an index is taken.
@@ -130,7 +149,7 @@ pub struct Index {
     #[serde(default)]
     pub media_type: Option<String>,
     /// The manifests listed; some registries write `null` for none.
-    #[serde(deserialize_with = "null_as_empty")]
+    #[serde(deserialize_with = "null_as_default")]
     pub manifests: Vec<IndexEntry>,
 }
 
@@ -217,22 +236,31 @@ impl Index {
     ///
     /// # Errors
     /// [`ChildError`] where there is none, and where containerd might take another one of several: those of
-    /// other variants of the processor, and those that do not say what they run on, count.
+    /// other variants of the processor, and those that do not say what they run on, count. Where the only one
+    /// is such, so do those of processors whose code this one runs too: containerd may pass over the first.
     pub fn child(&self, platform: &Platform) -> Result<&IndexEntry, ChildError> {
-        let may_be = |entry: &&IndexEntry| entry.platform.as_ref().is_none_or(|own| own.may_be(platform));
-        let mut fitting = self.manifests.iter().filter(may_be);
-        match (fitting.next(), fitting.count()) {
-            (Some(child), 0) => Ok(child),
-            (None, _) => Err(ChildError::None(platform.clone())),
-            (Some(_), more) => Err(ChildError::Several(platform.clone(), more + 1)),
+        let fit = |entry: &IndexEntry| entry.platform.as_ref().map_or(Fit::Possible, |own| own.fit(platform));
+        let (mut candidates, mut fallbacks) = (Vec::new(), 0);
+        for entry in &self.manifests {
+            match fit(entry) {
+                fit @ (Fit::Exact | Fit::Possible) => candidates.push((entry, fit)),
+                Fit::Fallback => fallbacks += 1,
+                Fit::None => {}
+            }
+        }
+        match candidates.as_slice() {
+            [] => Err(ChildError::None(platform.clone())),
+            [(child, fit)] if *fit == Fit::Exact || fallbacks == 0 => Ok(child),
+            several => Err(ChildError::Several(platform.clone(), several.len() + fallbacks)),
         }
     }
 }
 
 impl Platform {
-    /// Whether it is `wanted`, by whatever name containerd knows it, or does not say otherwise.
-    fn may_be(&self, wanted: &Self) -> bool {
-        let processor = self.architecture.to_lowercase();
+    /// What it is on a machine that is `wanted`, by whatever name containerd knows it. What Go may make other
+    /// letters of, as its lower case of a dotted capital I is a plain one, may be anything.
+    fn fit(&self, wanted: &Self) -> Fit {
+        let processor = self.architecture.to_ascii_lowercase();
         let processor = match processor.as_str() {
             "x86_64" | "x86-64" => "amd64",
             "aarch64" => "arm64",
@@ -240,8 +268,28 @@ impl Platform {
             "armhf" | "armel" => "arm",
             other => other,
         };
-        (self.os.is_empty() || self.os.to_lowercase() == wanted.os)
-            && (processor.is_empty() || processor == wanted.architecture)
+        let os = self.os.is_empty() || !self.os.is_ascii() || self.os.eq_ignore_ascii_case(&wanted.os);
+        let fallback =
+            matches!((wanted.architecture.as_str(), processor), ("amd64", "386") | ("arm64", "arm"));
+        if !os {
+            Fit::None
+        } else if processor == wanted.architecture && self.os.is_ascii() && self.is_plain(processor) {
+            Fit::Exact
+        } else if processor == wanted.architecture || processor.is_empty() || !processor.is_ascii() {
+            Fit::Possible
+        } else if fallback {
+            Fit::Fallback
+        } else {
+            Fit::None
+        }
+    }
+
+    /// Whether every machine with this processor runs it.
+    fn is_plain(&self, processor: &str) -> bool {
+        let variant = self.variant.to_ascii_lowercase();
+        let first =
+            matches!((processor, variant.as_str()), (_, "") | ("amd64", "v1") | ("arm64", "v8" | "8"));
+        first && self.os_features.is_empty()
     }
 }
 
@@ -340,7 +388,11 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D:
     serde::de::IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
-fn null_as_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<IndexEntry>, D::Error> {
+fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
@@ -433,7 +485,8 @@ mod tests {
     fn the_child_of_an_index_is_taken_only_where_there_is_no_other() {
         let platform = |text: &str| {
             let (os, architecture) = text.split_once('/').unwrap();
-            Platform { os: os.to_owned(), architecture: architecture.to_owned() }
+            let (os, architecture) = (os.to_owned(), architecture.to_owned());
+            Platform { os, architecture, ..Platform::default() }
         };
         let child = |platforms: &[&str]| {
             let entry = |(number, text): (usize, &&str)| IndexEntry {
@@ -468,6 +521,76 @@ mod tests {
             several(2).unwrap_err().to_string(),
             "the index has 2 manifests that may be the one for linux/amd64"
         );
+    }
+
+    /// What containerd's `platforms.Only` takes was looked up in its source and in Go's `strings.ToLower`.
+    #[test]
+    fn pitfall_19_a_child_that_containerd_may_pass_over_is_taken_only_where_it_would_take_no_other() {
+        let child = |wanted: &str, platforms: &[&str]| {
+            let listed: Vec<_> = platforms
+                .iter()
+                .enumerate()
+                .map(|(number, platform)| {
+                    let digest = Digest::of(number.to_string().as_bytes());
+                    format!(r#"{{"mediaType":"m","digest":"{digest}","size":1,"platform":{{{platform}}}}}"#)
+                })
+                .collect();
+            let text = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, listed.join(","));
+            let Manifest::Index(index) = Manifest::parse(None, text.as_bytes()).unwrap() else {
+                panic!("{text}")
+            };
+            let wanted =
+                Platform { os: "linux".to_owned(), architecture: wanted.to_owned(), ..Platform::default() };
+            let digest = index.child(&wanted).map(|entry| entry.digest);
+            digest.map(|digest| index.manifests.iter().position(|entry| entry.digest == digest).unwrap())
+        };
+        let several = |wanted: &str, count| {
+            let wanted =
+                Platform { os: "linux".to_owned(), architecture: wanted.to_owned(), ..Platform::default() };
+            Err(ChildError::Several(wanted, count))
+        };
+        let (amd64, x86) = (r#""os":"linux","architecture":"amd64""#, r#""os":"linux","architecture":"386""#);
+        let (arm64, arm) =
+            (r#""os":"linux","architecture":"arm64""#, r#""os":"linux","architecture":"arm","variant":"v7""#);
+        let with = |platform: &str, more: &str| format!("{platform},{more}");
+        let variant = |platform: &str, name: &str| format!(r#"{platform},"variant":"{name}""#);
+        let features = with(amd64, r#""os.features":["sse9"]"#);
+        // Go's lower case of this letter is a plain `i`.
+        let dotted = [
+            amd64.replace("linux", "l\u{130}nux"),
+            amd64.replace("amd64", "\u{ff41}md64"),
+            x86.replace("386", "\u{130}386"),
+        ];
+        for odd in &dotted {
+            assert_eq!(child("amd64", &[odd, amd64]), several("amd64", 2), "{odd}");
+            assert_eq!(child("amd64", &[odd]), Ok(0), "{odd}");
+        }
+        for (odd, fallback) in [
+            (variant(amd64, "v3"), x86.replace("386", "i386")),
+            (variant(amd64, "v\u{130}"), x86.to_owned()),
+            (with(r#""os":"linux""#, r#""architecture":"""#), x86.to_owned()),
+            (features.clone(), x86.to_owned()),
+            (features, x86.replace(r#""os":"linux","#, "")),
+        ] {
+            assert_eq!(child("amd64", &[&odd, &fallback]), several("amd64", 2), "{odd}");
+            assert_eq!(child("amd64", &[&odd]), Ok(0), "{odd}");
+        }
+        for odd in [variant(arm64, "v9"), variant(arm64, "v8.2")] {
+            for fallback in [arm, r#""architecture":"armhf""#, r#""architecture":"ArmEL""#] {
+                assert_eq!(child("arm64", &[fallback, &odd]), several("arm64", 2), "{odd} {fallback}");
+            }
+            assert_eq!(child("arm64", &[&odd, x86]), Ok(0), "{odd}");
+        }
+        // What is there for this very machine goes before what it could run too.
+        for plain in
+            [amd64.to_owned(), variant(amd64, "V1"), with(amd64, r#""variant":null,"os.features":null"#)]
+        {
+            assert_eq!(child("amd64", &[x86, &plain, arm]), Ok(1), "{plain}");
+        }
+        for plain in [arm64.to_owned(), variant(arm64, "v8"), variant(arm64, "8")] {
+            assert_eq!(child("arm64", &[arm, &plain, x86]), Ok(1), "{plain}");
+        }
+        assert_eq!(child("s390x", &[r#""os":"linux","architecture":"s390x","variant":"z""#, x86]), Ok(0));
     }
 
     #[test]
