@@ -7,7 +7,8 @@
 //! a signature holds for may have more of them ([`parse_signed`]).
 //!
 //! containerd reads manifests and configurations without regard to the case of their fields, so there `User`
-//! and `uſer` are one key too ([`parse_of_image`]).
+//! and `uſer` are one key too, and the second, which whoever looks for `User` does not see, is refused
+//! ([`parse_of_image`]).
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -25,6 +26,9 @@ pub enum JsonError {
     /// An object names one key twice.
     #[error("an object in the JSON repeats a key")]
     RepeatedKey,
+    /// A key is a field of images for a reader in Go, and is not spelt as that.
+    #[error("a key in the JSON is that of a known field in another spelling")]
+    Respelt,
     /// More values than are read.
     #[error("the JSON has more than {limit} values")]
     TooManyValues {
@@ -43,7 +47,8 @@ pub(crate) fn parse_signed(bytes: &[u8]) -> Result<Value, JsonError> {
     parse_within(bytes, SIGNED_VALUES, Keys::Exact)
 }
 
-/// The same for an index, a manifest or a configuration: keys that a reader in Go takes for one are one.
+/// The same for an index, a manifest or a configuration: keys that a reader in Go takes for one are one, and
+/// those that it takes for a known field are spelt as that.
 pub(crate) fn parse_of_image(bytes: &[u8]) -> Result<Value, JsonError> {
     parse_within(bytes, VALUES, Keys::AnyCase)
 }
@@ -83,6 +88,12 @@ impl Keys {
 /// `ſ` is `s` and the Kelvin sign is `k`, as for Go.
 fn fold(key: &str) -> String {
     key.to_uppercase().to_lowercase()
+}
+
+/// Whether Go takes it for a known field that it is not spelt as.
+fn is_respelt(key: &str) -> bool {
+    let folded = fold(key);
+    FIELDS.iter().any(|field| *field != key && field.to_ascii_lowercase() == folded)
 }
 
 /// Deserialises any value, counts it, and notes why it is refused.
@@ -150,10 +161,15 @@ impl<'de> Visitor<'de> for Strict<'_> {
         let (mut map, mut folded) = (Map::new(), BTreeSet::new());
         while let Some(key) = access.next_key::<String>()? {
             let value = access.next_value_seed(Self { keys: self.keys.below(&key), ..self })?;
+            let respelt = self.keys == Keys::AnyCase && is_respelt(&key);
             let clashes = self.keys == Keys::AnyCase && !folded.insert(fold(&key));
             if map.insert(key, value).is_some() || clashes {
                 self.fault.set(JsonError::RepeatedKey);
                 return Err(A::Error::custom("repeated key"));
+            }
+            if respelt {
+                self.fault.set(JsonError::Respelt);
+                return Err(A::Error::custom("known field in another spelling"));
             }
         }
         Ok(Value::Object(map))
@@ -162,6 +178,19 @@ impl<'de> Visitor<'de> for Strict<'_> {
 
 /// Members of manifests and configurations whose keys are the author's.
 const FREE_NAMES: [&str; 4] = ["annotations", "labels", "volumes", "exposedports"];
+/// The members of indexes, manifests and configurations in the OCI image specification, and Docker's more of
+/// them: a reader in Go that takes them as fields takes any case.
+#[rustfmt::skip]
+const FIELDS: [&str; 51] = [
+    // Index, manifest, descriptor, platform.
+    "schemaVersion", "mediaType", "artifactType", "manifests", "config", "layers", "subject", "annotations",
+    "digest", "size", "urls", "data", "platform", "architecture", "os", "os.version", "os.features", "variant",
+    // Configuration.
+    "created", "author", "rootfs", "type", "diff_ids", "history", "created_by", "comment", "empty_layer",
+    "User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels", "StopSignal",
+    "ArgsEscaped", "Healthcheck", "Test", "Interval", "Timeout", "StartPeriod", "StartInterval", "Retries",
+    "OnBuild", "Shell", "container", "container_config", "docker_version", "parent", "id",
+];
 /// A bundle with all the log entries that are read, and all their hashes, has some 3000.
 const VALUES: usize = 1 << 16;
 /// The SBOM of a large image in 10 MiB has half as many.
@@ -195,13 +224,38 @@ mod tests {
             assert_eq!(parse_of_image(text.as_bytes()), Err(JsonError::RepeatedKey), "{text}");
         }
         for text in [
-            r#"{"config":{"Labels":{"a":1,"A":2}},"user":1}"#,
+            r#"{"config":{"Labels":{"a":1,"A":2}},"other":1}"#,
             r#"{"annotations":{"a":{"b":1,"B":2}}}"#,
             r#"{"config":{"Volumes":{"/a":{},"/A":{}},"ExposedPorts":{"1/tcp":{},"1/TCP":{}}}}"#,
         ] {
             assert_eq!(parse_of_image(text.as_bytes()), Ok(serde_json::from_str(text).unwrap()), "{text}");
         }
         assert!(parse(br#"{"User":1,"user":2}"#).is_ok(), "only of images");
+    }
+
+    /// containerd runs what they say, and an expression on the field does not see them.
+    #[test]
+    fn refuses_keys_of_an_image_that_go_takes_for_a_field() {
+        for text in [
+            r#"{"config":{"user":"0"}}"#,
+            r#"{"config":{"volumes":{"/a":{}}}}"#,
+            "{\"config\":{\"U\u{17f}er\":\"0\"}}",
+            r#"{"config":{"labels":{"a":"b"}}}"#,
+            r#"{"Architecture":"arm64"}"#,
+            r#"{"Manifests":[]}"#,
+            r#"{"manifests":[{"Platform":{}}]}"#,
+            r#"{"layers":[{"mediatype":"m"}]}"#,
+            r#"{"rootfs":{"Diff_IDs":[]}}"#,
+        ] {
+            assert_eq!(parse_of_image(text.as_bytes()), Err(JsonError::Respelt), "{text}");
+        }
+        for text in [
+            r#"{"config":{"User":"0","Volumes":{"user":{}},"Labels":{"USER":"x"}},"os.version":"1"}"#,
+            r#"{"manifests":[{"platform":{"os.features":[]},"annotations":{"Digest":"x"}}]}"#,
+        ] {
+            assert_eq!(parse_of_image(text.as_bytes()), Ok(serde_json::from_str(text).unwrap()), "{text}");
+        }
+        assert!(parse(br#"{"user":2}"#).is_ok(), "only of images");
     }
 
     #[test]

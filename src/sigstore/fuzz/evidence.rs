@@ -100,7 +100,7 @@ pub(crate) fn json(data: &[u8]) -> Option<()> {
             assert_eq!(lenient, None, "serde_json reads it");
             return None;
         }
-        Err(JsonError::RepeatedKey | JsonError::TooManyValues { .. }) => return None,
+        Err(JsonError::RepeatedKey | JsonError::Respelt | JsonError::TooManyValues { .. }) => return None,
     }
     Some(())
 }
