@@ -21,7 +21,7 @@ use crate::cache::{Admission, Age, Durability, Phase};
 use crate::oci::{Digest, Reference, RequestedImage};
 use crate::outcome::Denial;
 use crate::policy::evaluate::{Decision, Mode, Source, Unmatched};
-use crate::policy::{Action, Basis, PodFacts};
+use crate::policy::{Action, Basis, Coverage, Covered, PodFacts};
 use crate::registry::Credentials;
 
 /// What containerd says of the image that was asked for.
@@ -253,6 +253,7 @@ impl Gate {
                     judgement.applications.iter().all(|application| application.basis == Basis::Image);
                 if renewed
                     && about_the_image
+                    && is_judged_alike(&snapshot, &reference, &request.reference)
                     && permit.digest().is_some()
                     && permit.would_deny().is_empty()
                     && permit.would_fault().is_none()
@@ -348,6 +349,22 @@ enum Known {
     Yes,
     No,
     CannotTell,
+}
+
+/// Whether the tag is covered as its digest is, by the same entries and by some: an admission shows both.
+fn is_judged_alike(snapshot: &Snapshot, tagged: &Reference, pinned: &Reference) -> bool {
+    let now = SystemTime::now();
+    let covering = |reference: &Reference| -> Vec<_> {
+        let applications = snapshot.policies.matching(reference, &PodFacts::default(), now);
+        let covered = applications.iter().flat_map(|application| &application.entries);
+        let described = covered.map(|Covered { entry, coverage, .. }| {
+            let by_digest = *coverage == Coverage::Judged && entry.asks_for_digest(reference);
+            (entry.policy().to_owned(), entry.rule().to_owned(), entry.index(), *coverage, by_digest)
+        });
+        described.collect()
+    };
+    let by_digest = covering(pinned);
+    !by_digest.is_empty() && covering(tagged) == by_digest
 }
 
 /// A truncated id parses as a reference.

@@ -46,6 +46,36 @@ async fn s6_the_background_admits_nothing_where_a_precondition_reads_the_pull() 
     }
 }
 
+/// An admission of the digest shows the tag as well, so the background gives none where other rules judge that.
+#[tokio::test]
+async fn s6_the_background_admits_nothing_where_a_tag_is_judged_otherwise_than_its_digest() {
+    let node = Node::start(Setup::default()).await;
+    node.sign(&[(&node.key, json!({}))]);
+    let rules = |fields: Value| {
+        let mut entry = json!({
+            "imageReferences": [format!("{}/*", node.host())], "attestors": node.attestors(&node.key, json!({})),
+        });
+        if let (Some(entry), Some(fields)) = (entry.as_object_mut(), fields.as_object()) {
+            entry.extend(fields.clone());
+        }
+        json!([{
+            "name": "signed", "match": { "any": [{ "resources": { "kinds": ["Pod"] } }] }, "verifyImages": [entry],
+        }])
+    };
+    for (fields, admitted) in [
+        (json!({}), true),
+        (json!({ "skipImageReferences": ["*@sha256:*"] }), false),
+        (json!({ "imageReferences": [format!("{}/*v1", node.host())] }), false),
+        (json!({ "mutateDigest": false, "verifyDigest": true }), false),
+        (json!({ "mutateDigest": false, "verifyDigest": false }), true),
+    ] {
+        node.gate.store().purge(&crate::cache::Selection::Everything);
+        node.enforce(&node.policy(&[], json!({ "rules": rules(fields.clone()) })));
+        assert_eq!(node.look().await, Background::Fine, "{fields}");
+        assert_eq!(node.admission().is_some(), admitted, "{fields}");
+    }
+}
+
 #[tokio::test]
 async fn e1_a_rule_without_an_answer_is_refused_with_its_cause() {
     let node = Node::start(Setup::default()).await;
