@@ -440,6 +440,15 @@ pub(super) fn not_reached(stored: &Evidence, asked: &Evidence) -> Evidence {
     stored_where(stored, asked, |answer| matches!(answer, Some(Lookup::Unreachable(_))))
 }
 
+/// What was asked, with what is stored in the place of what could not be reached.
+pub(super) fn asked_or_stored(asked: &Evidence, stored: &Evidence) -> Evidence {
+    let (mut known, mut kept) = (asked.clone(), not_reached(stored, asked));
+    for form in Form::ALL {
+        form.map(&mut known).append(form.map(&mut kept));
+    }
+    known
+}
+
 fn stored_where(
     stored: &Evidence,
     asked: &Evidence,

@@ -12,7 +12,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
 
 use super::audit::Audit;
-use super::evidence::{Fetcher, More, decoded, encoded, not_asked, not_reached, with_the_rest_absent};
+use super::evidence::{
+    Fetcher, More, asked_or_stored, decoded, encoded, not_asked, not_reached, with_the_rest_absent,
+};
 use super::{Outcome, PullRequest, judged};
 use crate::cache::{Age, Kept, Origin, Stamp, Store, VerdictKey};
 use crate::oci::{Digest, Repository};
@@ -80,7 +82,7 @@ impl Job {
             outcomes.iter_mut().for_each(answered);
         }
         let outcomes = match kept.as_ref().map(|kept| kept.age) {
-            Some(Age::Fresh | Age::Stale) => self.with_stored(outcomes, &stored),
+            Some(Age::Fresh | Age::Stale) => self.with_stored(outcomes, &evidence, &stored),
             Some(Age::Expired) | None => outcomes,
         };
         if outcomes.iter().any(is_satisfied) {
@@ -217,12 +219,16 @@ impl Job {
         Outcome { judged: judged(entry, verdict, source), explanation, in_doubt: false }
     }
 
-    /// Rule O1: what could not be asked is judged by what is stored.
-    fn with_stored(&self, outcomes: Vec<Outcome>, stored: &Evidence) -> Vec<Outcome> {
+    /// Rule O1: what could not be asked is judged by what is stored; what was, by what was `asked` now.
+    fn with_stored(&self, outcomes: Vec<Outcome>, asked: &Evidence, stored: &Evidence) -> Vec<Outcome> {
         let away = |outcome: &Outcome| match &outcome.judged.verdict {
             EntryVerdict::Undecided(fault) => fault.contact == Contact::None,
             EntryVerdict::Satisfied(_) | EntryVerdict::Denied(_) | EntryVerdict::NeedsBundles => false,
         };
+        if !outcomes.iter().any(away) {
+            return outcomes;
+        }
+        let known = asked_or_stored(asked, stored);
         outcomes
             .into_iter()
             .zip(&self.wanted)
@@ -230,7 +236,7 @@ impl Job {
                 if !away(&outcome) {
                     return outcome;
                 }
-                let offline = self.judge_one(entry, stored, Source::Stale);
+                let offline = self.judge_one(entry, &known, Source::Stale);
                 if is_satisfied(&offline) { offline } else { outcome }
             })
             .collect()

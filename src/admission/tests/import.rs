@@ -273,3 +273,29 @@ async fn o1_evidence_of_a_registry_that_is_away_stays_while_another_answers() {
         node.forget_denials();
     }
 }
+
+/// The same where one signature of two is enough: who answered that there is none is believed.
+#[tokio::test]
+async fn o1_a_signature_that_was_withdrawn_passes_by_no_other_registry_that_is_away() {
+    let (node, other) = (Node::start(Setup::default()).await, Node::start(Setup::default()).await);
+    let second = Key::generate();
+    let place = json!({ "repository": format!("{}/signatures", other.host()) });
+    let [own, placed] = [node.attestors(&node.key, json!({})), node.attestors(&second, place)];
+    let either = json!([{ "count": 1, "entries": [own[0]["entries"][0], placed[0]["entries"][0]] }]);
+    let policy = json!({ "rules": [{
+        "name": "either", "match": { "any": [{ "resources": { "kinds": ["Pod"] } }] },
+        "verifyImages": [{ "imageReferences": [format!("{}/*", node.host())], "attestors": either }],
+    }] });
+    node.enforce(&node.policy(&[], policy));
+    other.answers(other.signed_in("signatures", &second));
+    assert_eq!(source(&node, node.pinned()).await, Some(Source::Verified));
+    advance(DAY);
+    node.stop();
+    other.answers(|_| None);
+    let refusal = node.pull(node.pinned()).await.unwrap_err();
+    assert!(refusal.message.starts_with("RegistryUnavailable: "), "{}", refusal.message);
+    // Until it is away too.
+    other.stop();
+    node.forget_denials();
+    assert_eq!(source(&node, node.pinned()).await, Some(Source::Stale));
+}
