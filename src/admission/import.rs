@@ -32,7 +32,7 @@ use super::{Gate, PullRequest, verdict_key, verification};
 use crate::cache::archive::{ImageEvidence, Piece};
 use crate::cache::{Age, ImageName, NotKept};
 use crate::oci::{Reference, Repository};
-use crate::outcome::{Denial, Fault, FaultReason};
+use crate::outcome::{Contact, Denial, Fault, FaultReason};
 use crate::policy::evaluate::{self, Decision, Resolution, Source};
 use crate::policy::{Coverage, Entry, EntryVerdict, Evidence, PodFacts};
 use crate::registry::Credentials;
@@ -134,7 +134,12 @@ impl Gate {
             .iter()
             .map(|entry| (Arc::clone(entry), verdict_key(entry, &request, image.digest)))
             .collect();
-        let resolved = Resolved { digest: image.digest, resolution: Resolution::NotAsked, fault: None };
+        let resolved = Resolved {
+            digest: image.digest,
+            resolution: Resolution::NotAsked,
+            contact: Contact::None,
+            fault: None,
+        };
         let job = self.job(&request, resolved, wanted.clone());
         // On a task of its own: whatever the pieces do to a parser ends there.
         let judging = tokio::spawn(job.offline(evidence.clone(), looked_in));

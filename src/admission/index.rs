@@ -13,6 +13,7 @@ use super::flight::Sharing;
 use super::resolve::Resolved;
 use super::{Gate, PullRequest, Snapshot, is_proof};
 use crate::oci::{Digest, Index, Manifest};
+use crate::outcome::Contact;
 use crate::policy::evaluate::{self, Case, Permit, Resolution};
 
 impl Gate {
@@ -47,7 +48,12 @@ impl Gate {
                 continue;
             }
             let mut phases = Phases::start();
-            let parent = Resolved { digest: admission.digest, resolution: Resolution::Answered, fault: None };
+            let parent = Resolved {
+                digest: admission.digest,
+                resolution: Resolution::Answered,
+                contact: Contact::Answered,
+                fault: None,
+            };
             let outcomes = self.outcomes(snapshot, request, case.applications, parent, &mut phases).await;
             let judged: Vec<_> = outcomes.into_iter().map(|outcome| outcome.judged).collect();
             if let Some(permit) = evaluate::by_index(case, child, admission.digest, &index, &judged) {

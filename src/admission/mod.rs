@@ -272,7 +272,7 @@ impl Gate {
         }
         let resolved = self.resolve(request).await;
         phases.end(Phase::Resolve);
-        let resolved = match resolved {
+        let mut resolved = match resolved {
             Ok(resolved) => resolved,
             Err(fault) => return Judgement { decision: evaluate::unresolved(&case, fault), ..judgement },
         };
@@ -289,6 +289,9 @@ impl Gate {
         judgement.applications.clone_from(&applications);
         if let Some(decision) = evaluate::before_verifying(&case, digest) {
             return Judgement { decision, ..judgement };
+        }
+        if contact == Contact::Answered {
+            resolved.contact = contact;
         }
         let mut outcomes = self.outcomes(snapshot, request, &applications, resolved, phases).await;
         if contact == Contact::Answered {
@@ -321,7 +324,7 @@ impl Gate {
         resolved: Resolved,
         phases: &mut Phases,
     ) -> Vec<Outcome> {
-        let Resolved { digest, resolution, fault } = resolved;
+        let Resolved { digest, resolution, contact, fault } = resolved;
         let mut outcomes = Vec::new();
         let mut wanted: Vec<(Arc<Entry>, VerdictKey)> = Vec::new();
         let covered = applications.iter().flat_map(|application| &application.entries);
@@ -354,13 +357,14 @@ impl Gate {
             request.credentials.keyed_hash(&self.settings.salt, request.reference.repository().host());
         let keys: Vec<String> = wanted.iter().map(|(_, key)| format!("{key:?}")).collect();
         let by_digest = request.reference.digest().is_some();
-        let question = format!("{} {by_digest} {resolution:?} {}", snapshot.fingerprint, keys.join("\n"));
+        let question =
+            format!("{} {by_digest} {resolution:?} {contact:?} {}", snapshot.fingerprint, keys.join("\n"));
         let flight = Digest::of(question.as_bytes());
         if let Some(denied) = self.denials.of((flight, credential), Instant::now()) {
             outcomes.extend(denied);
             return outcomes;
         }
-        let job = self.job(request, Resolved { digest, resolution, fault }, wanted.clone());
+        let job = self.job(request, Resolved { digest, resolution, contact, fault }, wanted.clone());
         let share = |outcomes: &Vec<Outcome>| {
             let satisfied = |outcome: &Outcome| matches!(outcome.judged.verdict, EntryVerdict::Satisfied(_));
             if outcomes.iter().all(satisfied) { Sharing::Everybody } else { Sharing::SameCredentials }
@@ -389,6 +393,7 @@ impl Gate {
             request: request.clone(),
             digest: resolved.digest,
             resolution: resolved.resolution,
+            contact: resolved.contact,
             resolve_fault: resolved.fault,
             wanted,
         }

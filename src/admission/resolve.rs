@@ -13,6 +13,8 @@ use crate::policy::evaluate::Resolution;
 pub(super) struct Resolved {
     pub(super) digest: Digest,
     pub(super) resolution: Resolution,
+    /// Whether the image's own registry answered anything in this request.
+    pub(super) contact: Contact,
     /// Why the registry could not be asked, if the digest is the one last verified.
     pub(super) fault: Option<Fault>,
 }
@@ -21,16 +23,25 @@ impl Gate {
     /// Tag to digest, once for this request; the digest last verified where no registry answers (O2).
     pub(super) async fn resolve(&self, request: &PullRequest) -> Result<Resolved, Fault> {
         if let Some(digest) = request.reference.digest() {
-            return Ok(Resolved { digest, resolution: Resolution::NotAsked, fault: None });
+            let contact = Contact::None;
+            return Ok(Resolved { digest, resolution: Resolution::NotAsked, contact, fault: None });
         }
         match self.registry.resolve(&request.reference, &request.credentials).await {
-            Ok(image) => Ok(Resolved { digest: image.digest, resolution: Resolution::Answered, fault: None }),
+            Ok(image) => Ok(Resolved {
+                digest: image.digest,
+                resolution: Resolution::Answered,
+                contact: Contact::Answered,
+                fault: None,
+            }),
             Err(fault) if fault.contact == Contact::None => {
                 let known = tag_key(&request.reference).and_then(|tag| self.store.tag(&tag));
                 match known {
-                    Some(digest) => {
-                        Ok(Resolved { digest, resolution: Resolution::NotAsked, fault: Some(fault) })
-                    }
+                    Some(digest) => Ok(Resolved {
+                        digest,
+                        resolution: Resolution::NotAsked,
+                        contact: Contact::None,
+                        fault: Some(fault),
+                    }),
                     None => Err(fault),
                 }
             }

@@ -36,6 +36,8 @@ pub(super) struct Job {
     pub(super) resolution: Resolution,
     /// Why the registry gave no digest, if this is the one last verified.
     pub(super) resolve_fault: Option<Fault>,
+    /// Whether the image's own registry answered anything before, in this request.
+    pub(super) contact: Contact,
     pub(super) wanted: Vec<(Arc<Entry>, VerdictKey)>,
 }
 
@@ -78,7 +80,7 @@ impl Job {
         }
         let mut evidence = Evidence::default();
         let (mut outcomes, contact) = self.ask_registry(&stored, &mut evidence).await;
-        if contact == Contact::Answered {
+        if contact == Contact::Answered || self.contact == Contact::Answered {
             outcomes.iter_mut().for_each(answered);
         }
         let outcomes = match kept.as_ref().map(|kept| kept.age) {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::kit::{Node, Setup, away, basic, hangs_up, status};
+use super::kit::{DAY, Node, Setup, advance, away, basic, hangs_up, status};
 use super::standing::policy;
 use crate::admission::Background;
 use crate::oci::{Digest, media_type};
@@ -221,6 +221,33 @@ async fn d4_ignore_lets_pass_only_where_the_images_own_registry_is_away() {
     for reference in [node.tagged(), node.pinned()] {
         assert_eq!(node.pull(reference).await.unwrap().permit.source(), Source::Ignored);
     }
+}
+
+#[tokio::test]
+async fn o1_stale_evidence_serves_no_pull_in_which_the_image_was_read() {
+    let node = Node::start(Setup { idle: Some(std::time::Duration::from_secs(2)), ..Setup::default() }).await;
+    node.answers(|seen| empty().answer(seen));
+    node.sign(&[(&node.key, json!({}))]);
+    let data = json!({ "name": "data", "imageRegistry": { "reference": OWN } });
+    let key = "{{ data.configData.config.User || 'nobody' }}";
+    let condition = json!({ "key": key, "operator": "Equals", "value": "nobody" });
+    let entry = json!({
+        "imageReferences": [format!("{}/*", node.host())], "attestors": node.attestors(&node.key, json!({})),
+    });
+    let rule = json!({
+        "name": "signed", "match": { "any": [{ "resources": { "kinds": ["Pod"] } }] },
+        "context": [data], "preconditions": { "all": [condition] }, "verifyImages": [entry],
+    });
+    node.enforce(&node.policy(&[], json!({ "rules": [rule] })));
+    assert_eq!(node.pull(node.pinned()).await.unwrap().permit.source(), Source::Verified);
+    advance(DAY);
+    let read = std::sync::atomic::AtomicBool::new(false);
+    node.answers(move |seen| {
+        let before = read.fetch_or(seen.line.contains("/blobs/"), std::sync::atomic::Ordering::SeqCst);
+        if before { Some(hangs_up()) } else { empty().answer(seen) }
+    });
+    let refusal = node.pull(node.pinned()).await.unwrap_err();
+    assert!(refusal.message.starts_with("RegistryUnavailable: "), "{}", refusal.message);
 }
 
 #[tokio::test]
