@@ -9,6 +9,8 @@
 //! bytes. Nothing is kept: each pull asks anew. Once the image's own registry answered anything, no fault is
 //! one in which nobody answered (rule D4), and another registry that is away never is.
 
+use std::time::SystemTime;
+
 use super::audit::{Phase, Phases};
 use super::resolve::Resolved;
 use super::{Gate, PullRequest, Snapshot, verification};
@@ -49,23 +51,24 @@ impl Gate {
             contact: Contact::None,
         };
         let deadline = tokio::time::Instant::now() + self.settings.verification;
+        // Standing still: a name that is made of the time is one name.
+        let now = SystemTime::now();
         let mut images = StoredImages::default();
         while !wanted.is_empty() {
             for reference in &wanted {
-                let stored = if images.len() < IMAGES {
-                    let asking = inquiry.stored(reference);
-                    tokio::time::timeout_at(deadline, asking).await.unwrap_or_else(|_| {
-                        Stored::Unreachable(verification::timed_out(request.reference.text()))
-                    })
-                } else {
-                    Stored::Nothing(format!("no more than {IMAGES} images are asked for"))
-                };
+                if images.len() == IMAGES {
+                    images.close(Stored::Nothing(format!("no more than {IMAGES} images are asked for")));
+                    break;
+                }
+                let asking = tokio::time::timeout_at(deadline, inquiry.stored(reference)).await;
+                let stored = asking.unwrap_or_else(|_| {
+                    Stored::Unreachable(verification::timed_out(request.reference.text()))
+                });
                 images.insert(reference, stored);
             }
             if inquiry.contact == Contact::Answered {
                 images.answered();
             }
-            let now = std::time::SystemTime::now();
             let policies = &snapshot.policies;
             informed.applications = policies.matching_with(&request.reference, &request.pod, now, &images);
             wanted = asked_for(&informed.applications);

@@ -41,7 +41,11 @@ pub enum Stored {
 
 /// What is known of images, by their names.
 #[derive(Debug, Clone, Default)]
-pub struct StoredImages(BTreeMap<String, Stored>);
+pub struct StoredImages {
+    known: BTreeMap<String, Stored>,
+    /// What is said of all others; none while they may be asked for.
+    others: Option<Stored>,
+}
 
 /// Why the documents of an image cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -106,29 +110,34 @@ impl StoredImages {
 
     /// Takes note of what a registry said of `reference`.
     pub fn insert(&mut self, reference: &Reference, stored: Stored) {
-        self.0.insert(reference.normalised_form(), stored);
+        self.known.insert(reference.normalised_form(), stored);
+    }
+
+    /// Says this of every other image: none is asked for any more.
+    pub fn close(&mut self, others: Stored) {
+        self.others = Some(others);
     }
 
     /// What is known of `reference`; none where nobody was asked.
     pub(super) fn of(&self, reference: &Reference) -> Option<&Stored> {
-        self.0.get(&reference.normalised_form())
+        self.known.get(&reference.normalised_form()).or(self.others.as_ref())
     }
 
     /// How many images something is known of.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.known.len()
     }
 
     /// Whether nothing is known of any.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.known.is_empty()
     }
 
     /// Marks every fault as one in which somebody answered (rule D4).
     pub fn answered(&mut self) {
-        for stored in self.0.values_mut() {
+        for stored in self.known.values_mut().chain(&mut self.others) {
             match stored {
                 Stored::Unreachable(fault) => fault.contact = Contact::Answered,
                 Stored::Found(_) | Stored::Nothing(_) => {}

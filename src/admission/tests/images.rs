@@ -317,3 +317,21 @@ async fn no_more_images_are_asked_for_than_a_few() {
     let asked = asked.lock().unwrap().clone();
     assert_eq!(asked.iter().filter(|line| line.contains("/blobs/")).count(), 8, "{asked:?}");
 }
+
+/// The clock stands while registries are asked: there is one such name before that, and one then.
+#[tokio::test]
+async fn an_image_whose_name_is_drawn_by_lot_is_not_asked_for_without_end() {
+    let node = Node::start(Setup::default()).await;
+    let image = format!("{}/base:{{{{ random('[0-9a-z]{{8}}') }}}}", node.host());
+    node.enforce(&as_user(&node, &image, "root"));
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let heard = std::sync::Arc::clone(&asked);
+    node.answers(move |seen| {
+        heard.fetch_add(usize::from(seen.line.contains("/base/")), std::sync::atomic::Ordering::SeqCst);
+        None
+    });
+    let pulling = tokio::time::timeout(std::time::Duration::from_secs(10), node.pull(node.tagged()));
+    let refusal = pulling.await.expect("it ends").unwrap_err();
+    assert!(refusal.message.contains(" error: "), "{}", refusal.message);
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 2, "{}", refusal.message);
+}
