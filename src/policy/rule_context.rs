@@ -380,17 +380,14 @@ impl ImageQuery {
                 .into_owned(),
             cause: Box::new(cause),
         })?;
+        let nothing = |cause| ContextError::NoImage { reference: reference.text().to_owned(), cause };
         let image = match images.of(&reference) {
             Some(Stored::Found(image)) => image,
-            Some(Stored::Nothing(cause)) => {
-                return Err(ContextError::NoImage {
-                    reference: reference.text().to_owned(),
-                    cause: cause.clone(),
-                });
-            }
+            Some(Stored::Nothing(cause)) => return Err(nothing(cause.clone())),
             Some(Stored::Unreachable(fault)) => return Err(ContextError::Unreachable(fault.clone())),
             None => return Err(ContextError::NotAsked(Box::new(reference))),
         };
+        budget.output(image.weight()).map_err(|error| nothing(error.to_string()))?;
         let seen = image.seen(&reference);
         let Some(query) = &self.query else { return Ok(seen) };
         let found = query.search_in(&seen, scope, budget).map(Cow::into_owned);

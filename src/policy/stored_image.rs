@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::variables::weight;
 use crate::oci::{Digest, JsonError, Reference, json};
 use crate::outcome::{Contact, Fault};
 
@@ -26,6 +27,8 @@ pub struct StoredImage {
     index: Value,
     manifest: Value,
     configuration: Value,
+    /// About how many bytes a copy of these takes.
+    weight: usize,
 }
 
 /// What is known of an image.
@@ -71,12 +74,15 @@ impl StoredImage {
         let read = |document, bytes: &[u8]| {
             json::parse_of_image(bytes).map_err(|cause| DocumentError { document, cause })
         };
-        Ok(Self {
-            digest,
-            index: index.map_or(Ok(Value::Null), |bytes| read("index", bytes))?,
-            manifest: read("manifest", manifest)?,
-            configuration: read("configuration", configuration)?,
-        })
+        let index = index.map_or(Ok(Value::Null), |bytes| read("index", bytes))?;
+        let (manifest, configuration) = (read("manifest", manifest)?, read("configuration", configuration)?);
+        let weight = [&index, &manifest, &configuration].map(weight).iter().sum();
+        Ok(Self { digest, index, manifest, configuration, weight })
+    }
+
+    /// About how many bytes of documents a rule sees.
+    pub(super) const fn weight(&self) -> usize {
+        self.weight
     }
 
     /// What a rule that asks for `reference` sees.

@@ -143,6 +143,23 @@ fn an_expression_is_on_what_is_known_of_the_image() {
 }
 
 #[test]
+fn what_all_names_of_a_rule_hold_of_images_is_bounded() {
+    let images = known(&[(APP, runs_as(&"x".repeat(3 << 20)))]);
+    for (entries, path, expected) in
+        [(10, "image", Ok("skipped")), (10, "", Ok("skipped")), (11, "", Err(())), (11, "image", Err(()))]
+    {
+        let context: Vec<_> = (0..entries).map(|number| entry(&format!("data{number}"), APP, path)).collect();
+        let read: Vec<_> = (0..entries).map(|number| format!("(data{number} == `1`)")).collect();
+        let key = format!("{{{{ to_string({}) }}}}", read.join(" || "));
+        let set = set(&policy(none(), rule(&context, &key, "true"), none()));
+        let cause = "failed to fetch image descriptor: ghcr.io/org/app:v1, error: JMESPath query failed: it makes more than 33554432 bytes";
+        let expected = expected
+            .map_err(|()| format!("policy-unresolved Answered: check/rule: failed to load context: {cause}"));
+        assert_eq!(standing(&set, &images), expected, "{entries} {path}");
+    }
+}
+
+#[test]
 fn a_reference_may_hold_what_an_earlier_image_says() {
     let base = "{{ data.configData.config.Labels.base }}";
     let context = [entry("data", APP, ""), entry("base", base, "configData.config.User")];

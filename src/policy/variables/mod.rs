@@ -471,7 +471,7 @@ fn owned(value: Cow<'_, Value>, budget: &mut Budget) -> Result<Value, Substituti
 }
 
 /// About how many bytes a copy takes.
-fn weight(value: &Value) -> usize {
+pub(super) fn weight(value: &Value) -> usize {
     size_of::<Value>()
         + match value {
             Value::Null | Value::Bool(_) | Value::Number(_) => 0,
