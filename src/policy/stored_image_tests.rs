@@ -159,6 +159,35 @@ fn what_all_names_of_a_rule_hold_of_images_is_bounded() {
     }
 }
 
+/// The sample of the documentation: names prove nothing, and neither do numbers that are read as 0.
+#[test]
+fn the_sample_against_images_that_run_as_root_counts_for_all_that_may() {
+    let key = "{{ regex_match('^[1-9][0-9]{0,8}(:|$)', data.User || '') }}";
+    let line = format!("{{key: \"{key}\", operator: Equals, value: false}}");
+    assert!(include_str!("../../docs/policies.md").contains(&line), "{line}");
+    let condition = json!({ "key": key, "operator": "Equals", "value": false });
+    let data = entry("data", "{{ image.reference }}", "configData.config");
+    let set =
+        set(&policy(none(), json!({ "context": [data], "preconditions": { "any": [condition] } }), none()));
+    for (user, expected) in [
+        ("1000", "skipped"),
+        ("65532:0", "skipped"),
+        ("", "judged"),
+        ("0", "judged"),
+        ("00", "judged"),
+        ("0:1000", "judged"),
+        ("root:root", "judged"),
+        ("nobody", "judged"),
+        ("1o", "judged"),
+        ("-1", "judged"),
+        // Cut to 32 bits it is 0.
+        ("4294967296", "judged"),
+    ] {
+        assert_eq!(standing(&set, &known(&[(APP, runs_as(user))])), Ok(expected), "{user}");
+    }
+    assert_eq!(standing(&set, &known(&[(APP, image(json!({ "config": {} })))])), Ok("judged"));
+}
+
 #[test]
 fn a_reference_may_hold_what_an_earlier_image_says() {
     let base = "{{ data.configData.config.Labels.base }}";
