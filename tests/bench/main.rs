@@ -17,6 +17,7 @@
 mod kit;
 
 mod cache;
+mod delay;
 mod node;
 mod policies;
 mod report;
@@ -30,7 +31,7 @@ use report::Row;
 type Measurement = fn(&Node) -> Vec<Row>;
 
 /// In this order: ImageStatus comes first, while containerd knows one image.
-const ALL: [(&str, Measurement); 10] = [
+const ALL: [(&str, Measurement); 11] = [
     ("status", node::status),
     ("pull", node::pull),
     ("flight", node::flight),
@@ -39,6 +40,7 @@ const ALL: [(&str, Measurement); 10] = [
     ("start", node::start),
     ("verify", verify::verify),
     ("kinds", verify::kinds),
+    ("delay", delay::delay),
     ("rules", policies::rules),
     ("sbom", policies::sbom),
 ];

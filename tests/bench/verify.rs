@@ -25,9 +25,9 @@ use crate::{
 
 /// One verifier.
 pub(crate) struct Contender {
-    name: &'static str,
+    pub(crate) name: &'static str,
     /// Everything but the image.
-    command: Command,
+    pub(crate) command: Command,
 }
 
 struct Figures {
@@ -249,7 +249,7 @@ pub(crate) fn ours(arguments: &[&str]) -> Contender {
 }
 
 /// A program that does not go online, and reads none of this user's files.
-fn offline(program: &Path, folder: &Path) -> Command {
+pub(crate) fn offline(program: &Path, folder: &Path) -> Command {
     let mut command = Command::new(program);
     command.env("HOME", folder).env("TUF_ROOT", folder).env("DOCKER_CONFIG", folder);
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "COSIGN_REPOSITORY"] {

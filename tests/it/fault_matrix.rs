@@ -10,6 +10,8 @@ mod stage;
 
 use std::{thread, time::Duration};
 
+use pullgate::{config::Config, daemon};
+
 use cell::{By, SCALE, State};
 
 /// One test for each row.
@@ -52,6 +54,16 @@ fn every_row_of_the_tables_is_a_test() {
         let rows: Vec<_> = table(by).iter().map(|row| row[0].clone()).collect();
         assert_eq!(rows, ROWS, "{by:?}");
         assert!(table(by).iter().all(|row| row.len() == State::ALL.len() + 2), "{by:?}");
+    }
+}
+
+#[test]
+fn o1_a_registry_that_lets_all_time_run_out_leaves_some_for_what_is_stored() {
+    for seconds in [1, 60] {
+        let mut config = Config::with_policies(Vec::new());
+        config.limits.verification = Duration::from_secs(seconds);
+        let timeouts = daemon::registry_options(&config).expect("no file is named").timeouts;
+        assert_eq!(timeouts.look_up, Duration::from_secs(seconds) / 2);
     }
 }
 

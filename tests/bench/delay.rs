@@ -1,0 +1,124 @@
+//! Cold `verify` of a registry that is further away: what counts there is how many requests wait for one
+//! another. A relay adds the round trip to each request and its answer; it is the same for all.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    kit::{
+        self, Node, Space,
+        front::{Behind, Front},
+        image::Image,
+        policy::Policy,
+        proxy::{Action, Proxy},
+        registry::Registry,
+        tools,
+    },
+    node::program,
+    report::{Row, Samples, time},
+    verify::{Contender, offline},
+};
+
+/// Added round trips. The first and the last also give the number of steps.
+const TRIPS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(20), Duration::from_millis(80)];
+const RUNS: usize = 7;
+
+pub(crate) fn delay(node: &Node) -> Vec<Row> {
+    // The form that each cosign writes by itself, in a registry that has a place for it.
+    let (tags, referrers) = (Registry::docker(), Registry::olareg());
+    let tagged = Space::on(&tags).image("app").push("1");
+    node.key.sign(&tagged);
+    let bundled = Space::on(&referrers).image("app").push("1");
+    node.key.sign_bundle(&bundled);
+
+    let folder = kit::folder();
+    let (policy, key) = (folder.join("policy.yaml"), folder.join("cosign.pub"));
+    let document = Policy::new("keyed", "*").key(node.key).document();
+    fs::write(&policy, format!("{document:#}\n")).expect("a policy");
+    fs::write(&key, &node.key.public).expect("a key");
+    let (policy, key) = (policy.display().to_string(), key.display().to_string());
+    let ours = || {
+        let mut command = offline(&program(), &folder);
+        command.args(["verify", "-p", &policy]);
+        Contender { name: "pullgate", command }
+    };
+    let cosign = |name, file, more: &[&str]| {
+        let mut command = offline(&tools().join("bin").join(file), &folder);
+        command.args(["verify", "--key", &key, "--insecure-ignore-tlog=true"]).args(more);
+        Contender { name, command }
+    };
+    let mut rows = measure(
+        "signature at its tag",
+        &tags,
+        &tagged,
+        &[
+            ours(),
+            cosign("cosign 2", "cosign-2", &[]),
+            cosign("cosign 3", "cosign-3", &["--new-bundle-format=false"]),
+        ],
+    );
+    let bundles = [ours(), cosign("cosign 3", "cosign-3", &[])];
+    rows.extend(measure("bundle among the referrers", &referrers, &bundled, &bundles));
+    rows
+}
+
+/// A row for each distance, and one of what does not depend on it.
+fn measure(kind: &str, registry: &Registry, image: &Image, contenders: &[Contender]) -> Vec<Row> {
+    let walls: Vec<Vec<Duration>> =
+        TRIPS.iter().map(|trip| at_distance(*trip, registry, image, contenders)).collect();
+    let mut rows: Vec<Row> = TRIPS
+        .iter()
+        .zip(&walls)
+        .map(|(trip, walls)| {
+            let beside =
+                contenders.iter().zip(walls).map(|(one, wall)| format!("{}: {}", one.name, time(*wall)));
+            let figure = beside.collect::<Vec<_>>().join(", ");
+            Row::plain(format!("cold `verify`, {kind}, {} ms further away", trip.as_millis()), figure)
+        })
+        .collect();
+    let proxy = Proxy::before(registry, |_| Action::Pass);
+    let counted = at(image, proxy.host());
+    let (nearest, furthest) = (&walls[0], &walls[TRIPS.len() - 1]);
+    let figures = contenders.iter().enumerate().map(|(number, contender)| {
+        let before = proxy.seen().len();
+        contender.succeed(&counted);
+        let requests = proxy.seen().len() - before;
+        let added = furthest[number].saturating_sub(nearest[number]);
+        let steps = added.as_secs_f64() / (TRIPS[TRIPS.len() - 1] - TRIPS[0]).as_secs_f64();
+        format!("{}: {requests} in {steps:.1} steps", contender.name)
+    });
+    let figures = figures.collect::<Vec<_>>().join(", ");
+    rows.push(Row::plain(
+        format!("cold `verify`, {kind}, requests and steps (one after the other)"),
+        figures,
+    ));
+    rows
+}
+
+/// The median time of each, in turn.
+fn at_distance(
+    trip: Duration,
+    registry: &Registry,
+    image: &Image,
+    contenders: &[Contender],
+) -> Vec<Duration> {
+    let front = Front::before(Behind::Distant(registry.host().to_owned(), trip));
+    let image = at(image, &front.host());
+    let mut walls: Vec<_> = contenders.iter().map(|_| Vec::new()).collect();
+    for _ in 0..RUNS {
+        for (contender, times) in contenders.iter().zip(&mut walls) {
+            let start = Instant::now();
+            contender.succeed(&image);
+            times.push(start.elapsed());
+        }
+    }
+    walls.into_iter().map(|times| Samples::new(times).median()).collect()
+}
+
+/// The name of an image behind another address.
+fn at(image: &Image, host: &str) -> String {
+    let path = image.repository.split_once('/').expect("host/repository").1;
+    image.at(format!("{host}/{path}")).by_tag()
+}
