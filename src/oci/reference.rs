@@ -105,9 +105,12 @@ impl Repository {
     /// # Errors
     /// [`ReferenceError`] if it does not fit the grammar or has no host.
     pub fn from_key(text: &str) -> Result<Self, ReferenceError> {
-        Self::parse(text)?;
         let (host, path) = text.split_once('/').ok_or_else(|| malformed(text))?;
-        Ok(Self { host: host.to_owned(), path: path.to_owned() })
+        let written = Self { host: host.to_owned(), path: path.to_owned() };
+        // In upper case it is a host for the docker rule too.
+        let named = host.contains(['.', ':']) || host == "localhost";
+        let host = if named { host.to_owned() } else { host.to_ascii_uppercase() };
+        if Self::parse(&format!("{host}/{path}"))? == written { Ok(written) } else { Err(malformed(text)) }
     }
 
     /// The registry's name, with its port where that is not 443.
