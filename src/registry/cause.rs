@@ -10,6 +10,8 @@ pub(super) enum Cause {
     Refused,
     Name,
     Tls,
+    /// What answers a handshake speaks no TLS.
+    NotTls,
     /// TLS is spoken, and the certificate is not one that we take.
     Certificate,
     NotHttp,
@@ -46,7 +48,13 @@ impl Cause {
     }
 
     const fn of_tls(error: &rustls::Error) -> Self {
-        if matches!(error, rustls::Error::InvalidCertificate(_)) { Self::Certificate } else { Self::Tls }
+        if matches!(error, rustls::Error::InvalidCertificate(_)) {
+            Self::Certificate
+        } else if matches!(error, rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) {
+            Self::NotTls
+        } else {
+            Self::Tls
+        }
     }
 }
 

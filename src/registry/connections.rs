@@ -8,6 +8,7 @@
 //! Loopback hosts are never reached through a proxy, which could not reach them for us.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub(super) struct Connections {
 
 /// How one host is spoken to, by `hosts.toml`.
 pub(super) struct HostAccess {
+    /// Of this reading of the file.
+    id: u64,
     headers: HeaderMap,
     certificates: Vec<Certificate>,
     identity: Option<Identity>,
@@ -128,11 +131,17 @@ impl HostAccess {
         verification: Verification,
         dial_timeout: Option<Duration>,
     ) -> Option<Self> {
-        let clients = Mutex::default();
-        let access = Self { headers, certificates, identity, verification, dial_timeout, clients };
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let (id, clients) = (NEXT.fetch_add(1, Ordering::Relaxed), Mutex::default());
+        let access = Self { id, headers, certificates, identity, verification, dial_timeout, clients };
         // What cannot be used is found here, and not at the first pull; no system authority is read for it.
         let builder = reqwest::Client::builder().no_proxy().tls_certs_only(access.certificates.clone());
         access.apply(builder, Whose::Own).build().ok().map(|_| access)
+    }
+
+    /// Another one each time that the file is read.
+    pub(super) const fn id(&self) -> u64 {
+        self.id
     }
 
     /// Whether the host has a client of its own for itself or for others, and which.

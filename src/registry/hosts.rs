@@ -54,6 +54,8 @@ pub(super) struct Address {
     pub(super) authority: String,
     /// What stands before the repository: empty, or with a slash at its start and none at its end.
     pub(super) base: String,
+    /// The port 80 is written out.
+    pub(super) names_port_80: bool,
 }
 
 /// What a host may be asked for. Pushing is nothing to us.
@@ -121,6 +123,10 @@ pub(super) enum Problem {
     Address,
     #[error("no name or value of an HTTP header")]
     Header,
+    #[error(
+        "a host that containerd 1.7 asks and containerd 2 passes over: write it as a table `[host.\"…\"]` of its own"
+    )]
+    InlineHost,
     #[error("no duration: write it as 5s, 500ms or 1m30s")]
     Duration,
     #[error("more than {HOSTS_LIMIT} hosts")]
@@ -204,17 +210,25 @@ impl Reader<'_> {
         value: &Value<'_>,
     ) -> Result<HostEntry, SyntaxError> {
         let mut keys = Keys::default();
-        if self.text.get(value.span()).is_some_and(|text| text.starts_with('{')) {
-            let message = "containerd 2 passes over a host that is not a table `[host.\"…\"]` of its own";
-            self.remark(key.span(), message.to_owned());
+        let table = self.table("host", value)?;
+        // Whether it is asked, and sees credentials, must not depend on who reads the file.
+        if !self.has_header(value) {
+            return Err(self.error(key.span(), Problem::InlineHost));
         }
-        for (key, value) in self.table("host", value)? {
+        for (key, value) in table {
             let name = key.get_ref().as_ref();
             if !self.key(&mut keys, name, value)? {
                 self.remark(key.span(), format!("unknown key `{}` of a host", printable(name)));
             }
         }
         self.entry(key.get_ref(), key.span(), keys)
+    }
+
+    /// Whether a table, or one in it, is written under a header `[…]`: containerd 2 finds hosts by these.
+    fn has_header(&self, value: &Value<'_>) -> bool {
+        let own = || self.text.get(value.span()).is_some_and(|text| text.starts_with('['));
+        let parts = |table: &DeTable<'_>| table.iter().any(|(_, part)| self.has_header(part));
+        value.get_ref().as_table().is_some_and(|table| own() || parts(table))
     }
 
     fn entry(&mut self, address: &str, at: Range<usize>, keys: Keys) -> Result<HostEntry, SyntaxError> {
@@ -419,7 +433,12 @@ impl Address {
             && url.password().is_none()
             && url.query().is_none()
             && url.fragment().is_none();
-        Some((Self { scheme, authority, base }, if bare { Beside::Nothing } else { Beside::Something }))
+        let named = text.split_once("://").map_or(text, |(_, rest)| rest);
+        let names_port_80 = named.split(['/', '?', '#']).next().is_some_and(|host| host.ends_with(":80"));
+        Some((
+            Self { scheme, authority, base, names_port_80 },
+            if bare { Beside::Nothing } else { Beside::Something },
+        ))
     }
 }
 

@@ -97,6 +97,8 @@ pub(super) struct Step {
     host: Option<String>,
     /// An answer came that a TLS server does not give to plain HTTP.
     spoken: AtomicBool,
+    /// What answered a TLS handshake speaks no TLS.
+    plain: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -137,6 +139,11 @@ impl Transport {
         });
         hosts.insert(name.to_owned(), Arc::clone(&host));
         host
+    }
+
+    /// Whether plain HTTP is taken of the host of that name: by the configuration, or on this machine.
+    pub(super) fn takes_plain(&self, name: &str) -> bool {
+        self.plain_http.contains(name) || is_loopback(name)
     }
 
     /// The schemes to try for the host of that name, in order. Plain HTTP only where configured, or
@@ -282,8 +289,13 @@ impl Answer {
 
 impl Step {
     pub(super) fn new(subject: impl Into<String>) -> Self {
-        let (subject, spoken) = (subject.into(), AtomicBool::new(false));
-        Self { subject, contact: Arc::default(), host: None, spoken }
+        Self {
+            subject: subject.into(),
+            contact: Arc::default(),
+            host: None,
+            spoken: AtomicBool::new(false),
+            plain: AtomicBool::new(false),
+        }
     }
 
     /// The same thing, looked up at one host, by its name if there are others.
@@ -317,6 +329,11 @@ impl Step {
     ) -> Result<T, Fault> {
         let late = |_| Err(self.fault(FaultReason::Timeout, "registry took too long"));
         tokio::time::timeout(limit, work).await.unwrap_or_else(late)
+    }
+
+    /// Whether what answered a TLS handshake speaks no TLS.
+    pub(super) fn is_plain(&self) -> bool {
+        self.plain.load(Ordering::Relaxed)
     }
 
     /// The name of what is looked up.
@@ -377,13 +394,16 @@ impl Step {
         match cause {
             Cause::NotHttp => self.set_heard(true),
             Cause::Certificate => self.spoken.store(true, Ordering::Relaxed),
+            Cause::NotTls => self.plain.store(true, Ordering::Relaxed),
             Cause::Timeout | Cause::Refused | Cause::Name | Cause::Tls | Cause::Connection => {}
         }
         match cause {
             Cause::Timeout => self.fault(FaultReason::Timeout, "registry does not answer in time"),
             Cause::Refused => self.fault(FaultReason::RegistryUnreachable, "connection refused"),
             Cause::Name => self.fault(FaultReason::RegistryUnreachable, "registry's name does not resolve"),
-            Cause::Tls => self.fault(FaultReason::RegistryUnreachable, "TLS handshake failed"),
+            Cause::Tls | Cause::NotTls => {
+                self.fault(FaultReason::RegistryUnreachable, "TLS handshake failed")
+            }
             Cause::Certificate => {
                 self.fault(FaultReason::RegistryUnreachable, "registry's certificate is not trusted")
             }

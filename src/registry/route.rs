@@ -20,7 +20,7 @@ use super::auth::Asker;
 use super::connections::{HostAccess, Via};
 use super::credentials::{Stored, helper_server};
 use super::folders::{ConfiguredHost, RegistryFolder};
-use super::hosts::Capabilities;
+use super::hosts::{Address, Capabilities};
 use super::http::{Answer, Call, Host, Scheme, Step, Transport};
 use super::{Ask, Client, Credentials};
 use crate::oci::Repository;
@@ -51,7 +51,8 @@ enum Schemes {
     /// As of any registry: HTTPS, plain HTTP where configured, both on this machine.
     Registry,
     Only(Scheme),
-    /// An http address with something said about TLS.
+    /// An http address with something said about TLS: plain HTTP only where the peer itself speaks it,
+    /// each time anew. Who can break connections must not choose how a secret travels.
     TlsFirst,
 }
 
@@ -110,7 +111,10 @@ impl Client {
             // A TLS server answers plain HTTP with 400, an alert or a closed connection: no answer of the
             // registry, unless it does not speak TLS after all.
             if step.spoken() || result.is_ok() && *scheme == Scheme::Https {
-                endpoint.host.remember_scheme(*scheme);
+                endpoint.remember_scheme(*scheme);
+                return result;
+            }
+            if endpoint.schemes == Schemes::TlsFirst && *scheme == Scheme::Https && !step.is_plain() {
                 return result;
             }
             match result {
@@ -162,6 +166,9 @@ impl Client {
             return Ok(Cow::Borrowed(own));
         }
         let host = if endpoint.is_mirror() { endpoint.authority.as_str() } else { repository.host() };
+        if !endpoint.may_see_secrets(&self.transport) {
+            return Ok(Cow::Borrowed(own));
+        }
         for config in &self.docker_configs {
             match config.stored(host, repository.path()) {
                 Some(Stored::Here(credentials)) => return Ok(Cow::Borrowed(credentials)),
@@ -269,11 +276,15 @@ impl Endpoint {
         let registry = repository.host();
         let is_registry = [registry, network_host(registry)].contains(&address.authority.as_str());
         let schemes = match (address.scheme, host.names_tls) {
-            (Scheme::Http, true) => Schemes::TlsFirst,
+            // As containerd: nobody speaks TLS at port 80.
+            (Scheme::Http, true) if !address.names_port_80 => Schemes::TlsFirst,
             (scheme, _) => Schemes::Only(scheme),
         };
         // No registry's name has a slash in it, so none is taken for another's.
-        let key = format!("{}://{}{} for {registry}", address.scheme.name(), address.authority, address.base);
+        // What was learnt while other certificates were taken is forgotten with them.
+        let access_id = access.as_ref().map_or(0, |access| access.id());
+        let Address { scheme, authority, base, .. } = address;
+        let key = format!("{}://{authority}{base} for {registry} as {access_id}", scheme.name());
         Self {
             host: transport.host(&key),
             key,
@@ -313,10 +324,20 @@ impl Endpoint {
             Schemes::Only(Scheme::Http) => &[Scheme::Http],
             Schemes::TlsFirst => match self.host.scheme() {
                 Some(Scheme::Https) => &[Scheme::Https],
-                Some(Scheme::Http) => &[Scheme::Http],
-                None => &[Scheme::Https, Scheme::Http],
+                Some(Scheme::Http) | None => &[Scheme::Https, Scheme::Http],
             },
         }
+    }
+
+    fn remember_scheme(&self, scheme: Scheme) {
+        if self.schemes != Schemes::TlsFirst || scheme == Scheme::Https {
+            self.host.remember_scheme(scheme);
+        }
+    }
+
+    /// Whether a secret of this machine may go there: nobody reads it on the way, or the node says so.
+    pub(super) fn may_see_secrets(&self, transport: &Transport) -> bool {
+        self.schemes(transport) == [Scheme::Https] || transport.takes_plain(&self.authority)
     }
 
     fn call(&self, step: &Step, scheme: Scheme, repository: &Repository, ask: &Ask) -> Result<Call, Fault> {

@@ -25,7 +25,7 @@ fn addresses(text: &str) -> Vec<String> {
     let address = |host: HostEntry| {
         host.address.map_or_else(
             || "registry".to_owned(),
-            |Address { scheme, authority, base }| format!("{}://{authority}{base}", scheme.name()),
+            |Address { scheme, authority, base, .. }| format!("{}://{authority}{base}", scheme.name()),
         )
     };
     parse(text).unwrap().hosts.into_iter().map(address).collect()
@@ -38,6 +38,21 @@ fn access(keys: &str) -> Access {
 
 fn remarks(text: &str) -> Vec<(usize, String)> {
     parse(text).unwrap().remarks.into_iter().map(|Remark { line, message }| (line, message)).collect()
+}
+
+/// containerd asks an http address by TLS where something is said of TLS, unless it names port 80.
+#[test]
+fn a_port_80_that_is_named_is_known() {
+    let named = |text: &str| {
+        let host = hosts(&format!("[host.'{text}']\n")).swap_remove(0);
+        host.address.is_some_and(|address| address.names_port_80)
+    };
+    for text in ["http://m:80", "http://m:80/v2", "http://[::1]:80"] {
+        assert!(named(text), "{text}");
+    }
+    for text in ["http://m", "http://m:8080", "http://m/a:80", "http://m:5000/x:80/"] {
+        assert!(!named(text), "{text}");
+    }
 }
 
 #[test]
@@ -62,7 +77,7 @@ capabilities = ["resolve"]
   dial_timeout = "1.5s"
 "#;
     let address = |scheme, authority: &str, base: &str| {
-        Some(Address { scheme, authority: authority.into(), base: base.into() })
+        Some(Address { scheme, authority: authority.into(), base: base.into(), names_port_80: false })
     };
     let capabilities = |pull, resolve| Capabilities { pull, resolve };
     let mut headers = HeaderMap::new();
@@ -216,11 +231,14 @@ fn what_has_no_effect_is_named_with_its_line() {
     assert_eq!(remarks(text), said.map(|(line, message)| (line, message.to_owned())));
     assert_eq!(addresses(text), ["https://m/v2", "https://m/v2", "registry"]);
     assert_eq!(remarks("[HOST.'https://m']\n"), [(1, "unknown key `HOST`".to_owned())]);
-    let inline = "[host]\n'https://m' = {capabilities = ['pull']}\n";
-    assert_eq!(
-        remarks(inline),
-        [(2, "containerd 2 passes over a host that is not a table `[host.\"…\"]` of its own".to_owned())]
-    );
+    for inline in [
+        "[host]\n'https://m' = {capabilities = ['pull']}\n",
+        "server = 'https://m'\nhost.'https://m'.capabilities = ['pull']\n",
+        "[host]\n'https://m'.capabilities = ['pull']\n",
+    ] {
+        let error = parse(inline).expect_err(inline);
+        assert!((error.line, &error.problem) == (2, &Problem::InlineHost), "{inline}: {error}");
+    }
     let long = format!("'a\\tb' = 1\n\"c\\n{}\" = 1", "x".repeat(500));
     let names: Vec<_> = remarks(&long).into_iter().map(|(_, message)| message).collect();
     assert_eq!(names, ["unknown key `a\\tb`".to_owned(), format!("unknown key `c {}`", "x".repeat(62))]);

@@ -215,6 +215,41 @@ async fn skip_verify_does_not_go_with_a_redirect_and_authorities_do() {
     assert_eq!(by_mirror(&node, &address, &keys(&[&own, &theirs])).await, digest("elsewhere"));
 }
 
+/// Who can break a connection must not choose how secrets travel.
+#[tokio::test]
+async fn an_http_address_with_keys_of_tls_is_not_asked_in_the_clear_after_a_failure() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let clear = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&clear);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut first = [0_u8];
+            let read = stream.unwrap().read(&mut first).unwrap_or(0);
+            // A TLS record begins with 22.
+            seen.fetch_add(usize::from(read == 1 && first != [22]), Ordering::SeqCst);
+        }
+    });
+    let (_, pem) = tls_server(digest("mirror"));
+    let node = Configured::new();
+    let keys = format!("ca = '{}'", node.write("shared", "ca.pem", &pem).display());
+    assert_eq!(by_mirror(&node, &format!("http://localhost:{port}"), &keys).await, digest("registry"));
+    assert_eq!(clear.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn secrets_of_this_machine_go_in_the_clear_only_where_the_node_says_so() {
+    let node = Configured::with(RegistryOptions { plain_http: vec!["named.test".to_owned()], ..options() });
+    let hosts = "[host.'http://plain.test']\n[host.'http://tls.test']\nca = []\nskip_verify = false\n[host.'http://named.test']\n[host.'https://safe.test']\n[host.'http://127.0.0.1:5000']\n";
+    node.write("registry.test", "hosts.toml", hosts);
+    let client = &node.client;
+    let repository = Repository::parse("registry.test/app").unwrap();
+    let route = client.route(&Step::new("a test"), &repository).await.unwrap();
+    let told: Vec<_> = route.pulling().map(|endpoint| endpoint.may_see_secrets(&client.transport)).collect();
+    // The last is the registry itself.
+    assert_eq!(told, [false, false, true, true, true, true]);
+}
+
 #[tokio::test]
 async fn an_http_address_with_keys_of_tls_is_asked_by_tls_first() {
     let (port, pem) = tls_server(digest("mirror"));
