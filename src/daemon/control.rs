@@ -130,11 +130,15 @@ impl Response {
     }
 }
 
-/// Binds the control socket, replacing what an earlier run left.
+/// Binds the control socket, replacing what an earlier run left, but not one that is answered: a second
+/// daemon must not cut the first off from its commands.
 ///
 /// # Errors
-/// Whatever making the directory, binding or renaming says.
+/// Whatever making the directory, binding or renaming says; `AddrInUse` where a daemon listens.
 pub fn bind(path: &Path) -> std::io::Result<UnixListener> {
+    if StdUnixStream::connect(path).is_ok() {
+        return Err(std::io::Error::new(std::io::ErrorKind::AddrInUse, "another pullgate listens there"));
+    }
     let directory = path.parent().unwrap_or_else(|| Path::new("/"));
     if !directory.exists() {
         std::fs::create_dir_all(directory)?;
@@ -283,6 +287,20 @@ mod tests {
         let answer =
             tokio::task::spawn_blocking(move || ask(&asked, &Request::Reload {})).await.unwrap().unwrap();
         assert_eq!(answer, Response::good(serde_json::json!({ "asked": "Reload" })));
+    }
+
+    #[tokio::test]
+    async fn a_second_daemon_does_not_take_the_socket_of_the_first() {
+        let (_folder, path) = daemon().await;
+        let error = bind(&path).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+        let asked = path.clone();
+        let answer = tokio::task::spawn_blocking(move || ask(&asked, &Request::Reload {})).await.unwrap();
+        assert!(answer.is_ok(), "the first answers on");
+        // What an earlier run left is no daemon.
+        let left = path.with_file_name("left.sock");
+        drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
+        assert!(bind(&left).is_ok());
     }
 
     #[tokio::test]
