@@ -120,6 +120,23 @@ impl Daemon {
             keep(&self.state, &loaded.sources);
         }
         let counts = loaded.fresh.snapshot.policies.counts();
+        let message = match &loaded.degraded {
+            None => format!(
+                "reloaded{}: {} policies, {} rules refuse, {} report",
+                if config.policy.mode == config::Mode::Audit {
+                    " (mode: audit, nothing is refused)"
+                } else {
+                    ""
+                },
+                counts.policies,
+                counts.refusing,
+                counts.reporting
+            ),
+            Some(degraded) => {
+                tracing::error!(degraded, "reloaded, and the policies do not load");
+                format!("reloaded, and the policies do not load: {degraded}")
+            }
+        };
         {
             let mut live = self.live();
             live.degraded = loaded.degraded;
@@ -128,10 +145,7 @@ impl Daemon {
         }
         self.put_in_force(loaded.fresh);
         self.roots.adopt(domain);
-        Ok(format!(
-            "reloaded: {} policies, {} rules refuse, {} report",
-            counts.policies, counts.refusing, counts.reporting
-        ))
+        Ok(message)
     }
 
     /// Builds a snapshot; with it the reason why a trust root that it needs is missing.
