@@ -60,7 +60,8 @@ pub(super) fn run(arguments: &Check) -> Exit {
         }
     };
     let mut warnings = warnings(&fresh.snapshot);
-    warnings.extend(registry.configuration_complaints());
+    let complaints = registry.configuration_complaints();
+    warnings.extend(complaints.without_effect);
     if let (TrustUse::Missing, Err(error)) = (&fresh.trust, &rooted) {
         let missing = trust.explain(error);
         if error.is_settled() {
@@ -78,7 +79,8 @@ pub(super) fn run(arguments: &Check) -> Exit {
         "policies: {}; rules that refuse: {}; rules that only report: {}",
         counts.policies, counts.refusing, counts.reporting
     ));
-    if arguments.strict && warned { Exit::Usage } else { Exit::Done }
+    complaints.errors.iter().for_each(complain);
+    if !complaints.errors.is_empty() || arguments.strict && warned { Exit::Usage } else { Exit::Done }
 }
 
 /// What there is to say besides errors: what is about everything, then what is about a file; how many last.

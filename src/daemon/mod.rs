@@ -147,7 +147,11 @@ pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> 
     let mut metrics_registry = MetricsRegistry::with_prefix("pullgate");
     let audit = Arc::new(Audit::new(&mut metrics_registry));
     let registry = Arc::new(registry::Client::new(&registry_options(&config)?)?);
-    for complaint in registry.configuration_complaints() {
+    let complaints = registry.configuration_complaints();
+    for complaint in complaints.errors {
+        tracing::error!("{complaint}; nothing is pulled from that registry until it is put right");
+    }
+    for complaint in complaints.without_effect {
         tracing::warn!("{complaint}");
     }
     let roots = Roots::new(&config, &state, &mut metrics_registry)?;

@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::fcntl::OFlag;
 use reqwest::{Certificate, Identity};
 
+use super::Complaints;
 use super::connections::{HostAccess, Verification, certificates_in};
 use super::hosts::{Access, Address, Capabilities, ClientPair, HostEntry, HostsFile, Remark, SyntaxError};
 
@@ -129,20 +130,20 @@ impl Folders {
     }
 
     /// What is wrong or without effect in any folder: a line each.
-    pub(super) fn complaints(&self) -> Vec<String> {
-        let mut complaints = Vec::new();
+    pub(super) fn complaints(&self) -> Complaints {
+        let mut complaints = Complaints::default();
         for root in &self.roots {
             let entries = match names(root) {
                 Ok(entries) => entries,
                 Err(error) => {
-                    complaints.push(error.to_string());
+                    complaints.errors.push(error.to_string());
                     continue;
                 }
             };
             for folder in entries.into_iter().map(|name| root.join(name)).filter(|path| path.is_dir()) {
                 match self.load(folder).0 {
-                    Ok(folder) => complaints.extend(folder.remarks.iter().cloned()),
-                    Err(error) => complaints.push(error.to_string()),
+                    Ok(folder) => complaints.without_effect.extend(folder.remarks.iter().cloned()),
+                    Err(error) => complaints.errors.push(error.to_string()),
                 }
             }
         }

@@ -180,6 +180,15 @@ pub struct Later {
     pub fault: Option<Fault>,
 }
 
+/// What there is to say of the files about registries, a line each with file and place.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Complaints {
+    /// Files that cannot be read or understood: their registries are asked for nothing.
+    pub errors: Vec<String>,
+    /// What has no effect.
+    pub without_effect: Vec<String>,
+}
+
 /// What one verdict may spend on evidence, over all look-ups: bytes, and one wait for a silent host.
 #[derive(Debug)]
 pub struct Budget {
@@ -325,10 +334,9 @@ impl Client {
         Ok(self.manifest_as_stored(repository, digest, credentials).await?.0)
     }
 
-    /// What is wrong or without effect in the files about registries ([`RegistryOptions::config_path`]), a
-    /// line each. A registry whose file cannot be read is asked for nothing.
+    /// What is wrong or without effect in the files about registries ([`RegistryOptions::config_path`]).
     #[must_use]
-    pub fn configuration_complaints(&self) -> Vec<String> {
+    pub fn configuration_complaints(&self) -> Complaints {
         self.folders.complaints()
     }
 
