@@ -179,7 +179,9 @@ fn prewarm_lines(row: &Value) -> String {
     let fault = row.get("fault").is_some_and(|fault| !fault.is_null());
     match text(row, "verdict").as_str() {
         "allowed" if causes.is_empty() => {
-            format!("{image}: allowed ({}) {}", text(row, "source"), text(row, "digest"))
+            // What no rule covers is not resolved.
+            let digest = row.get("digest").and_then(Value::as_str).unwrap_or("not looked up");
+            format!("{image}: allowed ({}) {digest}", text(row, "source"))
         }
         "allowed" if fault => format!("{image}: allowed ({}): {causes}", text(row, "source")),
         "allowed" => format!("{image}: would deny: {causes}"),
