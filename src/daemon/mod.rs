@@ -130,6 +130,10 @@ struct Live {
 /// [`DaemonError`] for what cannot be set up at start.
 pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> {
     let config = Arc::new(config);
+    // Before anything answers: whoever sees the daemon may stop it or have it reload.
+    let mut hang_up = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
     // The control socket first: who sees the image socket may ask for status.
     let control_path = config.control.listen.path().to_owned();
     let control_listener = control::bind(&control_path).map_err(|source| DaemonError::Bind {
@@ -212,9 +216,6 @@ pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> 
     tasks.spawn(Arc::clone(&daemon).watch_containerd());
     tasks.spawn(Arc::clone(&daemon).keep_trust_root_fresh());
     tasks.spawn(watchdog());
-    let mut hang_up = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
     notify(&[sd_notify::NotifyState::Ready]);
 
     let serving = proxy.serve(listener);
