@@ -228,8 +228,9 @@ fn hosts_toml_that_cannot_be_understood_stops_pulls_from_its_registry(node: &Nod
     assert!(refusal.message().contains(&complaint), "{refusal}");
     assert!(gate.log().contains(&complaint), "{}", gate.log());
     let output = gate.command(&["check"]);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains(&format!("warning: {complaint}")), "{said}");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.starts_with(&format!("pullgate: {complaint}")), "{said}");
 
     both.write(&format!("server = \"http://{}\"\nmirrors = 1\n", both.registry.host()));
     assert_eq!(gate.cri().pull(image.by_tag()).expect(), image.id, "without a reload");
