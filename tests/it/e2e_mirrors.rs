@@ -217,12 +217,20 @@ fn mirror_sees_the_pulls_credentials_as_containerd_shows_them(node: &Node) {
 }
 
 fn hosts_toml_that_cannot_be_understood_stops_pulls_from_its_registry(node: &Node) {
-    let both = Mirrored::on(node);
+    let mut both = Mirrored::on(node);
+    // A folder that no other test's `check` reads.
+    let certs = kit::folder();
+    both.certs = certs.join(both.registry.host());
+    fs::create_dir_all(&both.certs).unwrap();
+    node.containerd.knows(&both.registry);
     let image = both.everywhere();
     node.key.sign(&image);
     let file = both.hosts_toml();
     both.write("\ncapabilities = [\"pul\"]\n");
-    let gate = both.gate(node);
+    let gate = Gate::before(&node.containerd)
+        .policies(&both.policy(node))
+        .set("/registry/configPath", certs.display().to_string())
+        .start();
     let complaint = format!("{}:2: no capability of a host", file.display());
     let refusal = gate.cri().pull(image.by_tag()).expect_refusal();
     assert!(refusal.message().contains(&complaint), "{refusal}");
