@@ -307,7 +307,7 @@ pub enum CacheAction {
 The file has signatures, certificates, bundles and attestations as their registries gave them, and nothing that \
 another node would have to believe: no verdict, no credential. Anybody who reads it learns which images this node has.\n\
 Exit codes: 0 written, 2 usage, 3 the cache cannot be read or the file not be written.\n\
-Example: pullgate cache export /root/evidence.jsonl --image registry.example/app")]
+Example: pullgate cache export evidence.jsonl --image registry.example/app")]
 pub struct CacheExport {
     /// The file; an older one is replaced when the new one is whole
     pub file: PathBuf,
@@ -330,7 +330,7 @@ registry answers, its word counts: a signature that was withdrawn there lets not
 over: refer to images by digest, or let `cache prewarm` ask the registry.\n\
 Exit codes: 0 everything verifies (or no policy asks for it), 1 something does not or is too old, 2 usage or not a file of \
 ours, 3 could not find out, or no room.\n\
-Example: pullgate cache import /root/evidence.jsonl")]
+Example: pullgate cache import evidence.jsonl")]
 pub struct CacheImport {
     /// A file of `pullgate cache export`
     pub file: PathBuf,
