@@ -231,6 +231,8 @@ fn builder(options: &RegistryOptions, proxies: Proxies) -> reqwest::ClientBuilde
         .no_zstd()
         .no_deflate()
         .retry(reqwest::retry::never())
+        .http2_initial_stream_window_size(STREAM_WINDOW)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW)
         .connect_timeout(options.timeouts.connect)
         .read_timeout(options.timeouts.idle)
         .pool_max_idle_per_host(options.concurrency_per_host.get())
@@ -243,6 +245,11 @@ fn builder(options: &RegistryOptions, proxies: Proxies) -> reqwest::ClientBuilde
 
 /// As long as Go's clients keep idle connections.
 const POOL_IDLE: Duration = Duration::from_secs(90);
+/// What a peer may send that nobody has read yet; hyper's own default is 2 MiB a stream and 5 MiB a connection,
+/// of each of many hosts. A MiB in four round trips is enough for evidence.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// For all requests to one host at once.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// The variables that reqwest reads.
 const PROXY_VARIABLES: &[&str] =
     &["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];

@@ -5,6 +5,10 @@
 //! origin (scheme, host, port) that it was made for and is dropped at the first redirect to another
 //! one. Nothing is decompressed: stored bytes are hashed as they come.
 //!
+//! Slots bound the requests to one host, and nothing bounds the hosts that pods name. So only small bodies are
+//! read at once without a limit; the large ones of all hosts share [`LARGE_BODIES_KIB`], each taken before it
+//! is read and given back when it was, and wait for one another within their request's time.
+//!
 //! Failures become [`Fault`]s here. Their texts are made of fixed words, the image and the
 //! registry's own error code, never of a library's error text (rule E2). A [`Step`] remembers
 //! whether anyone answered while one thing was looked up, which decides the fault's contact.
@@ -19,7 +23,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, WWW_AUTHENTICA
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::Url;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::auth::Challenge;
 use super::cause::Cause;
@@ -36,6 +40,8 @@ pub(super) struct Transport {
     concurrency: usize,
     timeouts: Timeouts,
     counts: Counts,
+    /// Of the memory for large bodies, in KiB.
+    large_bodies: Semaphore,
 }
 
 /// What is known of one registry host.
@@ -118,6 +124,7 @@ impl Transport {
             concurrency: options.concurrency_per_host.get(),
             timeouts: options.timeouts,
             counts: Counts::default(),
+            large_bodies: Semaphore::new(LARGE_BODIES_KIB),
         })
     }
 
@@ -201,7 +208,7 @@ impl Transport {
         for _ in 0..=REDIRECT_LIMIT {
             let response = self.exchange(step, call, url.clone(), authorization.clone()).await?;
             if !is_redirect(response.status()) {
-                let mut answer = read(step, call, response).await?;
+                let mut answer = self.read(step, call, response).await?;
                 if url.origin() != call.url.origin() {
                     // Only the registry itself may say where its secrets go.
                     answer.headers.remove(WWW_AUTHENTICATE);
@@ -249,6 +256,62 @@ impl Transport {
             step.spoken.store(true, Ordering::Relaxed);
         }
         Ok(response)
+    }
+
+    /// Reads a body up to the limit. The body of an error is read as far as its words go, and is not
+    /// missed if it breaks off.
+    async fn read(&self, step: &Step, call: &Call, mut response: reqwest::Response) -> Result<Answer, Fault> {
+        let status = response.status();
+        let headers = response.headers().clone();
+        let success = status.is_success();
+        let limit = if success { call.limit } else { ERROR_BODY_LIMIT };
+        let too_large =
+            || step.fault(FaultReason::RegistryError, &format!("registry sent more than {limit} bytes"));
+        let mut body = Vec::new();
+        if call.method == Method::HEAD {
+            return Ok(Answer { status, headers, body });
+        }
+        let announced = response.content_length().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+        if success && announced.is_some_and(|length| length > limit) {
+            return Err(too_large());
+        }
+        let whole = announced.unwrap_or(limit).min(limit);
+        // Where the length is told, nothing of a large body is read before there is room for it.
+        let mut room = match announced {
+            Some(length) if success && length > SMALL_BODY => Some(self.room(step, whole).await?),
+            Some(_) | None => None,
+        };
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if body.len() + chunk.len() <= limit => {
+                    if body.len() + chunk.len() > SMALL_BODY && body.capacity() < whole {
+                        if room.is_none() {
+                            room = Some(self.room(step, whole).await?);
+                        }
+                        // Not by doubling, which would take up to three times as much.
+                        body.reserve_exact(whole.saturating_sub(body.len()));
+                    }
+                    body.extend_from_slice(&chunk);
+                }
+                Ok(Some(_)) if success => return Err(too_large()),
+                Ok(_) => break,
+                Err(_) if !success => break,
+                Err(error) if error.is_timeout() => {
+                    let words = "registry stopped in the middle of its answer";
+                    return Err(step.fault(FaultReason::Timeout, words));
+                }
+                Err(_) => return Err(step.fault(FaultReason::RegistryError, "registry's answer broke off")),
+            }
+        }
+        body.shrink_to_fit();
+        Ok(Answer { status, headers, body })
+    }
+
+    /// Waits for the memory of a large body.
+    async fn room(&self, step: &Step, bytes: usize) -> Result<SemaphorePermit<'_>, Fault> {
+        let kib = u32::try_from(bytes.div_ceil(1024).min(LARGE_BODIES_KIB)).unwrap_or(u32::MAX);
+        let closed = |_| step.fault(FaultReason::Internal, "registry client is closed");
+        self.large_bodies.acquire_many(kib).await.map_err(closed)
     }
 }
 
@@ -439,39 +502,6 @@ fn is_format(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Reads a body up to the limit. The body of an error is read as far as its words go, and is not
-/// missed if it breaks off.
-async fn read(step: &Step, call: &Call, mut response: reqwest::Response) -> Result<Answer, Fault> {
-    let status = response.status();
-    let headers = response.headers().clone();
-    let success = status.is_success();
-    let limit = if success { call.limit } else { ERROR_BODY_LIMIT };
-    let too_large =
-        || step.fault(FaultReason::RegistryError, &format!("registry sent more than {limit} bytes"));
-    let mut body = Vec::new();
-    if call.method == Method::HEAD {
-        return Ok(Answer { status, headers, body });
-    }
-    if success
-        && response.content_length().is_some_and(|length| usize::try_from(length).map_or(true, |n| n > limit))
-    {
-        return Err(too_large());
-    }
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() <= limit => body.extend_from_slice(&chunk),
-            Ok(Some(_)) if success => return Err(too_large()),
-            Ok(_) => break,
-            Err(_) if !success => break,
-            Err(error) if error.is_timeout() => {
-                return Err(step.fault(FaultReason::Timeout, "registry stopped in the middle of its answer"));
-            }
-            Err(_) => return Err(step.fault(FaultReason::RegistryError, "registry's answer broke off")),
-        }
-    }
-    Ok(Answer { status, headers, body })
-}
-
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
@@ -537,6 +567,10 @@ impl Counts {
 
 /// design.md, Bounds.
 const REDIRECT_LIMIT: usize = 3;
+/// Larger than ordinary manifests, signatures and bundles, so that these wait for nobody.
+const SMALL_BODY: usize = 32 * 1024;
+/// One of the largest attestations.
+const LARGE_BODIES_KIB: usize = 10 * 1024;
 /// Enough for the specification's error list.
 const ERROR_BODY_LIMIT: usize = 16 * 1024;
 /// Of the registry's words, in characters: a message for the kubelet stays under 400 bytes.

@@ -12,8 +12,7 @@ use pullgate::{
 };
 
 use crate::{
-    kit::{self, block_on},
-    node::memory_of,
+    kit::{self, block_on, process::memory_of},
     report::{Row, Samples, mib, time},
 };
 
@@ -63,7 +62,7 @@ pub(crate) fn look_up(entries: usize) {
         })
         .collect();
     let times = Samples::new(times);
-    let memory = memory_of("/proc/self", "VmRSS:");
+    let memory = memory_of("self", "VmRSS:");
     println!("{} {} {memory}", times.median().as_nanos(), times.at(0.99).as_nanos());
 }
 

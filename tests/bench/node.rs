@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::net::{UnixDatagram, UnixStream},
+    os::unix::net::UnixDatagram,
     path::Path,
     process::{Child, Command},
     thread,
@@ -15,10 +15,7 @@ use k8s_cri::v1::{
     image_service_client::ImageServiceClient,
 };
 use nix::{
-    sys::{
-        signal::{Signal, kill},
-        socket::{getsockopt, sockopt::PeerCredentials},
-    },
+    sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use pullgate::daemon::control::{Request, ask};
@@ -115,19 +112,17 @@ pub(crate) fn memory(node: &Node) -> Vec<Row> {
         .policies(&[space.policy("keyed").key(node.key)])
         .start();
     until_cache_is_open(&gate);
-    let process = process_of(&gate);
-    let open = memory_of(&process, "VmRSS:");
+    let open = gate.memory("VmRSS:");
     // The database is closed when nothing was asked of it for ten seconds, or longer if it opens slowly.
     thread::sleep(Duration::from_secs(30));
-    let idle = memory_of(&process, "VmRSS:");
-    let (own, file) = (memory_of(&process, "RssAnon:"), memory_of(&process, "RssFile:"));
+    let idle = gate.memory("VmRSS:");
+    let (own, file) = (gate.memory("RssAnon:"), gate.memory("RssFile:"));
 
-    // Makes VmHWM the most from now on.
-    fs::write(format!("{process}/clear_refs"), "5").expect("root");
+    gate.forget_most_memory();
     let start = Instant::now();
     pull_at_once(&gate, &images);
     let took = time(start.elapsed());
-    let most = memory_of(&process, "VmHWM:");
+    let most = gate.memory("VmHWM:");
     let verified = gate.metric("pullgate_verifications_total");
     assert!((verified - images.len() as f64).abs() < 0.5, "{verified} cold verifications");
     let parts = format!(
@@ -288,20 +283,6 @@ fn until_cache_is_open(gate: &Gate) {
         thread::sleep(Duration::from_millis(1));
     }
     panic!("the cache does not open");
-}
-
-/// The folder in /proc of the process that listens on a gate's socket.
-fn process_of(gate: &Gate) -> String {
-    let connection = UnixStream::connect(gate.socket()).expect("the gate listens");
-    let listener = getsockopt(&connection, PeerCredentials).expect("a Unix socket");
-    format!("/proc/{}", listener.pid())
-}
-
-/// A line of its memory, in KiB.
-pub(crate) fn memory_of(process: &str, line: &str) -> u64 {
-    let status = fs::read_to_string(format!("{process}/status")).expect("a running process");
-    let value = status.lines().find_map(|found| found.strip_prefix(line)).expect("a line of that name");
-    value.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 /// The program that is measured.

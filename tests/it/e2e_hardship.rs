@@ -108,7 +108,7 @@ fn the_listener_outlives_a_want_of_file_descriptors(node: &Node) {
     let gate = Gate::start(&node.containerd, &[space.policy("keyed").key(node.key)]);
     gate.cri().pull(image.by_tag()).expect();
 
-    let open = std::fs::read_dir(format!("/proc/{}/fd", gate.pid())).expect("our child").count();
+    let open = gate.open_files();
     let limit = Command::new("prlimit")
         .args([format!("--pid={}", gate.pid()), format!("--nofile={}", open + 30)])
         .status();

@@ -14,6 +14,7 @@ mod e2e_apply;
 mod e2e_cache;
 mod e2e_faults;
 mod e2e_hardship;
+mod e2e_hostile;
 mod e2e_images;
 mod e2e_kit;
 mod e2e_life;

@@ -13,7 +13,13 @@ use reqwest::Client;
 use serde_json::{Value, json};
 
 use super::{
-    block_on, containerd::Containerd, cri::Cri, folder, free_port, policy::Policy, process::Daemon, until,
+    block_on,
+    containerd::Containerd,
+    cri::Cri,
+    folder, free_port,
+    policy::Policy,
+    process::{Daemon, memory_of},
+    until,
 };
 
 /// A running gate with a config, policies and a cache of its own.
@@ -90,6 +96,21 @@ impl Gate {
     /// The process.
     pub(crate) fn pid(&self) -> u32 {
         self.daemon.lock().expect("one at a time").as_ref().expect("it runs").pid()
+    }
+
+    /// A line of its memory, in KiB.
+    pub(crate) fn memory(&self, line: &str) -> u64 {
+        memory_of(&self.pid().to_string(), line)
+    }
+
+    /// Makes `VmHWM:` the most from now on.
+    pub(crate) fn forget_most_memory(&self) {
+        fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").expect("root");
+    }
+
+    /// How many files and sockets it has open.
+    pub(crate) fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("our child").count()
     }
 
     /// `pullgate reload`.

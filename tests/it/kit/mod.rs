@@ -13,6 +13,7 @@ pub(crate) mod cosign;
 pub(crate) mod cri;
 pub(crate) mod front;
 pub(crate) mod gate;
+pub(crate) mod hostile;
 pub(crate) mod image;
 pub(crate) mod policy;
 pub(crate) mod process;

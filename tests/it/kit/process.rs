@@ -83,6 +83,13 @@ impl Daemon {
     }
 }
 
+/// A line of a process's memory in /proc, in KiB; `self` is a process too.
+pub(crate) fn memory_of(process: &str, line: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("a running process");
+    let value = status.lines().find_map(|found| found.strip_prefix(line)).expect("a line of that name");
+    value.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill_and_wait();
