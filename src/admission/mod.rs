@@ -13,6 +13,7 @@
 pub mod audit;
 mod denials;
 mod evidence;
+mod findings;
 mod flight;
 mod guard;
 mod images;
@@ -34,8 +35,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Semaphore;
 
+pub use findings::{Undecided, WouldDeny, Wrong};
 pub use import::Imported;
-pub use present::{Background, ImageFacts, Record, Shown, WouldDeny};
+pub use present::{Background, ImageFacts, Record, Shown};
 pub use snapshot::Snapshot;
 
 use crate::cache::{Store, VerdictKey};
@@ -105,7 +107,7 @@ pub struct Gate {
     audit: Arc<Audit>,
     guard: Guard,
     settings: Settings,
-    present: present::State,
+    findings: findings::Findings,
 }
 
 /// A decision with everything that led to it.
@@ -172,7 +174,7 @@ impl Gate {
             audit,
             guard: Guard::open(settings.shown.as_deref(), SystemTime::now()),
             settings,
-            present: present::State::default(),
+            findings: findings::Findings::default(),
         }
     }
 

@@ -11,15 +11,15 @@
 //! Rules that depend on the pod are left out for images that have an admission: no pod is known here
 //! (rule S3).
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use super::audit::Phases;
+use super::findings::{Undecided, WouldDeny, Wrong};
 use super::{Gate, PullRequest, Snapshot, is_proof, shown_name};
-use crate::cache::{Admission, Age, Durability, Phase};
+use crate::cache::{Admission, Age, Durability, ImageName, Phase};
 use crate::oci::{Digest, Reference, RequestedImage};
-use crate::outcome::Denial;
+use crate::outcome::{Denial, Fault, FaultReason};
 use crate::policy::evaluate::{Decision, Mode, Source, Unmatched};
 use crate::policy::{Action, Basis, Coverage, Covered, PodFacts};
 use crate::registry::Credentials;
@@ -55,24 +55,6 @@ pub enum Shown {
     Refuse(String),
 }
 
-/// A present image that policy refuses, or would.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct WouldDeny {
-    /// Its name.
-    pub image: String,
-    /// Its digest.
-    pub digest: Digest,
-    /// The policy.
-    pub policy: String,
-    /// The rule.
-    pub rule: String,
-    /// The reason code.
-    pub reason: &'static str,
-    /// The cause.
-    pub cause: String,
-}
-
 /// What the background made of one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Background {
@@ -82,12 +64,6 @@ pub enum Background {
     Denied,
     /// No answer was reached.
     Undecided,
-}
-
-/// What the background found, by image name.
-#[derive(Default)]
-pub(super) struct State {
-    denied: Mutex<BTreeMap<String, Vec<WouldDeny>>>,
 }
 
 impl Gate {
@@ -219,9 +195,10 @@ impl Gate {
         let Ok(pinned) = Reference::parse(&reference.pinned(digest)) else {
             return Background::Fine;
         };
+        let image = ImageName { repository: reference.repository().clone(), digest };
         let snapshot = self.current.take();
         if !snapshot.policies.covers(&reference) && !snapshot.policies.covers(&pinned) {
-            self.forget_denied(name);
+            self.decided(name, image, &[]);
             return Background::Fine;
         }
         let known = self.store.admission(reference.repository(), &digest);
@@ -238,6 +215,10 @@ impl Gate {
             rules.iter().any(|rule| rule.basis == Basis::Time)
         };
         if settled && snapshot.mode == Mode::Enforce && !for_a_time() {
+            // What Audit let pass is what there is to report.
+            if known.is_some_and(|known| known.source != Source::Audited.word()) {
+                self.decided(name, image, &[]);
+            }
             return Background::Fine;
         }
         let request =
@@ -245,7 +226,14 @@ impl Gate {
         let judgement = self.judge(&snapshot, &request, &mut Phases::start()).await;
         match judgement.decision {
             Decision::Allow(permit) => {
-                self.set_denied(name, digest, permit.would_deny());
+                // What passes only because nothing is refused was not decided.
+                let fault = permit
+                    .would_fault()
+                    .filter(|_| permit.would_deny().is_empty() && permit.source() != Source::Ignored);
+                match fault {
+                    Some(fault) => return self.undecided_now(name, image, fault.clone()),
+                    None => self.decided(name, image, permit.would_deny()),
+                }
                 let renewed = known.as_ref().is_none_or(|known| known.snapshot != snapshot.fingerprint);
                 let image_id = image_id.or_else(|| known.filter(is_proof).and_then(|known| known.image_id));
                 // No pod is known here, nor the name that a pull gives, nor how long the answer holds.
@@ -276,15 +264,21 @@ impl Gate {
                 // One host's "not there" is no definite denial while another of them could not say.
                 let definite = |denial: &Denial| !judgement.in_doubt.contains(&rule(denial));
                 if !denials.iter().any(definite) {
-                    return Background::Undecided;
+                    let fault = Fault::new(FaultReason::RegistryError, IN_DOUBT);
+                    return self.undecided_now(name, image, fault);
                 }
                 // A registry that shows strangers nothing says nothing about signatures either.
                 let asking =
                     self.registry.manifest(request.reference.repository(), &digest, &request.credentials);
-                if !matches!(tokio::time::timeout(self.settings.verification, asking).await, Ok(Ok(_))) {
-                    return Background::Undecided;
+                match tokio::time::timeout(self.settings.verification, asking).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(fault)) => return self.undecided_now(name, image, fault),
+                    Err(_) => {
+                        let fault = Fault::new(FaultReason::Timeout, "the registry did not answer in time");
+                        return self.undecided_now(name, image, fault);
+                    }
                 }
-                self.set_denied(name, digest, &denials);
+                self.decided(name, image, &denials);
                 let pod_dependent = snapshot.policies.pull_only_rules();
                 let refuses = |denial: &Denial| {
                     judgement.applications.iter().any(|application| {
@@ -304,44 +298,50 @@ impl Gate {
                 }
                 Background::Denied
             }
-            Decision::Undecided(_) => Background::Undecided,
+            Decision::Undecided(fault) => self.undecided_now(name, image, fault),
         }
     }
 
-    /// The present images that policy refuses, or would, by name.
+    /// The present images that policy refuses, or would.
     #[must_use]
     pub fn would_deny(&self) -> Vec<WouldDeny> {
-        let denied = self.present.denied.lock().unwrap_or_else(PoisonError::into_inner);
-        denied.values().flatten().cloned().collect()
+        self.findings.would_deny()
     }
 
-    /// Forgets what was found of images that are no longer there.
-    pub fn retain_present(&self, names: &[String]) {
-        let mut denied = self.present.denied.lock().unwrap_or_else(PoisonError::into_inner);
-        denied.retain(|name, _| names.contains(name));
-        self.audit.denied_images.set(i64::try_from(denied.len()).unwrap_or(i64::MAX));
+    /// The present images of which the last look could not say whether policy refuses them.
+    #[must_use]
+    pub fn undecided(&self) -> Vec<Undecided> {
+        self.findings.without_answer()
     }
 
-    fn forget_denied(&self, name: &str) {
-        self.present.denied.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    /// How many images those are.
+    #[must_use]
+    pub fn wrong(&self) -> Wrong {
+        self.findings.count()
     }
 
-    pub(super) fn set_denied(&self, name: &str, digest: Digest, denials: &[Denial]) {
-        let found = denials.iter().map(|denial| WouldDeny {
-            image: name.to_owned(),
-            digest,
-            policy: denial.policy.clone(),
-            rule: denial.rule.clone(),
-            reason: denial.reason.code(),
-            cause: denial.cause.clone(),
-        });
-        let mut denied = self.present.denied.lock().unwrap_or_else(PoisonError::into_inner);
-        if denials.is_empty() {
-            denied.remove(name);
-        } else {
-            denied.insert(name.to_owned(), found.collect());
-        }
-        self.audit.denied_images.set(i64::try_from(denied.len()).unwrap_or(i64::MAX));
+    /// Forgets what was found of images that are no longer there; `present` has names and their targets.
+    pub fn retain_present(&self, present: &BTreeSet<(&str, Digest)>) {
+        self.findings.retain(present);
+        self.show_findings();
+    }
+
+    /// A definite answer about an image on the node.
+    pub(super) fn decided(&self, name: &str, image: ImageName, denials: &[Denial]) {
+        self.findings.decided(name, image, denials);
+        self.show_findings();
+    }
+
+    fn undecided_now(&self, name: &str, image: ImageName, fault: Fault) -> Background {
+        self.findings.undecided(name, image, fault);
+        self.show_findings();
+        Background::Undecided
+    }
+
+    fn show_findings(&self) {
+        let Wrong { denied, undecided } = self.findings.count();
+        self.audit.denied_images.set(i64::try_from(denied).unwrap_or(i64::MAX));
+        self.audit.undecided_images.set(i64::try_from(undecided).unwrap_or(i64::MAX));
     }
 }
 
@@ -375,3 +375,5 @@ fn is_id_of(asked: &str, id: &str) -> bool {
 
 /// Rule C3.
 const IGNORED_FOR: Duration = Duration::from_secs(600);
+/// What is said of a denial that rests on one host's word while another could not be asked.
+const IN_DOUBT: &str = "one host of the registry has no signature, and another could not say";

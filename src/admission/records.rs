@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use super::audit::Phase;
 use super::{Admitted, Gate, PullRequest, ServePresent};
-use crate::cache::{Admission, Durability};
+use crate::cache::{Admission, Durability, ImageName};
 use crate::oci::{Digest, Reference};
 use crate::outcome::Contact;
 use crate::policy::evaluate::{Forward, Source};
@@ -29,7 +29,11 @@ impl Gate {
             self.record(admitted, digest, Some(image_id.to_owned()));
             let reference = &admitted.request.reference;
             let name = reference.containerd_tag_name().unwrap_or_else(|| reference.pinned(digest));
-            self.set_denied(&name, digest, admitted.permit.would_deny());
+            let image = ImageName { repository: reference.repository().clone(), digest };
+            let would_deny = admitted.permit.would_deny();
+            if admitted.permit.would_fault().is_none() || !would_deny.is_empty() {
+                self.decided(&name, image, would_deny);
+            }
         }
         let now = SystemTime::now();
         let reference = &admitted.request.reference;

@@ -242,8 +242,11 @@ pub struct Check {
 
 /// `status`
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 all is well, 1 degraded, or with --would-deny an image would be denied, 3 no daemon answers, or with \
+--would-deny not every image is decided.")]
 pub struct Status {
-    /// List the present images that policy would refuse, with rule and cause
+    /// List the present images that policy would refuse, with rule and cause, and those that are not decided
     #[arg(long)]
     pub would_deny: bool,
     /// Output form

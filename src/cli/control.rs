@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::args::{Output, Reload, Status};
-use super::{Exit, complain, say};
+use super::{Exit, complain, say, tree};
 use crate::config::Config;
 use crate::daemon::control::{Request, Response, ask};
 
@@ -17,12 +17,15 @@ pub(super) fn status(arguments: &Status) -> Exit {
         Err(exit) => return exit,
     };
     match arguments.output {
-        Output::Json => say(with_version(&body)),
-        Output::Text => print_status(&body, arguments.would_deny),
+        Output::Json => say(tree::shown(&with_version(&body))),
+        Output::Text => status_lines(&body, arguments.would_deny, now()).iter().for_each(say),
     }
     let degraded = body.get("degraded").is_some_and(|degraded| !degraded.is_null());
-    let refused = list(&body, "wouldDeny").next().is_some();
-    if degraded || (arguments.would_deny && refused) { Exit::No } else { Exit::Done }
+    match arguments.would_deny {
+        _ if degraded => Exit::No,
+        true => found(&body),
+        false => Exit::Done,
+    }
 }
 
 /// `pullgate reload`
@@ -71,7 +74,11 @@ pub(super) fn with_version(body: &Value) -> Value {
     Value::Object(object)
 }
 
-fn print_status(body: &Value, would_deny: bool) {
+/// What the daemon does, a line each; with `would_deny` also what policy refuses of what is on the node, and
+/// what could not be found out.
+fn status_lines(body: &Value, would_deny: bool, now: u64) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = |title: &str, text: &str| lines.push(tree::plain(&format!("{title:<18} {text}")));
     for (title, field) in [
         ("mode", "mode"),
         ("policies", "policies"),
@@ -83,35 +90,79 @@ fn print_status(body: &Value, would_deny: bool) {
         ("trust root", "trustRoot"),
         ("degraded", "degraded"),
     ] {
-        if let Some(value) = body.get(field).filter(|value| !value.is_null()) {
-            let value = if field == "trustRoot" { trust_root(value, now()) } else { plain(value) };
-            say(format_args!("{title:<18} {value}"));
+        let Some(value) = body.get(field).filter(|value| !value.is_null()) else { continue };
+        match field {
+            "trustRoot" => line(title, &trust_root(value, now)),
+            "snapshot" => line(
+                title,
+                &format!("loaded {}, fingerprint {}", moment(value, "loadedAt"), text(value, "fingerprint")),
+            ),
+            "images" => line(title, &images(value)),
+            _ => line(title, &plain(value)),
         }
     }
     for warning in list(body, "warnings") {
-        say(format_args!("{:<18} {}", "warning", plain(warning)));
+        line("warning", &plain(warning));
     }
     if !would_deny {
-        return;
+        return lines;
     }
-    let mut any = false;
     for image in list(body, "wouldDeny") {
-        any = true;
-        say(format_args!(
-            "would deny         {} {}/{}: {}",
-            text(image, "image"),
-            text(image, "policy"),
-            text(image, "rule"),
-            text(image, "cause")
-        ));
+        let [name, policy, rule, cause] =
+            ["image", "policy", "rule", "cause"].map(|field| text(image, field));
+        let by = if policy.is_empty() { String::new() } else { format!("{policy}/{rule}: ") };
+        line("would deny", &format!("{name}: {by}{cause}"));
     }
-    if !any {
-        say("would deny         nothing that is present");
+    for image in list(body, "undecided") {
+        line("undecided", &format!("{}: {}", text(image, "image"), text(image, "cause")));
+    }
+    match found(body) {
+        Exit::Done => line("would deny", "nothing that is present"),
+        Exit::Unknown => line("would deny", "nothing that is decided; not everything is"),
+        Exit::No | Exit::Usage => {}
     }
     for container in list(body, "wouldDenyRunning") {
         let [image, namespace, pod, name] =
             ["image", "namespace", "pod", "container"].map(|field| text(container, field));
-        say(format_args!("running of it      {namespace}/{pod}/{name}: {image}"));
+        line("running of it", &format!("{namespace}/{pod}/{name}: {image}"));
+    }
+    lines
+}
+
+/// Whether anything on the node would be denied, and whether that is known of all of it.
+fn found(body: &Value) -> Exit {
+    let images = body.get("images");
+    let count = |field| images.and_then(|images| images.get(field)).and_then(Value::as_u64);
+    if list(body, "wouldDeny").next().is_some() {
+        Exit::No
+    } else if count("undecided") == Some(0) && count("toLookAt") == Some(0) {
+        Exit::Done
+    } else {
+        Exit::Unknown
+    }
+}
+
+/// `1 denied, 2 undecided, 5 not looked at yet`
+fn images(counts: &Value) -> String {
+    let mut told = format!("{} denied, {} undecided", text(counts, "denied"), text(counts, "undecided"));
+    match counts.get("toLookAt").and_then(Value::as_u64) {
+        Some(0) => {}
+        Some(more) => told.push_str(&format!(", {more} not looked at yet")),
+        None => told.push_str(", not looked at under these policies yet"),
+    }
+    told
+}
+
+/// Seconds since 1970 as people write a time.
+pub(super) fn moment(object: &Value, field: &str) -> String {
+    let seconds = object.get(field).and_then(Value::as_u64);
+    let time = seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+    match time {
+        // What the library can write ends with the year 9999.
+        Some(time) if seconds.is_some_and(|seconds| seconds <= LAST_SECOND) => {
+            humantime::format_rfc3339_seconds(time).to_string()
+        }
+        Some(_) | None => text(object, field),
     }
 }
 
@@ -177,6 +228,9 @@ pub(super) fn text(object: &Value, field: &str) -> String {
     object.get(field).map(plain).unwrap_or_default()
 }
 
+/// The last second of the year 9999.
+const LAST_SECOND: u64 = 253_402_300_799;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,6 +271,56 @@ mod tests {
         for (status, text) in cases {
             assert_eq!(trust_root(&serde_json::from_str(status).unwrap(), 1000), text);
         }
+    }
+
+    fn status_body(images: &str, more: &str) -> Value {
+        let text = format!(
+            r#"{{"mode":"audit","snapshot":{{"fingerprint":"sha256:f","loadedAt":1700000000}},"images":{images}{more}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn what_is_undecided_is_named_and_is_no_clean_bill() {
+        let body = status_body(
+            r#"{"denied":0,"undecided":1,"toLookAt":0}"#,
+            r#","wouldDeny":[],"undecided":[{"image":"a.io/b:1","cause":"a.io answered 500"}]"#,
+        );
+        assert_eq!(
+            status_lines(&body, true, 0),
+            [
+                "mode               audit",
+                "snapshot           loaded 2023-11-14T22:13:20Z, fingerprint sha256:f",
+                "images             0 denied, 1 undecided",
+                "undecided          a.io/b:1: a.io answered 500",
+                "would deny         nothing that is decided; not everything is",
+            ]
+        );
+        assert_eq!(found(&body), Exit::Unknown);
+        assert_eq!(status_lines(&body, false, 0).len(), 3);
+    }
+
+    #[test]
+    fn only_what_was_all_looked_at_is_known() {
+        for (counts, exit) in [
+            (r#"{"denied":0,"undecided":0,"toLookAt":0}"#, Exit::Done),
+            (r#"{"denied":0,"undecided":0,"toLookAt":7}"#, Exit::Unknown),
+            (r#"{"denied":0,"undecided":0,"toLookAt":null}"#, Exit::Unknown),
+            (r#"{"denied":0,"undecided":3,"toLookAt":0}"#, Exit::Unknown),
+        ] {
+            assert_eq!(found(&status_body(counts, r#","wouldDeny":[]"#)), exit, "{counts}");
+        }
+        let denied = r#","wouldDeny":[{"image":"a","policy":"p","rule":"r","cause":"signature not found"}]"#;
+        let body = status_body(r#"{"denied":1,"undecided":1,"toLookAt":1}"#, denied);
+        assert_eq!(found(&body), Exit::No);
+        let lines = status_lines(&body, true, 0);
+        assert_eq!(
+            lines[2..],
+            [
+                "images             1 denied, 1 undecided, 1 not looked at yet",
+                "would deny         a: p/r: signature not found",
+            ]
+        );
     }
 
     #[test]

@@ -39,14 +39,16 @@ impl Daemon {
             .collect();
         let digests: BTreeSet<Digest> = named.iter().map(|record| record.target.digest).collect();
         self.gate.store().mark_present(digests);
-        self.gate.retain_present(&named.iter().map(|record| record.name.clone()).collect::<Vec<_>>());
+        self.gate.retain_present(
+            &named.iter().map(|record| (record.name.as_str(), record.target.digest)).collect(),
+        );
         let mut undecided = 0;
-        for record in &named {
+        for (index, record) in named.iter().enumerate() {
+            self.live().to_look_at = Some(named.len() - index);
             let verdict = self.gate.decide_present(&record.name, record.target.digest, None).await;
             undecided += usize::from(verdict == Background::Undecided);
-            self.live().undecided = undecided;
-            self.audit.undecided_images.set(i64::try_from(undecided).unwrap_or(i64::MAX));
         }
+        self.live().to_look_at = Some(0);
         self.report_running().await;
         Some(undecided)
     }

@@ -117,7 +117,9 @@ struct Daemon {
 struct Live {
     degraded: Option<String>,
     notices: Vec<Remark>,
-    undecided: usize,
+    /// Names of images that the look which is under way has still to decide; none before the first look
+    /// under these policies.
+    to_look_at: Option<usize>,
     /// What the snapshot was built from, for another trust root.
     config: Arc<Config>,
     sources: Arc<Vec<PolicySource>>,
@@ -195,7 +197,7 @@ pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> 
         live: Mutex::new(Live {
             degraded: loaded.degraded,
             notices: fresh.notices,
-            undecided: 0,
+            to_look_at: None,
             config: Arc::clone(&config),
             sources: Arc::new(loaded.sources),
             trust: fresh.trust,
@@ -409,7 +411,7 @@ impl Daemon {
         let kept = store.counts();
         let loaded =
             snapshot.loaded_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let denied = self.gate.would_deny();
+        let wrong = self.gate.wrong();
         let running = if would_deny { self.running_of_denied().await.ok() } else { None };
         let trust = self.live().trust.clone();
         let (trust_root, without) = self.trust_status(&trust, SystemTime::now());
@@ -426,7 +428,7 @@ impl Daemon {
             "snapshot": { "fingerprint": snapshot.fingerprint, "loadedAt": loaded },
             "containerd": containerd,
             "cache": { "state": store.phase().word(), "verdicts": kept.verdicts, "admissions": kept.admissions, "evidenceImages": kept.evidence },
-            "images": { "undecided": live.undecided, "denied": denied.len() },
+            "images": { "undecided": wrong.undecided, "denied": wrong.denied, "toLookAt": live.to_look_at },
             "connections": self.counts.connections.load(std::sync::atomic::Ordering::Relaxed),
             "warnings": warnings(&snapshot),
             "notices": live.notices.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -435,7 +437,8 @@ impl Daemon {
         });
         drop(live);
         if let Some(body) = body.as_object_mut().filter(|_| would_deny) {
-            body.insert("wouldDeny".to_owned(), json!(denied));
+            body.insert("wouldDeny".to_owned(), json!(self.gate.would_deny()));
+            body.insert("undecided".to_owned(), json!(self.gate.undecided()));
             // Null: containerd could not be asked.
             body.insert("wouldDenyRunning".to_owned(), json!(running));
         }

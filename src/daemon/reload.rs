@@ -172,6 +172,7 @@ impl Daemon {
         let mut live = self.live();
         live.notices = fresh.notices;
         live.trust = fresh.trust;
+        live.to_look_at = None;
         drop(live);
         self.look_again.notify_one();
     }

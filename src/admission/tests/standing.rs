@@ -3,9 +3,9 @@
 
 use serde_json::{Value, json};
 
-use super::kit::{Node, Setup};
-use crate::admission::Background;
-use crate::policy::evaluate::Source;
+use super::kit::{Node, Setup, status};
+use crate::admission::{Background, Wrong};
+use crate::policy::evaluate::{Mode, Source};
 use crate::sigstore::test_signer::Signer;
 
 /// A policy that nobody's signature satisfies, with these fields in its rule.
@@ -115,4 +115,43 @@ async fn s6_what_was_skipped_for_a_time_is_decided_again() {
     node.admit(Source::Skipped);
     assert_eq!(node.look().await, Background::Denied);
     assert!(node.admission().is_none(), "taken back");
+}
+
+#[tokio::test]
+async fn m4_an_approved_digest_is_no_longer_listed_under_any_of_its_names() {
+    let node = Node::start(Setup::default()).await;
+    let policy = policy(&node, &json!({}));
+    node.enforce(&policy);
+    let names = [node.tagged().containerd_tag_name().unwrap(), node.pinned().text().to_owned()];
+    let listed = || node.gate.would_deny().into_iter().map(|denied| denied.image).collect::<Vec<_>>();
+    for name in &names {
+        assert_eq!(node.gate.decide_present(name, node.image, None).await, Background::Denied);
+    }
+    assert_eq!(listed(), [names[0].clone()], "one image, by its tag");
+    assert_eq!(node.gate.wrong(), Wrong { denied: 1, undecided: 0 });
+
+    node.approve(&policy);
+    assert_eq!(node.pull(node.pinned()).await.unwrap().permit.source(), Source::Approved);
+    for name in &names {
+        assert_eq!(node.gate.decide_present(name, node.image, None).await, Background::Fine);
+    }
+    assert_eq!(listed(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_could_not_be_found_out_is_listed_in_audit_mode_too() {
+    let node = Node::start(Setup::default()).await;
+    let policy = policy(&node, &json!({}));
+    node.answers(|_| Some(status(500)));
+    for mode in [Mode::Enforce, Mode::Audit] {
+        node.snapshot(&policy, mode);
+        assert_eq!(node.look().await, Background::Undecided, "{mode:?}");
+        let listed = node.gate.undecided();
+        let [one] = listed.as_slice() else { panic!("{listed:?}") };
+        assert_eq!((one.digest, one.reason), (node.image, "registry-error"), "{mode:?}");
+        assert!(one.cause.contains("500"), "{}", one.cause);
+    }
+    node.answers(|_| None);
+    assert_eq!(node.look().await, Background::Denied);
+    assert_eq!(node.gate.wrong(), Wrong { denied: 1, undecided: 0 });
 }

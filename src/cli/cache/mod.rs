@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use self::place::Place;
 use super::args::{Cache, CacheAction, CacheScope, Output};
-use super::control::{plain, text, with_version};
+use super::control::{moment, plain, text, with_version};
 use super::{Exit, complain, runtime, say, tree};
 use crate::config::Config;
 use crate::daemon::control::{Request, Response};
@@ -87,7 +87,11 @@ fn print(output: Output, body: &Value) {
         }
         Value::Object(members) => {
             for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
-                say(format_args!("{name:<14} {}", plain(value)));
+                let value = match name.as_str() {
+                    "admittedAt" | "fetchedAt" => moment(body, name),
+                    _ => plain(value),
+                };
+                say(tree::plain(&format!("{name:<14} {value}")));
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => say(plain(body)),
