@@ -259,6 +259,11 @@ pub struct Status {
 
 /// `reload`
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Policies, approved digests and the trust root are loaded anew; other keys of the config count after a restart, and are \
+named where they changed.\n\
+Exit codes: 0 loaded, 1 audit mode is in force but the policies do not load, 2 config or policy error (the old ones stay), \
+3 no daemon answers.")]
 pub struct Reload {
     /// The config, which names the daemon's control socket
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]

@@ -7,12 +7,17 @@ use serde_json::Value;
 
 use super::args::{Output, Reload, Status};
 use super::{Exit, complain, say, tree};
-use crate::config::Config;
-use crate::daemon::control::{Request, Response, ask};
+use crate::config::{Config, ConfigError};
+use crate::daemon::control::{Request, Response, ask, listens};
 
 /// `pullgate status`
 pub(super) fn status(arguments: &Status) -> Exit {
-    let body = match request(&arguments.config, &Request::Status { would_deny: arguments.would_deny }) {
+    let asked = client_config(&arguments.config).map_err(|error| {
+        complain(error);
+        Exit::Usage
+    });
+    let request = Request::Status { would_deny: arguments.would_deny };
+    let body = match asked.and_then(|config| answer(&config, &request)) {
         Ok(body) => body,
         Err(exit) => return exit,
     };
@@ -30,34 +35,58 @@ pub(super) fn status(arguments: &Status) -> Exit {
 
 /// `pullgate reload`
 pub(super) fn reload(arguments: &Reload) -> Exit {
-    match request(&arguments.config, &Request::Reload {}) {
+    // What is wrong with the config the daemon says itself.
+    let asked = reach(&arguments.config).map_err(|error| {
+        complain(error);
+        Exit::Usage
+    });
+    match asked.and_then(|(config, _)| answer(&config, &Request::Reload {})) {
         Ok(body) => {
             say(text(&body, "message"));
-            Exit::Done
+            if body.get("degraded").is_some_and(|degraded| !degraded.is_null()) {
+                Exit::No
+            } else {
+                Exit::Done
+            }
         }
         Err(exit) => exit,
     }
 }
 
 /// Asks, and turns what went wrong into a line on stderr and an exit code.
-pub(super) fn request(config: &Path, request: &Request) -> Result<Value, Exit> {
-    let config = match Config::load(config) {
-        Ok(config) => config,
-        Err(error) => {
-            complain(error);
-            return Err(Exit::Usage);
-        }
-    };
+fn answer(config: &Config, request: &Request) -> Result<Value, Exit> {
     match ask(config.control.listen.path(), request) {
         Ok(Response { error: None, body, .. }) => Ok(body),
+        // Of what these commands ask only a reload is refused: for the config or the policies.
         Ok(Response { error: Some(error), .. }) => {
             complain(error);
-            Err(Exit::No)
+            Err(Exit::Usage)
         }
         Err(error) => {
             complain(error);
             Err(Exit::Unknown)
         }
+    }
+}
+
+/// The config at `path`, for what is asked of the daemon. That it is broken is a warning where a daemon
+/// listens that began with it: only the control socket is then what the file says.
+pub(super) fn client_config(path: &Path) -> Result<Config, ConfigError> {
+    let (config, broken) = reach(path)?;
+    if let Some(error) = broken {
+        complain(format_args!("warning: {error}; the daemon goes on with what it read before"));
+    }
+    Ok(config)
+}
+
+fn reach(path: &Path) -> Result<(Config, Option<ConfigError>), ConfigError> {
+    let broken = match Config::load(path) {
+        Ok(config) => return Ok((config, None)),
+        Err(error) => error,
+    };
+    match Config::of_broken(path).filter(|config| listens(config.control.listen.path())) {
+        Some(config) => Ok((config, Some(broken))),
+        None => Err(broken),
     }
 }
 
@@ -329,7 +358,7 @@ mod tests {
         let config = folder.path().join("config.yaml");
         let text = r#"{"policy":{"paths":["/p"]},"control":{"listen":"unix:///nonexistent/c.sock"}}"#;
         std::fs::write(&config, text).unwrap();
-        assert_eq!(request(&config, &Request::Reload {}), Err(Exit::Unknown));
-        assert_eq!(request(&folder.path().join("none"), &Request::Reload {}), Err(Exit::Usage));
+        assert_eq!(reload(&Reload { config }), Exit::Unknown);
+        assert_eq!(reload(&Reload { config: folder.path().join("none") }), Exit::Usage);
     }
 }

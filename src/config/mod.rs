@@ -14,6 +14,7 @@
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod lasting;
 mod value;
 
 use std::io::Read;
@@ -83,17 +84,7 @@ impl Config {
     ///
     /// The file is missing, unreadable, too large, not UTF-8, or not a valid configuration.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
-        let file = std::fs::File::open(path).map_err(unreadable)?;
-        let mut bytes = Vec::new();
-        file.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-        if bytes.len() as u64 > FILE_LIMIT {
-            return Err(ConfigError::TooLarge { path: path.to_owned(), limit: FILE_LIMIT });
-        }
-        let Ok(text) = std::str::from_utf8(&bytes) else {
-            return Err(ConfigError::NotText { path: path.to_owned() });
-        };
-        Self::parse(path, text)
+        Self::parse(path, &read(path)?)
     }
 
     /// Every default, with these policies: for a command that names its policies itself and finds no configuration.
@@ -167,6 +158,18 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// The text of a configuration.
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > FILE_LIMIT {
+        return Err(ConfigError::TooLarge { path: path.to_owned(), limit: FILE_LIMIT });
+    }
+    String::from_utf8(bytes).map_err(|_| ConfigError::NotText { path: path.to_owned() })
 }
 
 /// `runtime`: the container runtime behind the gate.

@@ -102,6 +102,8 @@ pub enum DaemonError {
 /// What status, reload and the background share.
 struct Daemon {
     config_path: PathBuf,
+    /// What it began with: much of it holds until the next start.
+    started: Arc<Config>,
     gate: Arc<Gate>,
     audit: Arc<Audit>,
     containerd: containerd::Client,
@@ -188,6 +190,7 @@ pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> 
     let proxy = Proxy::new(proxy_options, node, containerd.clone(), shutdown.clone());
     let daemon = Arc::new(Daemon {
         config_path: config_path.to_owned(),
+        started: Arc::clone(&config),
         gate,
         audit,
         containerd,
@@ -416,6 +419,9 @@ impl Daemon {
         let trust = self.live().trust.clone();
         let (trust_root, without) = self.trust_status(&trust, SystemTime::now());
         let live = self.live();
+        let needs_restart = self.started.needs_restart(&live.config);
+        let mut warned = warnings(&snapshot);
+        warned.extend(reload::after_restart(&needs_restart));
         let degraded: Vec<_> = live.degraded.iter().chain(&without).map(String::as_str).collect();
         let mut body = json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -430,7 +436,8 @@ impl Daemon {
             "cache": { "state": store.phase().word(), "verdicts": kept.verdicts, "admissions": kept.admissions, "evidenceImages": kept.evidence },
             "images": { "undecided": wrong.undecided, "denied": wrong.denied, "toLookAt": live.to_look_at },
             "connections": self.counts.connections.load(std::sync::atomic::Ordering::Relaxed),
-            "warnings": warnings(&snapshot),
+            "needsRestart": needs_restart,
+            "warnings": warned,
             "notices": live.notices.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "trustRoot": trust_root,
             "degraded": (!degraded.is_empty()).then(|| degraded.join("; ")),
@@ -451,7 +458,7 @@ impl Answer for Daemon {
         match request {
             Request::Status { would_deny } => Response::good(self.status(would_deny).await),
             Request::Reload {} => match self.reload().await {
-                Ok(message) => Response::good(json!({ "message": message })),
+                Ok(reloaded) => Response::good(json!(reloaded)),
                 Err(error) => Response::bad(error),
             },
             Request::CacheList {} => Response::good(cache::list(self.gate.store())),

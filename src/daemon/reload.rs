@@ -24,6 +24,18 @@ pub(super) struct Loaded {
     pub(super) degraded: Option<String>,
 }
 
+/// What came of a reload.
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Reloaded {
+    /// In one line.
+    message: String,
+    /// What is wrong with what is in force now.
+    degraded: Option<String>,
+    /// The keys that changed and are not in force.
+    needs_restart: Vec<&'static str>,
+}
+
 /// The policies on disk, else the last good ones, else none, with what is wrong.
 pub(super) fn first(
     config: &Config,
@@ -84,13 +96,13 @@ fn keep(state: &Path, sources: &[PolicySource]) {
 
 impl Daemon {
     /// Loads config and policies anew; on any error the old snapshot stays.
-    pub(super) async fn reload(&self) -> Result<String, String> {
+    pub(super) async fn reload(&self) -> Result<Reloaded, String> {
         let _one = self.reloading.lock().await;
         notify_reloading();
         let reloaded = self.load_again().await;
         notify(&[sd_notify::NotifyState::Ready]);
         match reloaded {
-            Ok(message) => Ok(message),
+            Ok(reloaded) => Ok(reloaded),
             Err(error) => {
                 tracing::error!(error, "reload failed: the old policies stay in force");
                 let error = format!("{error}; the policies loaded before stay in force");
@@ -100,7 +112,7 @@ impl Daemon {
         }
     }
 
-    async fn load_again(&self) -> Result<String, String> {
+    async fn load_again(&self) -> Result<Reloaded, String> {
         let path = self.config_path.clone();
         let config = blocking(move || Config::load(&path)).await?.map_err(|error| error.to_string())?;
         let config = Arc::new(config);
@@ -120,7 +132,7 @@ impl Daemon {
             keep(&self.state, &loaded.sources);
         }
         let counts = loaded.fresh.snapshot.policies.counts();
-        let message = match &loaded.degraded {
+        let mut message = match &loaded.degraded {
             None => format!(
                 "reloaded{}: {} policies, {} rules refuse, {} report",
                 if config.policy.mode == config::Mode::Audit {
@@ -137,6 +149,12 @@ impl Daemon {
                 format!("reloaded, and the policies do not load: {degraded}")
             }
         };
+        let needs_restart = self.started.needs_restart(&config);
+        if let Some(warning) = after_restart(&needs_restart) {
+            tracing::warn!("{warning}");
+            message.push_str(&format!("; {warning}"));
+        }
+        let degraded = loaded.degraded.clone();
         {
             let mut live = self.live();
             live.degraded = loaded.degraded;
@@ -145,7 +163,7 @@ impl Daemon {
         }
         self.put_in_force(loaded.fresh);
         self.roots.adopt(domain);
-        Ok(message)
+        Ok(Reloaded { message, degraded, needs_restart })
     }
 
     /// Builds a snapshot; with it the reason why a trust root that it needs is missing.
@@ -176,6 +194,12 @@ impl Daemon {
         drop(live);
         self.look_again.notify_one();
     }
+}
+
+/// What a restart would put in force, in a line; none where that is nothing.
+pub(super) fn after_restart(keys: &[&str]) -> Option<String> {
+    let s = if keys.len() == 1 { "s" } else { "" };
+    (!keys.is_empty()).then(|| format!("{} changed and count{s} after a restart only", keys.join(", ")))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {

@@ -152,7 +152,7 @@ fn a_reload_does_not_lose_the_trust_root(node: &Node) {
 
     fs::write(&path, "{}").expect("a file");
     let output = gate.command(&["reload"]);
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
     let error = String::from_utf8_lossy(&output.stderr);
     let expected = "pullgate: trust root: ".to_owned() + &path.display().to_string();
     assert!(error.starts_with(&expected) && error.trim().lines().count() == 1, "{error}");

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use self::place::Place;
 use super::args::{Cache, CacheAction, CacheScope, Output};
-use super::control::{moment, plain, text, with_version};
+use super::control::{client_config, moment, plain, text, with_version};
 use super::{Exit, complain, runtime, say, tree};
 use crate::config::Config;
 use crate::daemon::control::{Request, Response};
@@ -53,7 +53,7 @@ impl Failure {
 }
 
 fn config(path: &Path) -> Result<Config, Failure> {
-    Config::load(path).map_err(Failure::usage)
+    client_config(path).map_err(Failure::usage)
 }
 
 /// One request, one answer.

@@ -14,6 +14,8 @@ kit::on_each_containerd!(
     approved_list_that_others_can_write_approves_nothing,
     bad_approved_list_at_reload_leaves_the_old_one,
     reload_names_the_file_and_the_line,
+    reload_names_what_only_a_restart_puts_in_force,
+    commands_reach_a_daemon_whose_config_was_broken_since,
     cache_show_of_nonsense_is_refused_by_the_daemon,
 );
 
@@ -104,7 +106,7 @@ fn bad_approved_list_at_reload_leaves_the_old_one(node: &Node) {
     assert_eq!(gate.cri().pull(signed.by_tag()).expect(), signed.id, "it has loaded");
     fs::write(&approved, format!("nonsense\n{}\n", unsigned.by_digest())).unwrap();
     let ran = Ran::from(gate.command(&["reload"]));
-    let error = ran.expect_error(1);
+    let error = ran.expect_error(2);
     let start = format!("pullgate: policy.approved: {}: line 1: ", approved.display());
     assert!(error.starts_with(&start), "{error}");
     assert_degraded(&gate, "policy.approved: ");
@@ -115,8 +117,40 @@ fn bad_approved_list_at_reload_leaves_the_old_one(node: &Node) {
 fn reload_names_the_file_and_the_line(node: &Node) {
     let gate = Gate::start(&node.containerd, &[node.space().policy("keyed").key(node.key)]);
     gate.write_policy_text(&policy("imageRefs: []", GOOD_KEY));
-    let error = Ran::from(gate.command(&["reload"])).expect_error(1);
+    let error = Ran::from(gate.command(&["reload"])).expect_error(2);
     assert!(error.contains("/policies.yaml:11: unknown field `imageRefs`"), "{error}");
+}
+
+fn reload_names_what_only_a_restart_puts_in_force(node: &Node) {
+    let gate = Gate::start(&node.containerd, &[node.space().policy("keyed").key(node.key)]);
+    gate.configure("/cache/fresh", "1h");
+    gate.configure("/limits", serde_json::json!({"concurrency": 3}));
+    gate.configure("/policy/mode", "audit");
+    let ran = Ran::from(gate.command(&["reload"]));
+    let warning = "cache, limits.concurrency changed and count after a restart only";
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.trim_end().ends_with(&format!("; {warning}")), "{ran:?}");
+    let status = gate.status_json();
+    assert_eq!(status["needsRestart"], serde_json::json!(["cache", "limits.concurrency"]), "{status}");
+    assert_eq!(status["mode"], "audit", "{status}");
+    assert_eq!(status["warnings"], serde_json::json!([warning]), "{status}");
+    gate.restart();
+    assert_eq!(gate.status_json()["needsRestart"], serde_json::json!([]));
+}
+
+fn commands_reach_a_daemon_whose_config_was_broken_since(node: &Node) {
+    let gate = Gate::start(&node.containerd, &[node.space().policy("keyed").key(node.key)]);
+    gate.configure("/drain", "soon");
+    let config = gate.folder().join("config.yaml");
+    for command in [&["status"][..], &["cache", "list"], &["cache", "purge"]] {
+        let ran = Ran::from(gate.command(command));
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let start = format!("pullgate: warning: {}:", config.display());
+        assert!(ran.stderr.starts_with(&start) && ran.stderr.lines().count() == 1, "{ran:?}");
+    }
+    let error = Ran::from(gate.command(&["reload"])).expect_error(2);
+    assert!(error.ends_with("; the policies loaded before stay in force"), "{error}");
+    assert_degraded(&gate, &config.display().to_string());
 }
 
 fn cache_show_of_nonsense_is_refused_by_the_daemon(node: &Node) {
