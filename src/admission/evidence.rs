@@ -4,7 +4,8 @@
 //! What is asked of the registry is the union over the entries, each repository once and nothing that
 //! no entry asks for. In this order, each step only for entries that the ones before did not satisfy:
 //!
-//! 1. tags: `.sig` where an entry has attestors, `.att` where it has attestations, in parallel
+//! 1. in parallel: the tags `.sig` where an entry has attestors and `.att` where it has attestations, and the
+//!    list of referrers where an entry counts bundles alone, or where only bundles satisfied before ([`Bundled`])
 //! 2. the list of referrers: bundles, and cosign's experimental form
 //! 3. what hints (predicate types in annotations) said is something else
 //! 4. the transparency log, for layers that do not carry their entry: from stored evidence of the same
@@ -16,13 +17,14 @@
 //! then the exact bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::oci::Repository;
-use crate::outcome::{Fault, FaultReason, Lookup};
+use crate::outcome::{Contact, Fault, FaultReason, Lookup};
 use crate::policy::{Entry, Evidence, Forms, RekorLookup};
 use crate::registry::{
     self, Budget, Credentials, EvidenceRequest, Fetched, LOG_BUNDLE, Later, LogQuestion, Looked,
@@ -37,6 +39,8 @@ pub(super) struct Fetcher<'a> {
     pub(super) credentials: &'a Credentials,
     /// Whether the image's own repository served its manifest in this request.
     pub(super) manifest: ManifestAccess,
+    /// Whether the image's own registry answered anything; none if it was not asked.
+    pub(super) contact: Option<Contact>,
     pub(super) budget: &'a Budget,
     /// What was left for later, and where it belongs.
     pub(super) rests: Vec<(Form, Repository, Rest)>,
@@ -69,28 +73,81 @@ pub(super) struct More {
 }
 
 /// One look-up.
-struct Ask {
+pub(super) struct Ask {
     form: Form,
-    repository: Repository,
+    pub(super) repository: Repository,
     wanted: Wanted,
 }
 
+/// The repositories of images whose signatures were found among the referrers and not at tags. Their lists
+/// are asked for along with the tags, one step sooner. It changes no answer, only the order.
+#[derive(Debug, Default)]
+pub(super) struct Bundled(Mutex<BTreeSet<Repository>>);
+
+impl Bundled {
+    pub(super) fn holds(&self, repository: &Repository) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(repository)
+    }
+
+    /// Learns from what satisfied.
+    pub(super) fn note(&self, repository: &Repository, evidence: &Evidence) {
+        let found = |pieces: &BTreeMap<Repository, Lookup<Vec<SignatureEvidence>>>| {
+            pieces.values().any(|lookup| matches!(lookup, Lookup::Found(_)))
+        };
+        let tagged = found(&evidence.legacy) || found(&evidence.attestations);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if tagged || !found(&evidence.bundles) {
+            known.remove(repository);
+        } else if known.contains(repository) || known.len() < BUNDLED {
+            known.insert(repository.clone());
+        }
+    }
+}
+
+/// Repositories remembered in [`Bundled`]; a hundred bytes each.
+const BUNDLED: usize = 4096;
+
 impl Fetcher<'_> {
-    /// Step 1: asks every repository that `entries` name for its tags.
-    pub(super) async fn add_tags(&mut self, entries: &[&Entry], evidence: &mut Evidence) {
+    /// Steps 1 and 2: looks up what is named and was not looked up before.
+    pub(super) async fn add(&mut self, mut asks: Vec<Ask>, evidence: &mut Evidence) {
+        asks.retain(|ask| !ask.form.map(evidence).contains_key(&ask.repository));
+        let answers = join_all(asks.iter().map(|ask| self.ask(ask))).await;
+        for (ask, answer) in asks.into_iter().zip(answers) {
+            self.note_contact(&ask.repository, &answer);
+            if let Some(fault) = answer.doubt {
+                self.doubts.entry(ask.repository.clone()).or_insert(fault);
+            }
+            let lookup = match answer.lookup {
+                Lookup::Found(Fetched { pieces, rest }) => {
+                    if !rest.is_empty() {
+                        self.rests.push((ask.form, ask.repository.clone(), rest));
+                    }
+                    Lookup::Found(pieces)
+                }
+                Lookup::Absent => Lookup::Absent,
+                Lookup::Unreachable(fault) => {
+                    self.note_slow(&ask.repository, Some(&fault));
+                    Lookup::Unreachable(fault)
+                }
+            };
+            ask.form.map(evidence).insert(ask.repository, lookup);
+        }
+    }
+
+    /// The look-ups for the tags that `entries` name.
+    pub(super) fn tags(&self, entries: &[&Entry]) -> Vec<Ask> {
         let none = || Wanted { forms: ReferrerForms::All, predicates: BTreeSet::new() };
         let mut asks: Vec<Ask> = Vec::new();
+        let tagged = entries.iter().filter(|entry| entry.forms() != Forms::Bundles);
         let signatures: BTreeSet<Repository> =
-            entries.iter().flat_map(|entry| entry.repositories(&self.image.repository)).collect();
+            tagged.clone().flat_map(|entry| entry.repositories(&self.image.repository)).collect();
         asks.extend(signatures.into_iter().map(|repository| Ask {
             form: Form::Legacy,
             repository,
             wanted: none(),
         }));
         let mut attestations: BTreeMap<Repository, BTreeSet<String>> = BTreeMap::new();
-        for (repository, predicates) in
-            entries.iter().flat_map(|entry| entry.attestations(&self.image.repository))
-        {
+        for (repository, predicates) in tagged.flat_map(|entry| entry.attestations(&self.image.repository)) {
             attestations.entry(repository).or_default().extend(predicates);
         }
         asks.extend(attestations.into_iter().map(|(repository, predicates)| Ask {
@@ -98,11 +155,11 @@ impl Fetcher<'_> {
             repository,
             wanted: Wanted { predicates, ..none() },
         }));
-        self.add(asks, evidence).await;
+        asks
     }
 
-    /// Step 2: asks every repository that `entries` name for its referrers.
-    pub(super) async fn add_referrers(&mut self, entries: &[&Entry], evidence: &mut Evidence) {
+    /// The look-ups for the lists of referrers that `entries` name.
+    pub(super) fn referrers(&self, entries: &[&Entry]) -> Vec<Ask> {
         let mut asks: BTreeMap<Repository, Wanted> = BTreeMap::new();
         for entry in entries {
             let forms = match entry.forms() {
@@ -122,9 +179,7 @@ impl Fetcher<'_> {
                 }
             }
         }
-        let asks =
-            asks.into_iter().map(|(repository, wanted)| Ask { form: Form::Bundles, repository, wanted });
-        self.add(asks.collect(), evidence).await;
+        asks.into_iter().map(|(repository, wanted)| Ask { form: Form::Bundles, repository, wanted }).collect()
     }
 
     /// Step 3: reads what was left for later in the repositories that `entries` name.
@@ -228,28 +283,17 @@ impl Fetcher<'_> {
         questions
     }
 
-    async fn add(&mut self, asks: Vec<Ask>, evidence: &mut Evidence) {
-        let mut asks = asks;
-        asks.retain(|ask| !ask.form.map(evidence).contains_key(&ask.repository));
-        let answers = join_all(asks.iter().map(|ask| self.ask(ask))).await;
-        for (ask, answer) in asks.into_iter().zip(answers) {
-            if let Some(fault) = answer.doubt {
-                self.doubts.entry(ask.repository.clone()).or_insert(fault);
-            }
-            let lookup = match answer.lookup {
-                Lookup::Found(Fetched { pieces, rest }) => {
-                    if !rest.is_empty() {
-                        self.rests.push((ask.form, ask.repository.clone(), rest));
-                    }
-                    Lookup::Found(pieces)
-                }
-                Lookup::Absent => Lookup::Absent,
-                Lookup::Unreachable(fault) => {
-                    self.note_slow(&ask.repository, Some(&fault));
-                    Lookup::Unreachable(fault)
-                }
-            };
-            ask.form.map(evidence).insert(ask.repository, lookup);
+    /// Everything that is asked of a host of the image's registry says whether that is there.
+    fn note_contact(&mut self, repository: &Repository, answer: &Looked) {
+        if repository.host() != self.image.repository.host() {
+            return;
+        }
+        let contact = match &answer.lookup {
+            Lookup::Found(_) | Lookup::Absent => Contact::Answered,
+            Lookup::Unreachable(fault) => fault.contact,
+        };
+        if self.contact != Some(Contact::Answered) {
+            self.contact = Some(contact);
         }
     }
 

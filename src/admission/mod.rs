@@ -48,6 +48,7 @@ use crate::policy::{Application, Coverage, Entry, EntryVerdict, Explanation, Pod
 use crate::registry::{self, Credentials};
 use audit::{Audit, Phase, Phases, VerdictLine};
 use denials::Denials;
+use evidence::Bundled;
 use flight::{Flights, Sharing};
 use guard::Guard;
 use images::Informed;
@@ -108,6 +109,7 @@ pub struct Gate {
     guard: Guard,
     settings: Settings,
     findings: findings::Findings,
+    bundled: Arc<Bundled>,
 }
 
 /// A decision with everything that led to it.
@@ -175,6 +177,7 @@ impl Gate {
             guard: Guard::open(settings.shown.as_deref(), SystemTime::now()),
             settings,
             findings: findings::Findings::default(),
+            bundled: Arc::default(),
         }
     }
 
@@ -398,6 +401,7 @@ impl Gate {
             contact: resolved.contact,
             resolve_fault: resolved.fault,
             wanted,
+            bundled: Arc::clone(&self.bundled),
         }
     }
 

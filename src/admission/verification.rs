@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::audit::Audit;
 use super::evidence::{
-    Fetcher, More, asked_or_stored, decoded, encoded, not_asked, not_reached, with_the_rest_absent,
+    Bundled, Fetcher, More, asked_or_stored, decoded, encoded, not_asked, not_reached, with_the_rest_absent,
 };
 use super::{Outcome, PullRequest, judged};
 use crate::cache::{Age, Kept, Origin, Stamp, Store, VerdictKey};
@@ -39,6 +39,7 @@ pub(super) struct Job {
     /// Whether the image's own registry answered anything before, in this request.
     pub(super) contact: Contact,
     pub(super) wanted: Vec<(Arc<Entry>, VerdictKey)>,
+    pub(super) bundled: Arc<Bundled>,
 }
 
 impl Job {
@@ -124,30 +125,28 @@ impl Job {
         let image =
             ResolvedImage { repository: self.request.reference.repository().clone(), digest: self.digest };
         let budget = Budget::verdict();
-        let (manifest, contact, fault) = match self.resolution {
-            Resolution::Answered => (ManifestAccess::Served, Contact::Answered, None),
-            Resolution::NotAsked => self.probe(&image).await,
-        };
         let mut fetcher = Fetcher {
             registry: &self.registry,
             image: &image,
             credentials: &self.request.credentials,
-            manifest,
+            manifest: match self.resolution {
+                Resolution::Answered => ManifestAccess::Served,
+                Resolution::NotAsked => ManifestAccess::NotAsked,
+            },
+            contact: (self.resolution == Resolution::Answered).then_some(Contact::Answered),
             budget: &budget,
             rests: Vec::new(),
             doubts: BTreeMap::new(),
             slow: BTreeMap::new(),
         };
-        fetcher.note_slow(&image.repository, fault.as_ref());
+        fetcher.note_slow(&image.repository, self.resolve_fault.as_ref());
         let entries: Vec<&Entry> = self.wanted.iter().map(|(entry, _)| &**entry).collect();
-        let legacy: Vec<&Entry> =
-            entries.iter().copied().filter(|entry| entry.forms() != Forms::Bundles).collect();
-        fetcher.add_tags(&legacy, evidence).await;
+        let mut probed = self.add_first(&mut fetcher, &entries, evidence).await;
         let mut outcomes = self.judge_all(evidence, Source::Verified);
         let wants_referrers =
             self.entries_where(&outcomes, |outcome| outcome.judged.verdict == EntryVerdict::NeedsBundles);
         if !wants_referrers.is_empty() {
-            fetcher.add_referrers(&wants_referrers, evidence).await;
+            fetcher.add(fetcher.referrers(&wants_referrers), evidence).await;
             let places = wants_referrers.iter().flat_map(|entry| fetcher.places(entry)).collect();
             self.judge_again(&mut outcomes, &fetcher, evidence, More { added: places, ..More::default() });
         }
@@ -167,7 +166,46 @@ impl Job {
             let places = fetcher.places(entry);
             outcome.in_doubt = fetcher.doubts.keys().any(|repository| places.contains(repository));
         }
+        if outcomes.iter().any(is_satisfied) {
+            self.bundled.note(&image.repository, evidence);
+        }
+        if fetcher.contact != Some(Contact::Answered) && outcomes.iter().any(is_away) && probed.is_none() {
+            // One path that keeps silent is not yet a registry that is away.
+            probed = Some(self.probe(&image).await);
+        }
+        let answered = [fetcher.contact, probed].contains(&Some(Contact::Answered));
+        let contact = if answered { Contact::Answered } else { Contact::None };
         (outcomes, contact)
+    }
+
+    /// Step 1. A registry that keeps silent for a while is asked for the manifest beside: when the look-up
+    /// times out it is known, without another time-out, whether the registry is away.
+    async fn add_first(
+        &self,
+        fetcher: &mut Fetcher<'_>,
+        entries: &[&Entry],
+        evidence: &mut Evidence,
+    ) -> Option<Contact> {
+        let mut asks = fetcher.tags(entries);
+        let bundles_alone: Vec<&Entry> =
+            entries.iter().copied().filter(|entry| entry.forms() == Forms::Bundles).collect();
+        let at_once: BTreeSet<Repository> =
+            bundles_alone.iter().flat_map(|entry| fetcher.places(entry)).collect();
+        let bundled = self.bundled.holds(&fetcher.image.repository);
+        // One list a repository, with all that any entry wants of it.
+        let lists = fetcher.referrers(entries).into_iter();
+        asks.extend(lists.filter(|ask| bundled || at_once.contains(&ask.repository)));
+        let (image, is_known) = (fetcher.image, fetcher.contact.is_some());
+        let looking = fetcher.add(asks, evidence);
+        tokio::pin!(looking);
+        if is_known {
+            looking.await;
+            return None;
+        }
+        if tokio::time::timeout(SILENCE, &mut looking).await.is_ok() {
+            return None;
+        }
+        Some(tokio::join!(looking, self.probe(image)).1)
     }
 
     fn entries_where(&self, outcomes: &[Outcome], test: impl Fn(&Outcome) -> bool) -> Vec<&Entry> {
@@ -192,21 +230,16 @@ impl Job {
         }
     }
 
-    /// A digest reference was not resolved, so whether the registry lets these credentials in is not
-    /// known: it decides what a 401 or 403 for a signature means (rule D4). A registry that let the time
-    /// run out when the tag was resolved is not asked for that.
-    async fn probe(&self, image: &ResolvedImage) -> (ManifestAccess, Contact, Option<Fault>) {
-        let slow = self.resolve_fault.clone().filter(|fault| fault.reason == FaultReason::Timeout);
-        let answer = match slow {
-            Some(fault) => Err(fault),
-            None => {
-                let (repository, credentials) = (&image.repository, &self.request.credentials);
-                self.registry.manifest(repository, &image.digest, credentials).await
-            }
-        };
-        match answer {
-            Ok(_) => (ManifestAccess::Served, Contact::Answered, None),
-            Err(fault) => (ManifestAccess::Unknown, fault.contact, Some(fault)),
+    /// Whether the image's own registry answers anything: asked before it counts as away (rule D4). One that
+    /// let the time run out when the tag was resolved is not asked again.
+    async fn probe(&self, image: &ResolvedImage) -> Contact {
+        if self.resolve_fault.as_ref().is_some_and(|fault| fault.reason == FaultReason::Timeout) {
+            return Contact::None;
+        }
+        let (repository, credentials) = (&image.repository, &self.request.credentials);
+        match self.registry.manifest(repository, &image.digest, credentials).await {
+            Ok(_) => Contact::Answered,
+            Err(fault) => fault.contact,
         }
     }
 
@@ -223,11 +256,7 @@ impl Job {
 
     /// Rule O1: what could not be asked is judged by what is stored; what was, by what was `asked` now.
     fn with_stored(&self, outcomes: Vec<Outcome>, asked: &Evidence, stored: &Evidence) -> Vec<Outcome> {
-        let away = |outcome: &Outcome| match &outcome.judged.verdict {
-            EntryVerdict::Undecided(fault) => fault.contact == Contact::None,
-            EntryVerdict::Satisfied(_) | EntryVerdict::Denied(_) | EntryVerdict::NeedsBundles => false,
-        };
-        if !outcomes.iter().any(away) {
+        if !outcomes.iter().any(is_away) {
             return outcomes;
         }
         let known = asked_or_stored(asked, stored);
@@ -235,7 +264,7 @@ impl Job {
             .into_iter()
             .zip(&self.wanted)
             .map(|(outcome, (entry, _))| {
-                if !away(&outcome) {
+                if !is_away(&outcome) {
                     return outcome;
                 }
                 let offline = self.judge_one(entry, &known, Source::Stale);
@@ -256,6 +285,9 @@ impl Job {
         }
     }
 }
+
+/// How long a look-up may take before the registry is asked for something else.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// The fault of a verification that took too long. The text carries no time (rule E2).
 pub(super) fn timed_out(image: &str) -> Fault {
@@ -292,6 +324,14 @@ fn may_gain(outcome: &Outcome) -> bool {
         EntryVerdict::Satisfied(_) | EntryVerdict::NeedsBundles => false,
         EntryVerdict::Denied(denial) => denial.reason != DenialReason::DigestMissing,
         EntryVerdict::Undecided(_) => true,
+    }
+}
+
+/// Whether nobody answered.
+const fn is_away(outcome: &Outcome) -> bool {
+    match &outcome.judged.verdict {
+        EntryVerdict::Undecided(fault) => matches!(fault.contact, Contact::None),
+        EntryVerdict::Satisfied(_) | EntryVerdict::Denied(_) | EntryVerdict::NeedsBundles => false,
     }
 }
 

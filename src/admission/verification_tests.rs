@@ -3,7 +3,8 @@
 
 use std::path::Path;
 use std::slice;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -103,7 +104,13 @@ impl Content {
     }
 
     async fn serve(self) -> Server {
+        self.serve_after(|_| {}).await
+    }
+
+    /// Answers once `before` has seen the request.
+    async fn serve_after(self, before: impl Fn(&Seen) + Send + Sync + 'static) -> Server {
         Server::start(move |seen: &Seen| {
+            before(seen);
             let (_, name) = seen.line.split_once("/v2/").unwrap();
             let (repository, tail) = name.split_once('/').unwrap();
             // The image is in every repository, what is signed in one.
@@ -283,6 +290,76 @@ async fn what_hints_call_something_else_is_read_before_a_denial() {
         };
         assert_eq!(rig.client.requests(), expected, "{ours_says}");
     }
+}
+
+/// What was asked, without what names hosts and digests.
+fn asked(server: &Server) -> Vec<String> {
+    let digest = Digest::of(&image());
+    let short = |line: String| {
+        let tail = line.split_once("/v2/app/").unwrap().1.split('?').next().unwrap();
+        tail.replace(&digest.cosign_tag(""), "tag").replace(&digest.to_string(), "image")
+    };
+    server.lines().into_iter().map(short).collect()
+}
+
+#[tokio::test]
+async fn a_digest_costs_one_request_less_than_a_tag() {
+    let holder = Holder::new();
+    let digest = Digest::of(&image());
+    let layer = unlogged_layer(&holder, &digest);
+    let SignatureEvidence::CosignLayer { payload, .. } = &layer else { panic!("a signature") };
+    let payload = format!("blobs/{}", Digest::of(payload));
+    let signature = Content::image().signature(&layer).serve().await;
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::new(folder.path(), &key(&holder, &unlogged()), OnlineRekor::Never);
+    assert_eq!(source(&rig.judge(&signature).await), Source::Verified);
+    assert_eq!(asked(&signature), ["manifests/1", "manifests/tag.sig", &payload]);
+    let pinned = format!("{}/app@{digest}", signature.address);
+    assert_eq!(source(&rig.judge_as(&pinned).await), Source::Verified);
+    assert_eq!(asked(&signature)[3..], ["manifests/tag.sig", &payload]);
+}
+
+/// The `.sig` tag is answered once the list of referrers was asked for, or not at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn lists_of_referrers_are_asked_for_along_with_tags_where_they_will_be_needed() {
+    let holder = Holder::new();
+    let held = Arc::new(AtomicBool::new(false));
+    let (listed, lists) = std::sync::mpsc::channel();
+    let (listed, lists) = (Mutex::new(listed), Mutex::new(lists));
+    let content = Content::image().bundles(&[(&bundle(&holder), SIGNATURE_PREDICATE)]);
+    let server = content
+        .serve_after({
+            let held = Arc::clone(&held);
+            move |seen| match seen.line.as_str() {
+                line if !held.load(Ordering::SeqCst) || line.starts_with("HEAD") => {}
+                line if line.ends_with(".sig") => {
+                    lists
+                        .lock()
+                        .unwrap()
+                        .recv_timeout(Duration::from_secs(10))
+                        .expect("the list of referrers");
+                }
+                _ => drop(listed.lock().unwrap().send(())),
+            }
+        })
+        .await;
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::new(folder.path(), &key(&holder, &unlogged()), OnlineRekor::Never);
+    assert_eq!(source(&rig.judge(&server).await), Source::Verified);
+    // From here on it is known that this repository has bundles.
+    held.store(true, Ordering::SeqCst);
+    let before = asked(&server).len();
+    assert_eq!(source(&rig.judge(&server).await), Source::Verified);
+    let again = asked(&server).split_off(before);
+    assert_eq!(again.iter().filter(|path| path.ends_with("tag.sig")).count(), 1, "{again:?}");
+    // What counts bundles alone asks for no tag.
+    let bundles = json!({ "type": "SigstoreBundle", "attestors": [{ "entries": [{ "keys": key(&holder, &unlogged()) }] }] });
+    let rig = Rig::of_entry(Duration::ZERO, &folder.path().join("2"), bundles, OnlineRekor::Never);
+    held.store(false, Ordering::SeqCst);
+    let before = asked(&server).len();
+    assert_eq!(source(&rig.judge(&server).await), Source::Verified);
+    // HEAD, the API, the fallback tag of a registry without it, the referrer, its blob: four steps with the API.
+    assert_eq!(asked(&server).split_off(before).len(), 5);
 }
 
 #[tokio::test]

@@ -138,6 +138,8 @@ pub struct EvidenceRequest<'a> {
 pub enum ManifestAccess {
     /// It was: a 401 or 403 for a signature tag then means that there is none (rule D4).
     Served,
+    /// Nobody asked for it: each host is asked once its answer is a 401 or 403.
+    NotAsked,
     /// Not known: a 401 or 403 is a fault.
     Unknown,
 }

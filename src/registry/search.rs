@@ -246,13 +246,14 @@ impl Client {
     }
 
     /// Whether a 401 or 403 of this host means that something is not there: it served the image's manifest
-    /// to the same credentials (rule D4). Of several hosts it is not known which of them did.
+    /// to the same credentials (rule D4). Of several hosts it is not known which of them did, and of an image
+    /// that is pulled by digest none was asked yet.
     pub(super) async fn serves_manifest(&self, search: Search<'_>) -> bool {
         let Search { step, request, route, at, .. } = search;
         match request.manifest {
             ManifestAccess::Unknown => false,
             ManifestAccess::Served if route.is_single() => true,
-            ManifestAccess::Served => {
+            ManifestAccess::Served | ManifestAccess::NotAsked => {
                 let head = Ask {
                     class: RequestClass::Resolve,
                     method: Method::HEAD,

@@ -16,7 +16,7 @@ on_each_containerd!(
     verify_explains_each_signature,
     verify_cannot_find_out_without_a_registry,
     verify_says_would_deny_for_audit_rules,
-    verify_asks_twice_for_a_plain_signature,
+    verify_asks_no_more_than_each_kind_of_signature_needs,
 );
 
 /// A policy file with `policies`, and `pullgate verify -p` on it.
@@ -59,19 +59,35 @@ fn verify_says_what_a_pull_would(node: &Node) {
     }
 }
 
-/// The digest of the tag and the list of signatures: what cosign signs without annotations follows from the image.
-fn verify_asks_twice_for_a_plain_signature(node: &Node) {
+/// Each request needs the answer of the one before, so these are the sequential steps too.
+fn verify_asks_no_more_than_each_kind_of_signature_needs(node: &Node) {
     let proxy = Proxy::before(node.registry, |_| Action::Pass);
     let space = node.space().through(&proxy);
-    let [plain, annotated] = ["plain", "annotated"].map(|name| space.name(&space.image(name).push("1")));
+    let [plain, annotated, bundle] =
+        ["plain", "annotated", "bundle"].map(|name| space.name(&space.image(name).push("1")));
     node.key.sign(&plain);
     node.key.sign_legacy(&annotated, &[("env", "prod")], None);
-    for (image, wanted) in [(&plain, 2), (&annotated, 3)] {
-        let before = proxy.seen().len();
-        let output = verify(&[space.policy("keyed").key(node.key)], &[&image.by_tag()]);
-        assert_eq!(output.status.code(), Some(0), "{output:?}");
-        let asked: Vec<_> = proxy.seen().iter().skip(before).map(|seen| seen.path.clone()).collect();
-        assert_eq!(asked.len(), wanted, "{asked:?}");
+    node.key.sign_bundle(&bundle);
+    let keyed = space.policy("keyed").key(node.key);
+    let bundles = keyed.clone().bundles_only();
+    for (image, policy, wanted) in [
+        // The list of signatures; cosign's payload without annotations follows from the image.
+        (&plain, &keyed, 1),
+        // That list, the payload.
+        (&annotated, &keyed, 2),
+        // The list of referrers, the referrer, the bundle.
+        (&bundle, &bundles, 3),
+        // Where either form counts, the list of signatures first.
+        (&bundle, &keyed, 4),
+    ] {
+        // A tag is resolved first.
+        for (name, wanted) in [(image.by_digest(), wanted), (image.by_tag(), wanted + 1)] {
+            let before = proxy.seen().len();
+            let output = verify(std::slice::from_ref(policy), &[&name]);
+            assert_eq!(output.status.code(), Some(0), "{output:?}");
+            let asked: Vec<_> = proxy.seen().iter().skip(before).map(|seen| seen.path.clone()).collect();
+            assert_eq!(asked.len(), wanted, "{name}: {asked:?}");
+        }
     }
 }
 
