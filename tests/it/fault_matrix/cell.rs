@@ -201,7 +201,12 @@ impl Cell {
             }
         };
         let waits = if self.fault == SILENT { connections } else { 0 };
-        check(waits <= 1, &format!("a silent registry is waited for {waits} times"));
+        // By digest it is asked for the manifest beside.
+        let at_once = match by {
+            By::Tag => 1,
+            By::Digest => 2,
+        };
+        check(waits <= at_once, &format!("a silent registry is waited for {waits} times"));
         let (of_unsigned, refused) = self.judge(&self.stage.unsigned, by);
         check(
             refused.is_some() || self.state.may_pass_unverified(),
