@@ -58,17 +58,6 @@ impl Store {
         of_it.map(|(image, admitted)| admitted.record(image)).collect()
     }
 
-    /// Every admission, sorted by image.
-    #[must_use]
-    pub fn admissions(&self) -> Vec<Admission> {
-        let state = self.state();
-        let mut all: Vec<_> =
-            state.admissions.iter().map(|(image, admitted)| admitted.record(image)).collect();
-        drop(state);
-        all.sort_by(|left, right| (&left.repository, &left.digest).cmp(&(&right.repository, &right.digest)));
-        all
-    }
-
     /// Takes an admission back.
     pub fn withdraw(&self, repository: &Repository, digest: &Digest) {
         self.state().admissions.swap_remove(&ImageRef(repository, digest));

@@ -4,7 +4,6 @@
 //! age, and serves within `cache.stale` like evidence past `cache.fresh` (rule O1). It never makes room for
 //! itself, and what is fetched from a registry takes its place.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -151,7 +150,7 @@ impl Store {
         self.kept(record).await
     }
 
-    /// The same, ready to travel. It counts as no use (rule C5), and tags are left to [`Self::evidence_held`].
+    /// The same, ready to travel. It counts as no use (rule C5), and tags are left to [`Self::held`].
     pub async fn export_evidence(&self, image: &ImageName) -> Option<ImageEvidence> {
         let record = {
             let state = self.state();
@@ -182,7 +181,7 @@ impl Store {
     }
 
     /// How far evidence may be trusted by its age; imported evidence is past `fresh` from the start.
-    fn age_of(&self, at: Stamp, origin: Origin) -> Option<Age> {
+    pub(super) fn age_of(&self, at: Stamp, origin: Origin) -> Option<Age> {
         match origin {
             Origin::Fetched => self.current(at),
             Origin::Imported => match at.age(self.now(), Duration::ZERO, self.shared.options.stale) {
@@ -190,40 +189,6 @@ impl Store {
                 Age::Fresh | Age::Expired => None,
             },
         }
-    }
-
-    /// The images with evidence that still serves, sorted.
-    #[must_use]
-    pub fn evidence_held(&self) -> Vec<Held> {
-        let state = self.state();
-        let mut tags: HashMap<(String, Digest), Vec<String>> = HashMap::new();
-        for (name, record) in &state.tags {
-            if let Some((repository, tag)) = name.rsplit_once(':') {
-                tags.entry((repository.to_owned(), record.digest)).or_default().push(tag.to_owned());
-            }
-        }
-        let mut all: Vec<_> = state
-            .evidence
-            .iter()
-            .map(|(image, evidence)| {
-                let record = evidence.record(&state);
-                let name =
-                    ImageName { repository: Repository::clone(&image.repository), digest: image.digest };
-                let mut tags = tags.remove(&(name.repository.to_string(), name.digest)).unwrap_or_default();
-                tags.sort_unstable();
-                Held {
-                    image: name,
-                    bytes: record.sizes.iter().copied().map(u64::from).sum(),
-                    at: record.at,
-                    origin: record.origin,
-                    tags,
-                }
-            })
-            .collect();
-        drop(state);
-        all.retain(|held| self.age_of(held.at, held.origin).is_some());
-        all.sort_by(|left, right| left.image.cmp(&right.image));
-        all
     }
 
     pub(super) fn remove_evidence(&self, images: &[ImageKey], orphans: &Orphans) {

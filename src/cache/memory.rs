@@ -40,7 +40,7 @@ pub(super) struct State {
 }
 
 /// An image, as the key of a record.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct ImageKey {
     pub(super) repository: Arc<Repository>,
     pub(super) digest: Digest,

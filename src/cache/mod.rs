@@ -21,6 +21,7 @@ mod export;
 pub(crate) mod fuzz;
 mod load;
 mod memory;
+mod pages;
 mod purge;
 mod record;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use age::{Age, Clock, Stamp};
 pub use archive::ImageName;
 pub use engine::StoreError;
 pub use evidence::{Held, Kept, NotKept, Origin};
+pub use pages::{Listed, Page};
 pub use purge::Selection;
 pub use record::{Admission, VerdictKey};
 

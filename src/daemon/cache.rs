@@ -1,11 +1,10 @@
 //! What the commands of `pullgate cache` ask, answered by the daemon, or by the command itself in a folder
 //! that no daemon holds.
 //!
-//! A request is about one image, or a list without evidence: neither side has more than one image's evidence
-//! in memory for it, and whoever asks can stop between two. What an import believes is decided in
+//! A request is about one image, or a page of a list without evidence: neither side has more than that in
+//! memory for it, and whoever asks can stop between two. What an import believes is decided in
 //! `admission`, here it only becomes JSON.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -13,34 +12,43 @@ use serde_json::{Map, Value, json};
 use super::control::Response;
 use crate::admission::{Gate, Imported, Judgement};
 use crate::cache::archive::{EVIDENCE_LIMIT, ImageEvidence, TAGS_LIMIT};
-use crate::cache::{ImageName, NotKept, Origin, Selection, Store};
+use crate::cache::{Held, ImageName, Listed, NotKept, Origin, Page, Selection, Store};
 use crate::oci::{Digest, Reference, Repository, RequestedImage};
 use crate::outcome::{Denial, Fault};
 use crate::policy::evaluate::Decision;
 
-/// The images that are admitted, or that there is evidence of, as `cache list` prints them.
-#[must_use]
-pub fn list(store: &Store) -> Value {
+/// A page of the images that are admitted, or that there is evidence of, as `cache list` prints them.
+pub async fn list(store: &Store, after: Option<ImageName>, most: usize) -> Response {
     let now = store.now();
-    let row = |image: &ImageName, source: &str, id: Option<&str>, seconds: u64| {
-        json!({
-            "image": image,
+    let row = |listed: Listed| {
+        let (source, id, at) = match (listed.admission, listed.evidence) {
+            (Some(admission), _) => (admission.source, admission.image_id, admission.at),
+            (None, Some((at, origin))) => (word(origin).to_owned(), None, at),
+            (None, None) => return None,
+        };
+        Some(json!({
+            "image": listed.image,
             "source": source,
             "imageId": id,
-            "ageSeconds": now.seconds().saturating_sub(seconds),
-        })
+            "ageSeconds": now.seconds().saturating_sub(at.seconds()),
+        }))
     };
-    let mut rows = BTreeMap::new();
-    for held in store.evidence_held() {
-        rows.insert(held.image.clone(), row(&held.image, word(held.origin), None, held.at.seconds()));
+    match aside(store, move |store| store.list(after.as_ref(), most)).await {
+        Ok(Page { rows, next }) => {
+            let items: Vec<_> = rows.into_iter().filter_map(row).collect();
+            Response::good(json!({ "items": items, "next": next }))
+        }
+        Err(response) => response,
     }
-    for admission in store.admissions() {
-        let (source, id, at) = (admission.source, admission.image_id, admission.at);
-        let image = ImageName { repository: admission.repository, digest: admission.digest };
-        let row = row(&image, &source, id.as_deref(), at.seconds());
-        rows.insert(image, row);
-    }
-    rows.into_values().collect()
+}
+
+/// What takes a while, beside the threads that serve everyone.
+async fn aside<T: Send + 'static>(
+    store: &Store,
+    work: impl FnOnce(Store) -> T + Send + 'static,
+) -> Result<T, Response> {
+    let store = store.clone();
+    tokio::task::spawn_blocking(move || work(store)).await.map_err(Response::bad)
 }
 
 /// One image, as `cache show` prints it.
@@ -88,8 +96,8 @@ pub async fn purge(store: &Store, image: Option<&str>) -> Response {
     Response::good(json!({ "message": format!("{purged} images forgotten"), "purged": purged }))
 }
 
-/// The images with evidence that `cache export` takes: all, or those of these repositories and images.
-pub async fn exportable(store: &Store, wanted: &[String]) -> Response {
+/// A page of the images with evidence that `cache export` takes: all, or those of these repositories and images.
+pub async fn exportable(store: &Store, wanted: &[String], after: Option<ImageName>, most: usize) -> Response {
     let scopes: Result<Vec<_>, _> = wanted.iter().map(|text| scope(text)).collect();
     let scopes = match scopes {
         Ok(scopes) => scopes,
@@ -98,20 +106,24 @@ pub async fn exportable(store: &Store, wanted: &[String]) -> Response {
     if !store.opened(Duration::from_secs(30)).await {
         return Response::bad("the cache is still being opened, try again");
     }
-    let (mut images, mut left_out) = (Vec::new(), Vec::new());
-    for held in store.evidence_held() {
-        let ImageName { repository, digest } = &held.image;
-        if !scopes.is_empty() && !scopes.iter().any(|scope| scope.names(repository, digest)) {
-            continue;
-        }
-        if held.bytes > EVIDENCE_LIMIT {
-            left_out.push(held.image);
-        } else {
-            let tags = held.tags.get(..TAGS_LIMIT).unwrap_or(&held.tags);
-            images.push(json!({ "image": held.image, "bytes": held.bytes, "tags": tags }));
-        }
-    }
-    Response::good(json!({ "now": store.now().seconds(), "images": images, "leftOut": left_out }))
+    let named = move |repository: &Repository, digest: &Digest| {
+        scopes.is_empty() || scopes.iter().any(|scope| scope.names(repository, digest))
+    };
+    let Page { rows, next } = match aside(store, move |store| store.held(after.as_ref(), most, named)).await {
+        Ok(page) => page,
+        Err(response) => return response,
+    };
+    let (large, small): (Vec<_>, Vec<_>) = rows.into_iter().partition(|held| held.bytes > EVIDENCE_LIMIT);
+    let row = |held: &Held| {
+        let tags = held.tags.get(..TAGS_LIMIT).unwrap_or(&held.tags);
+        json!({ "image": held.image, "bytes": held.bytes, "tags": tags })
+    };
+    Response::good(json!({
+        "now": store.now().seconds(),
+        "images": small.iter().map(row).collect::<Vec<_>>(),
+        "leftOut": large.into_iter().map(|held| held.image).collect::<Vec<_>>(),
+        "next": next,
+    }))
 }
 
 /// The evidence of one image; null if it is not there any more.
@@ -216,3 +228,6 @@ fn image_of(text: &str) -> Option<(Repository, Digest)> {
     let reference = Reference::parse(text).ok()?;
     Some((reference.repository().clone(), reference.digest()?))
 }
+
+/// Images on a page of a list: some MiB.
+pub const PAGE: usize = 10_000;

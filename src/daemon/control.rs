@@ -32,8 +32,12 @@ pub enum Request {
     },
     /// Read config and policies again.
     Reload {},
-    /// The admissions and verdicts kept.
-    CacheList {},
+    /// A page of the images kept.
+    CacheList {
+        /// The last of the page before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<ImageName>,
+    },
     /// What is kept of one image.
     CacheShow {
         /// `repository@sha256:…`
@@ -44,10 +48,13 @@ pub enum Request {
         /// `repository` or `repository@sha256:…`; everything where absent.
         image: Option<String>,
     },
-    /// The images with evidence.
+    /// A page of the images with evidence.
     CacheExportable {
         /// `repository` or `repository@sha256:…` each; all where empty.
         images: Vec<String>,
+        /// The last of the page before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<ImageName>,
     },
     /// The evidence of one image.
     CacheExport {
@@ -242,7 +249,8 @@ pub fn ask_within(path: &Path, request: &Request, patience: Duration) -> Result<
 const SCHEMA_VERSION: u32 = 1;
 /// The longest request is the evidence of one image, and some words about it.
 const REQUEST_LIMIT: u64 = LINE_LIMIT + 64 * 1024;
-/// 50 000 cached images at 1 KiB each; or the evidence of one.
+/// The evidence of one image; or what `status` says of each image and container of a node. Lists of the cache
+/// come in pages.
 const ANSWER_LIMIT: u64 = 64 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 const CONNECTIONS: usize = 16;

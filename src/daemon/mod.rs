@@ -461,14 +461,16 @@ impl Answer for Daemon {
                 Ok(reloaded) => Response::good(json!(reloaded)),
                 Err(error) => Response::bad(error),
             },
-            Request::CacheList {} => Response::good(cache::list(self.gate.store())),
+            Request::CacheList { after } => cache::list(self.gate.store(), after, cache::PAGE).await,
             Request::CacheShow { image } => cache::show(self.gate.store(), &image).await,
             Request::CachePurge { image } => {
                 let answer = cache::purge(self.gate.store(), image.as_deref()).await;
                 self.look_again.notify_one();
                 answer
             }
-            Request::CacheExportable { images } => cache::exportable(self.gate.store(), &images).await,
+            Request::CacheExportable { images, after } => {
+                cache::exportable(self.gate.store(), &images, after, cache::PAGE).await
+            }
             Request::CacheExport { image } => cache::export(self.gate.store(), &image).await,
             Request::CacheImport { evidence } => {
                 let answer = cache::import(&self.gate, evidence).await;

@@ -1,9 +1,11 @@
 //! `cache`: through the daemon, or the folder itself where no daemon holds it.
 //!
-//! The commands that go image by image (`export`, `import`, `prewarm`) ask for each in a request of its own.
+//! The commands that go image by image (`export`, `import`, `prewarm`) ask for each in a request of its own, and
+//! lists come in pages.
 //! What is said of an image is printed when it is known, beside a bar on a terminal; a program gets one JSON
 //! object at the end. Words that may come from elsewhere (names in a list, causes) are printed as plain text.
 
+mod list;
 mod place;
 mod transfer;
 
@@ -15,7 +17,7 @@ use serde_json::Value;
 
 use self::place::Place;
 use super::args::{Cache, CacheAction, CacheScope, Output};
-use super::control::{client_config, moment, plain, text, with_version};
+use super::control::{client_config, moment, plain, with_version};
 use super::{Exit, complain, runtime, say, tree};
 use crate::config::Config;
 use crate::daemon::control::{Request, Response};
@@ -23,7 +25,7 @@ use crate::daemon::control::{Request, Response};
 /// `pullgate cache`
 pub(super) fn run(arguments: &Cache) -> Exit {
     let done = match &arguments.action {
-        CacheAction::List(scope) => asked(scope, Request::CacheList {}),
+        CacheAction::List(scope) => list::list(scope),
         CacheAction::Show { image, scope } => asked(scope, Request::CacheShow { image: image.clone() }),
         CacheAction::Purge { image, scope } => asked(scope, Request::CachePurge { image: image.clone() }),
         CacheAction::Export(export) => transfer::export(export),
@@ -37,6 +39,7 @@ pub(super) fn run(arguments: &Cache) -> Exit {
 }
 
 /// Why a command ends early.
+#[derive(Debug)]
 struct Failure {
     exit: Exit,
     line: String,
@@ -79,12 +82,6 @@ fn print(output: Output, body: &Value) {
         return say(tree::shown(&with_version(body)));
     }
     match body {
-        Value::Array(rows) => {
-            for row in rows {
-                let [image, source, age] = ["image", "source", "ageSeconds"].map(|field| text(row, field));
-                say(format_args!("{image}  {source}  {age} s"));
-            }
-        }
         Value::Object(members) => {
             for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
                 let value = match name.as_str() {
@@ -94,7 +91,9 @@ fn print(output: Output, body: &Value) {
                 say(tree::plain(&format!("{name:<14} {value}")));
             }
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => say(plain(body)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            say(plain(body))
+        }
     }
 }
 

@@ -89,10 +89,12 @@ fn open(config: &Config) -> Result<Store, Failure> {
 
 async fn in_folder(store: &Store, gate: Option<&Gate>, request: Request) -> Response {
     match (request, gate) {
-        (Request::CacheList {}, _) => Response::good(cache::list(store)),
+        (Request::CacheList { after }, _) => cache::list(store, after, cache::PAGE).await,
         (Request::CacheShow { image }, _) => cache::show(store, &image).await,
         (Request::CachePurge { image }, _) => cache::purge(store, image.as_deref()).await,
-        (Request::CacheExportable { images }, _) => cache::exportable(store, &images).await,
+        (Request::CacheExportable { images, after }, _) => {
+            cache::exportable(store, &images, after, cache::PAGE).await
+        }
         (Request::CacheExport { image }, _) => cache::export(store, &image).await,
         (Request::CacheImport { evidence }, Some(gate)) => cache::import(gate, evidence).await,
         (Request::CachePrewarm { image }, Some(gate)) => cache::prewarm(gate, &image).await,

@@ -8,6 +8,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
+use super::list::Pages;
 use super::place::Place;
 use super::{Failure, body, config, progress};
 use crate::cache::ImageName;
@@ -30,24 +31,30 @@ pub(super) fn export(arguments: &CacheExport) -> Result<Exit, Failure> {
 }
 
 async fn export_to(arguments: &CacheExport, place: &Place) -> Result<Exit, Failure> {
-    let listed = place.ask(Request::CacheExportable { images: arguments.image.clone() }).await?;
-    let Exportable { now, images, left_out } =
-        serde_json::from_value(body(listed)?).map_err(Failure::unknown)?;
     let path = &arguments.file;
     let failed = |error| Failure::unknown(format_args!("{} cannot be written: {error}", path.display()));
-    let mut file = Writer::create(path, now).map_err(failed)?;
-    let bar = progress("exporting", images.len() as u64);
-    let mut bytes = 0;
-    for Row { image, bytes: of_it, tags } in images {
-        let answer = place.ask(Request::CacheExport { image }).await?;
-        let evidence: Option<ImageEvidence> =
-            serde_json::from_value(body(answer)?).map_err(Failure::unknown)?;
-        // What was dropped meanwhile was dropped.
-        if let Some(evidence) = evidence {
-            file.image(&ImageEvidence { tags, ..evidence }).map_err(failed)?;
-            bytes += of_it;
+    let ask = |after| place.ask(Request::CacheExportable { images: arguments.image.clone(), after });
+    let mut pages = Pages::default();
+    let mut page: Option<Exportable> = pages.next(ask).await?;
+    // There is always a first page, if an empty one.
+    let mut file = Writer::create(path, page.as_ref().map_or(0, |page| page.now)).map_err(failed)?;
+    let bar = progress("exporting", page.as_ref().map_or(0, |page| page.images.len() as u64));
+    let (mut left_out, mut bytes) = (Vec::new(), 0);
+    while let Some(Exportable { images, left_out: large, .. }) = page {
+        left_out.extend(large);
+        for Row { image, bytes: of_it, tags } in images {
+            let answer = place.ask(Request::CacheExport { image }).await?;
+            let evidence: Option<ImageEvidence> =
+                serde_json::from_value(body(answer)?).map_err(Failure::unknown)?;
+            // What was dropped meanwhile was dropped.
+            if let Some(evidence) = evidence {
+                file.image(&ImageEvidence { tags, ..evidence }).map_err(failed)?;
+                bytes += of_it;
+            }
+            bar.inc(1);
         }
-        bar.inc(1);
+        page = pages.next(ask).await?;
+        bar.inc_length(page.as_ref().map_or(0, |page| page.images.len() as u64));
     }
     bar.finish_and_clear();
     let images = file.finish().map_err(failed)?;
@@ -66,6 +73,7 @@ async fn export_to(arguments: &CacheExport, place: &Place) -> Result<Exit, Failu
     Ok(if left_out.is_empty() { Exit::Done } else { Exit::Unknown })
 }
 
+/// A page of what there is to export.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Exportable {
