@@ -19,6 +19,7 @@ mod guard;
 mod images;
 mod import;
 mod index;
+mod outage;
 mod present;
 mod records;
 mod resolve;
@@ -37,6 +38,7 @@ use tokio::sync::Semaphore;
 
 pub use findings::{Undecided, WouldDeny, Wrong};
 pub use import::Imported;
+pub use outage::Servable;
 pub use present::{Background, ImageFacts, Record, Shown};
 pub use snapshot::Snapshot;
 
@@ -52,7 +54,7 @@ use evidence::Bundled;
 use flight::{Flights, Sharing};
 use guard::Guard;
 use images::Informed;
-use records::{is_proof, shown_name};
+use records::{Arrival, is_by_digest, is_proof, shown_name};
 use resolve::{Resolved, tag_key};
 use snapshot::Current;
 use words::Refusal;
@@ -224,8 +226,8 @@ impl Gate {
             forwarded: Instant::now(),
         };
         if let (Forward::Pinned(_), Some(digest)) = (admitted.permit.forward(), admitted.permit.digest()) {
-            self.record(&admitted, digest, None);
-            self.keep_tag(&admitted.request.reference, admitted.resolution, digest);
+            self.record(&admitted, digest, Arrival::Awaited);
+            self.keep_tag(&admitted.request.reference, &admitted.permit, admitted.resolution);
         }
         Ok(admitted)
     }
@@ -238,17 +240,19 @@ impl Gate {
         let request = PullRequest { reference, pod, credentials };
         self.store.opened(CACHE_PATIENCE).await;
         let judgement = self.judge(&self.current.take(), &request, &mut Phases::start()).await;
-        if let Decision::Allow(permit) = &judgement.decision
-            && let (Forward::Pinned(_), Some(digest)) = (permit.forward(), permit.digest())
-        {
-            self.keep_tag(&request.reference, judgement.resolution, digest);
+        if let Decision::Allow(permit) = &judgement.decision {
+            self.keep_tag(&request.reference, permit, judgement.resolution);
         }
         judgement
     }
 
-    /// What a tag was verified as, where a registry said so in this request (rule O2).
-    fn keep_tag(&self, reference: &Reference, resolution: Resolution, digest: Digest) {
-        if let (Resolution::Answered, Some(tag)) = (resolution, tag_key(reference)) {
+    /// What a tag was verified as, where a registry said so in this request (rule O2). What a rule let pass
+    /// takes the place of nothing that was verified.
+    fn keep_tag(&self, reference: &Reference, permit: &Permit, resolution: Resolution) {
+        if let (Resolution::Answered, Some(tag), Some(digest)) =
+            (resolution, tag_key(reference), permit.digest())
+            && is_by_digest(permit.source())
+        {
             self.store.put_tag(&tag, digest);
         }
     }

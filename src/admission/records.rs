@@ -1,18 +1,28 @@
-//! What is remembered of permits: admissions, who pulled, and what may be served in an outage.
+//! What is remembered of permits: admissions, and who pulled.
 //!
 //! An admission that rests on verdicts is a *proof* ([`is_proof`]): it outlives snapshots until the
-//! background takes it back, and only it hands its image id on. What a rule let pass was forwarded as
-//! sent, so the id it came back with is that of whatever containerd resolved, and proves nothing.
+//! background takes it back. It hands its image id on, as does that of an approved digest. What a rule let
+//! pass was forwarded as sent, so the id it came back with is that of whatever containerd resolved, and
+//! proves nothing. Who pulls is remembered once containerd did it, never before: a permit proves no credentials.
 
 use std::time::SystemTime;
 
 use super::audit::Phase;
-use super::{Admitted, Gate, PullRequest, ServePresent};
+use super::{Admitted, Gate};
 use crate::cache::{Admission, Durability, ImageName};
 use crate::oci::{Digest, Reference};
-use crate::outcome::Contact;
 use crate::policy::evaluate::{Forward, Source};
-use crate::registry::Credentials;
+
+/// How an image that was permitted came to be on the node.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Arrival<'a> {
+    /// It was not forwarded yet.
+    Awaited,
+    /// containerd pulled it, under this id.
+    Pulled(&'a str),
+    /// It was there, under this id, and nobody could be asked.
+    Served(&'a str),
+}
 
 impl Gate {
     /// Hears that containerd pulled the image: the admission learns its id, and the name may not be
@@ -25,9 +35,19 @@ impl Gate {
             Forward::Pinned(_) => admitted.permit.digest(),
             Forward::AsSent => admitted.request.reference.digest().or(target),
         };
+        self.arrived(admitted, digest, Arrival::Pulled(image_id));
+    }
+
+    /// Hears that the image was answered as it is on the node (rule O4). Nobody pulled it.
+    pub fn served(&self, admitted: &Admitted, image_id: &str) {
+        self.audit.phase(Phase::Forward, admitted.forwarded.elapsed());
+        self.arrived(admitted, admitted.permit.digest(), Arrival::Served(image_id));
+    }
+
+    fn arrived(&self, admitted: &Admitted, digest: Option<Digest>, arrival: Arrival<'_>) {
+        let reference = &admitted.request.reference;
         if let Some(digest) = digest {
-            self.record(admitted, digest, Some(image_id.to_owned()));
-            let reference = &admitted.request.reference;
+            self.record(admitted, digest, arrival);
             let name = reference.containerd_tag_name().unwrap_or_else(|| reference.pinned(digest));
             let image = ImageName { repository: reference.repository().clone(), digest };
             let would_deny = admitted.permit.would_deny();
@@ -36,79 +56,60 @@ impl Gate {
             }
         }
         let now = SystemTime::now();
-        let reference = &admitted.request.reference;
         self.guard.present(&shown_name(reference), now);
-        self.guard.present(image_id, now);
+        if let Some(image_id) = arrival.image_id() {
+            self.guard.present(image_id, now);
+        }
     }
 
-    /// Whether a present image may be served although containerd's pull failed without an answer
-    /// (rule O4). The caller has established that the digest is present under `image_id`.
-    pub async fn may_serve_present(&self, admitted: &Admitted) -> Option<(Digest, String)> {
-        let digest = admitted.permit.digest()?;
-        let usable = matches!(
-            admitted.permit.source(),
-            Source::Verified | Source::Fresh | Source::Stale | Source::Approved
-        );
-        if !usable || self.settings.serve_present == ServePresent::Never {
-            return None;
-        }
-        let repository = admitted.request.reference.repository();
-        let admission = self.store.admission(repository, &digest).filter(is_proof)?;
-        // Our own request with these credentials must have had no answer either.
-        let asking = self.registry.manifest(repository, &digest, &admitted.request.credentials);
-        match tokio::time::timeout(self.settings.verification, asking).await {
-            Ok(Err(fault)) if fault.contact == Contact::None => {}
-            Ok(Ok(_) | Err(_)) | Err(_) => return None,
-        }
-        let image_id = admission.image_id.clone()?;
-        let anonymous = admitted.request.credentials == Credentials::Anonymous;
-        let allowed = match self.settings.serve_present {
-            ServePresent::Never => false,
-            ServePresent::Anonymous => anonymous,
-            ServePresent::Credentials | ServePresent::Namespace => {
-                anonymous || admission.pulled_by.contains(&self.puller(&admitted.request))
-            }
-        };
-        allowed.then_some((digest, image_id))
-    }
-
-    /// Records a permit (rule C3). Of an earlier admission only a proof hands its image id on, and a
-    /// permit under `failurePolicy: Ignore` replaces none.
-    pub(super) fn record(&self, admitted: &Admitted, digest: Digest, image_id: Option<String>) {
+    /// Records a permit (rule C3). Of an earlier admission only one of the digest hands its image id on, and
+    /// a permit under `failurePolicy: Ignore` replaces no proof.
+    pub(super) fn record(&self, admitted: &Admitted, digest: Digest, arrival: Arrival<'_>) {
         let source = admitted.permit.source();
         let repository = admitted.request.reference.repository();
-        let known = self.store.admission(repository, &digest).filter(is_proof);
-        if known.is_some() && source == Source::Ignored {
+        let known = self.store.admission(repository, &digest).filter(knows_its_id);
+        if source == Source::Ignored && known.as_ref().is_some_and(is_proof) {
             return;
         }
-        let image_id = image_id.or_else(|| known.and_then(|known| known.image_id));
-        let pulled_by = if image_id.is_some() { vec![self.puller(&admitted.request)] } else { Vec::new() };
+        let image_id = arrival.image_id().map(str::to_owned);
         let admission = Admission {
-            repository: admitted.request.reference.repository().clone(),
+            repository: repository.clone(),
             digest,
             source: source.word().to_owned(),
             snapshot: admitted.snapshot,
-            image_id,
+            image_id: image_id.or_else(|| known.and_then(|known| known.image_id)),
             at: self.store.now(),
-            pulled_by,
+            pulled_by: match arrival {
+                Arrival::Pulled(_) => self.pullers(&admitted.request),
+                Arrival::Awaited | Arrival::Served(_) => Vec::new(),
+            },
         };
         let durability =
             if source == Source::Ignored { Durability::ThisProcess } else { Durability::Durable };
         self.store.admit(admission, durability);
     }
+}
 
-    /// Who pulls, as a keyed hash: host, user and password, and the namespace where that counts.
-    fn puller(&self, request: &PullRequest) -> Digest {
-        let credential =
-            request.credentials.keyed_hash(&self.settings.salt, request.reference.repository().host());
-        match self.settings.serve_present {
-            ServePresent::Namespace => {
-                let namespace = request.pod.namespace.as_deref().unwrap_or("");
-                Digest::of(format!("{credential} {namespace}").as_bytes())
-            }
-            ServePresent::Never | ServePresent::Anonymous | ServePresent::Credentials => credential,
+impl<'a> Arrival<'a> {
+    const fn image_id(self) -> Option<&'a str> {
+        match self {
+            Self::Awaited => None,
+            Self::Pulled(image_id) | Self::Served(image_id) => Some(image_id),
         }
     }
+}
+
+/// Whether a permit of this source rests on the digest, and was forwarded as that.
+pub(super) const fn is_by_digest(source: Source) -> bool {
+    match source {
+        Source::Verified | Source::Fresh | Source::Stale | Source::Approved => true,
+        Source::Skipped | Source::Audited | Source::Exempt | Source::Unmatched | Source::Ignored => false,
+    }
+}
+
+/// Whether the image id of an admission is that of its digest.
+pub(super) fn knows_its_id(admission: &Admission) -> bool {
+    is_proof(admission) || admission.source == Source::Approved.word()
 }
 
 /// Whether an admission rests on verdicts, and not on a rule that let the image pass.

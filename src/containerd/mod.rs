@@ -10,6 +10,7 @@
 //! call has a deadline. containerd is trusted; an answer that lacks a field is still an error, not a guess.
 
 pub mod connection;
+mod content;
 
 use std::path::PathBuf;
 use std::pin::Pin;

@@ -19,6 +19,7 @@
 //!
 //! Rules: M1, M5, M6, M7, T1 to T3, E1, E6. Wire: gRPC over HTTP/2, CRI `runtime.v1`.
 
+mod ask;
 mod body;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -42,6 +43,7 @@ use tonic::Code;
 use crate::containerd::connection::{Connection, ConnectionError};
 use crate::oci::{Digest, Reference};
 
+pub use self::ask::image_id;
 pub use self::proxy::{Counts, Proxy, ProxyOptions};
 pub use self::running::{Container, running_of};
 pub use self::runtime::{is_crio, runtime_name};

@@ -6,13 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Duration;
 
 use prost::Message;
-use tonic::Code;
 
-use super::wire::{ImageSpec, ImageStatusRequest, ImageStatusResponse};
-use super::{Refusal, Upstream, unary};
+use super::ask::{call, image_id_on};
+use super::{Refusal, Upstream};
 
 /// A container that runs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -46,11 +44,8 @@ pub async fn running_of(
     }
     let mut found = BTreeSet::new();
     for name in images {
-        let image = Some(ImageSpec { image: name.clone(), ..ImageSpec::default() });
-        let request = ImageStatusRequest { image, verbose: false };
-        let status: ImageStatusResponse = call(&upstream, unary::IMAGE_STATUS, &request).await?;
         // Gone since it was looked at.
-        let Some(id) = status.image.map(|image| image.id).filter(|id| !id.is_empty()) else { continue };
+        let Some(id) = image_id_on(&upstream, &name).await? else { continue };
         let own = listed.containers.iter().filter(|container| container.image_ref == id);
         found.extend(own.map(|container| Container {
             image: name.clone(),
@@ -60,23 +55,6 @@ pub async fn running_of(
         }));
     }
     Ok(found.into_iter().collect())
-}
-
-async fn call<M: Message + Default>(
-    upstream: &Upstream,
-    method: &'static str,
-    request: &impl Message,
-) -> Result<M, Refusal> {
-    let (metadata, message) = (unary::own_metadata(), request.encode_to_vec());
-    let asking = unary::exchange(upstream, method, &metadata, &message);
-    let answer = tokio::time::timeout(PATIENCE, asking)
-        .await
-        .map_err(|_| Refusal::new(Code::DeadlineExceeded, "containerd does not answer in time"))??;
-    let status = answer.status();
-    if status.code() != Code::Ok {
-        return Err(Refusal::new(status.code(), status.message()));
-    }
-    answer.message(method)
 }
 
 /// `ListContainersRequest`.
@@ -134,5 +112,3 @@ impl ListedContainer {
 const LIST_CONTAINERS: &str = "/runtime.v1.RuntimeService/ListContainers";
 /// `ContainerState.CONTAINER_RUNNING`.
 const RUNNING: i32 = 1;
-/// containerd lists hundreds of containers in milliseconds.
-const PATIENCE: Duration = Duration::from_secs(10);

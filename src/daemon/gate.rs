@@ -1,6 +1,6 @@
 //! The relay's questions, answered by the admission layer and containerd's records.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tonic::Code;
 
 use crate::admission::words::{Refusal as Words, RefusalCode};
-use crate::admission::{self, Admitted, PullRequest, Record, Shown};
+use crate::admission::{self, Admitted, PullRequest, Record, Servable, Shown};
 use crate::containerd;
 use crate::cri::{
     self, Forward, ImageFacts, PullAnswer, PullCall, PullOutcome, PullPlan, Refusal, Visibility,
@@ -22,6 +22,7 @@ use crate::registry::{AuthConfig, Credentials};
 /// The gate as the relay sees it.
 pub(super) struct NodeGate {
     gate: Arc<admission::Gate>,
+    socket: PathBuf,
     containerd: containerd::Client,
     /// Used by ImageStatus alone, whose thread drives its connection.
     records: containerd::Client,
@@ -32,21 +33,35 @@ pub(super) struct NodeGate {
 impl NodeGate {
     pub(super) fn new(gate: Arc<admission::Gate>, containerd_socket: &Path) -> Self {
         let client = || containerd::Client::new(containerd_socket);
-        Self { gate, containerd: client(), records: client(), order: AtomicU64::new(0) }
+        let socket = containerd_socket.to_owned();
+        Self { gate, socket, containerd: client(), records: client(), order: AtomicU64::new(0) }
     }
 
     async fn target(&self, name: &str) -> Record {
         record_of(&self.containerd, name).await
     }
 
-    /// Rule O4: our own request had no answer, containerd's pull had none either, and the digest is there.
-    async fn present(&self, admitted: &Admitted, message: &str) -> Option<String> {
-        if !had_no_answer(message) {
+    /// Rule O4: containerd's pull had no answer, our own request has none either, and the image is there
+    /// under the name that was asked for. By that name the kubelet asks next whose user the container gets,
+    /// and takes one that is not there for root. No record is written here.
+    async fn present(&self, admitted: &Admitted) -> Option<String> {
+        let Servable { digest, image_id: known } = self.gate.may_serve_present(admitted).await?;
+        let reference = admitted.permit.reference();
+        let name = reference.containerd_tag_name().unwrap_or_else(|| reference.pinned(digest));
+        if self.target(&name).await != Record::Target(digest) {
             return None;
         }
-        let (digest, image_id) = self.gate.may_serve_present(admitted).await?;
-        let pinned = admitted.permit.reference().pinned(digest);
-        (self.target(&pinned).await == Record::Target(digest)).then_some(image_id)
+        let image_id = cri::image_id(&self.socket, &name).await;
+        let image_id = image_id.inspect_err(|error| say_unasked(&name, error)).ok().flatten()?;
+        let belongs = match known {
+            Some(known) => known == image_id,
+            // CRI hears of records later than we do: the image that it shows may be the one before.
+            None => {
+                let asked = self.containerd.is_image_id_of(&image_id, &digest).await;
+                asked.inspect_err(|error| say_unasked(&name, error)).unwrap_or(false)
+            }
+        };
+        belongs.then_some(image_id)
     }
 }
 
@@ -55,10 +70,14 @@ async fn record_of(client: &containerd::Client, name: &str) -> Record {
         Ok(Some(target)) => Record::Target(target.digest),
         Ok(None) => Record::Absent,
         Err(error) => {
-            tracing::warn!(%error, image = name, "containerd cannot be asked for an image record");
+            say_unasked(name, &error);
             Record::Unknown
         }
     }
+}
+
+fn say_unasked(name: &str, error: &(dyn std::error::Error + 'static)) {
+    tracing::warn!(error, image = name, "containerd cannot be asked for an image");
 }
 
 /// An ImageStatus under way: what was asked for, and what containerd's record of it said meanwhile.
@@ -117,22 +136,21 @@ impl cri::Gate for NodeGate {
                 self.gate.pulled(&ticket, &image_id, target);
                 Ok(PullAnswer::PassOn)
             }
-            PullOutcome::Failed { code: _, message } => match self.present(&ticket, &message).await {
+            PullOutcome::Failed { code: _, message } if !had_no_answer(&message) => Ok(PullAnswer::PassOn),
+            PullOutcome::Failed { .. } => match self.present(&ticket).await {
                 Some(image_id) => {
                     tracing::warn!(image = %ticket.permit.reference(), image_id, "registry away: the present, verified image is served");
-                    let digest: Option<Digest> = ticket.permit.digest();
-                    self.gate.pulled(&ticket, &image_id, digest);
+                    self.gate.served(&ticket, &image_id);
                     Ok(PullAnswer::Present { image_id })
                 }
                 // Nobody answered containerd: the kubelet has a reason of its own for that.
-                None if had_no_answer(&message) => {
+                None => {
                     let reference = ticket.permit.reference();
                     let host = reference.repository().host();
                     let fault =
                         Fault::unanswered(FaultReason::RegistryUnreachable, format!("no answer from {host}"));
                     Err(refusal(Words::undecided(reference, &fault)))
                 }
-                None => Ok(PullAnswer::PassOn),
             },
         }
     }
@@ -213,24 +231,52 @@ fn refusal(words: Words) -> Refusal {
     Refusal::new(code, words.message)
 }
 
-/// Whether containerd's failure shows that no registry answered it: Go's dial errors, and nothing
-/// that any status line could have caused. Anything else counts as an answer.
+/// Whether containerd's failure shows that no registry answered it: its very first request, that for the
+/// manifest, broke in Go's network code. Anything else counts as an answer. Names and addresses are quoted in
+/// the text; they are passed over, since whoever writes a pod or sends a redirect chooses them.
 fn had_no_answer(message: &str) -> bool {
-    let dialled = ["dial tcp", "dial unix"].iter().any(|word| message.contains(word));
-    let failed =
-        ["connection refused", "no such host", "i/o timeout", "no route to host", "network is unreachable"]
-            .iter()
-            .any(|word| message.contains(word));
-    let answered =
-        ["unexpected status", "401", "403", "404", "429", "500", "502", "503", "504"].iter().any(|word| {
-            message.contains(&format!("{word} "))
-                || message.contains(&format!("status: {word}"))
-                || message.contains("unexpected status")
-        });
-    // A registry that sends to a token server has answered.
-    let token = message.contains("failed to authorize") || message.contains("token");
-    dialled && failed && !answered && !token
+    let Some(text) = without_quoted(message) else { return false };
+    let resolving = text.strip_prefix("failed to pull and unpack image : failed to resolve ");
+    let of_version = |text: &'_ str| {
+        // 1.7 and 2.
+        ["reference : ", "image: "].iter().find_map(|words| text.strip_prefix(words)).map(str::to_owned)
+    };
+    let failed = resolving.and_then(of_version);
+    let cause = failed.as_deref().and_then(|text| text.strip_prefix("failed to do request: Head : "));
+    cause.is_some_and(|cause| cause == "EOF" || NO_ANSWER.iter().any(|start| cause.starts_with(start)))
 }
+
+/// The text without what Go quoted in it; none if a quote does not end.
+fn without_quoted(text: &str) -> Option<String> {
+    let mut plain = String::new();
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        if character != '"' {
+            plain.push(character);
+            continue;
+        }
+        loop {
+            match characters.next()? {
+                '"' => break,
+                '\\' => drop(characters.next()?),
+                _ => {}
+            }
+        }
+    }
+    Some(plain)
+}
+
+/// How Go's network code says that a connection, or TLS on it, did not come about or broke off before the
+/// first byte of an answer.
+const NO_ANSWER: [&str; 7] = [
+    "dial tcp",
+    "proxyconnect tcp: dial tcp",
+    "read tcp ",
+    "write tcp ",
+    "net/http: TLS handshake timeout",
+    "tls: ",
+    "remote error: tls: ",
+];
 
 #[cfg(test)]
 mod tests {
@@ -249,20 +295,66 @@ mod tests {
         assert!(!carries(&facts(Vec::new()), one), "an imported image has no digest");
     }
 
+    const ONE: &str = "failed to pull and unpack image \"a.io/org/token-service:1\": failed to resolve reference \"a.io/org/token-service:1\": ";
+    const TWO: &str =
+        "failed to pull and unpack image \"a.io/org/token-service:1\": failed to resolve image: ";
+    const HEAD: &str = "failed to do request: Head \"https://a.io/v2/org/token-service/manifests/1\": ";
+
+    /// What containerd 1.7.24, 2.1.9 and 2.4.2 say of each fault, after their own words.
     #[test]
-    fn o4_only_a_failed_dial_counts_as_no_answer() {
-        let dial = "failed to resolve reference \"127.0.0.1:5000/a@sha256:00\": failed to do request: Head \"http://127.0.0.1:5000/v2/a\": dial tcp 127.0.0.1:5000: connect: connection refused";
-        assert!(had_no_answer(dial));
-        for message in [
+    fn o4_only_a_first_request_without_an_answer_counts_as_none() {
+        let silent = [
+            "dial tcp 127.0.0.1:33557: connect: connection refused",
+            "dial tcp: lookup a.io on 10.255.255.53:53: no such host",
+            "dial tcp: lookup token.a.io on 10.255.255.53:53: server misbehaving",
+            "dial tcp 10.0.0.1:443: i/o timeout",
+            "dial tcp 10.0.0.1:443: connect: no route to host",
+            "dial tcp 10.0.0.1:443: connect: network is unreachable",
+            "dial tcp 10.0.0.1:443: connect: connection timed out",
+            "proxyconnect tcp: dial tcp 10.0.0.1:3128: connect: connection refused",
+            "tls: failed to verify certificate: x509: certificate signed by unknown authority",
+            "remote error: tls: handshake failure",
+            "net/http: TLS handshake timeout",
+            "EOF",
+            "read tcp 127.0.0.1:48862->127.0.0.1:35873: read: connection reset by peer",
+        ];
+        let heard = [
+            "http: server gave HTTP response to HTTPS client",
+            "net/http: HTTP/1.x transport connection broken: unexpected EOF",
+            "proxyconnect tcp: EOF",
+            "Forbidden",
             "",
-            "connection refused",
-            "failed to resolve: unexpected status from HEAD request: 503 Service Unavailable",
-            "pull access denied: 403 Forbidden",
-            "unexpected status code 500; dial tcp 127.0.0.1:5000: connection refused",
-            "read tcp 127.0.0.1:5000: connection reset by peer",
-            "failed to authorize: failed to fetch anonymous token: dial tcp 127.0.0.1:5001: connect: connection refused",
+        ];
+        for version in [ONE, TWO] {
+            for cause in silent {
+                assert!(had_no_answer(&format!("{version}{HEAD}{cause}")), "{cause}");
+            }
+            for cause in heard {
+                assert!(!had_no_answer(&format!("{version}{HEAD}{cause}")), "{cause}");
+            }
+            for text in [
+                "unexpected status from HEAD request to http://a.io/v2/org/token-service/manifests/1: 503 dial tcp 1.2.3.4:5: connect: connection refused",
+                "failed to authorize: failed to fetch anonymous token: Get \"http://b.io/token?scope=%5BREDACTED%5D\": dial tcp 127.0.0.1:60739: connect: connection refused",
+                "pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: dial tcp",
+                "a.io/org/token-service:1: not found",
+            ] {
+                assert!(!had_no_answer(&format!("{version}{text}")), "{text}");
+            }
+        }
+        let dial = "dial tcp 127.0.0.1:35789: connect: connection refused";
+        for message in [
+            String::new(),
+            dial.to_owned(),
+            format!("{HEAD}{dial}"),
+            // It had an answer to its first request.
+            format!(
+                "failed to pull and unpack image \"a.io/b:1\": failed to copy: httpReadSeeker: failed open: failed to do request: Get \"http://a.io/v2/b/manifests/1\": {dial}"
+            ),
+            // Of a quote that does not end nothing is known.
+            format!("{TWO}{HEAD}{dial}\""),
+            format!("{TWO}failed to do request: Head \"http://a.io/\\\": {dial}"),
         ] {
-            assert!(!had_no_answer(message), "{message}");
+            assert!(!had_no_answer(&message), "{message}");
         }
     }
 }

@@ -172,15 +172,14 @@ impl Credentials {
             Self::IdentityToken { token, .. } => ("identity", token.as_str(), ""),
             Self::RegistryToken(token) => ("registry", token.as_str(), ""),
         };
-        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
-        for part in [kind, canonical_host(host), first, second] {
-            // With its length before it, no two lists of parts are the same bytes.
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part.as_bytes());
-        }
-        let mut hash = [0_u8; 32];
-        hash.copy_from_slice(context.sign().as_ref());
-        Digest::from_bytes(hash)
+        keyed_hash(key, [kind, canonical_host(host), first, second])
+    }
+
+    /// The same of the user alone, in a namespace: equal whatever the password is. None without a user.
+    #[must_use]
+    pub fn keyed_hash_of_user(&self, key: &[u8], host: &str, namespace: &str) -> Option<Digest> {
+        let user = self.user().filter(|user| !user.is_empty())?;
+        Some(keyed_hash(key, ["user", canonical_host(host), user, namespace]))
     }
 
     /// Whether `text` gives them away, as they are or as they are sent.
@@ -201,6 +200,18 @@ impl Credentials {
             Self::Anonymous | Self::IdentityToken { .. } | Self::RegistryToken(_) => None,
         }
     }
+}
+
+fn keyed_hash(key: &[u8], parts: [&str; 4]) -> Digest {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
+    for part in parts {
+        // With its length before it, no two lists of parts are the same bytes.
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    let mut hash = [0_u8; 32];
+    hash.copy_from_slice(context.sign().as_ref());
+    Digest::from_bytes(hash)
 }
 
 impl fmt::Debug for Credentials {
@@ -529,9 +540,21 @@ mod tests {
             basic("up", "", Audience::Mirrors).keyed_hash(b"k", "a.io"),
             identity("u", Audience::Mirrors).keyed_hash(b"k", "a.io"),
             Credentials::RegistryToken("u".into()).keyed_hash(b"k", "a.io"),
+            basic("u", "p", Audience::Mirrors).keyed_hash_of_user(b"k", "a.io", "p").unwrap(),
+            basic("u", "p", Audience::Mirrors).keyed_hash_of_user(b"k", "a.io", "q").unwrap(),
+            basic("v", "p", Audience::Mirrors).keyed_hash_of_user(b"k", "a.io", "p").unwrap(),
         ];
         let distinct: std::collections::BTreeSet<_> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());
         assert_eq!(basic("u", "p", Audience::Mirrors).keyed_hash(b"k", "a.io"), all[1]);
+        assert_eq!(
+            basic("u", "other", Audience::Mirrors).keyed_hash_of_user(b"k", "a.io", "p").as_ref(),
+            Some(&all[7])
+        );
+        for nobody in
+            [Credentials::Anonymous, identity("u", Audience::Mirrors), basic("", "p", Audience::Mirrors)]
+        {
+            assert_eq!(nobody.keyed_hash_of_user(b"k", "a.io", "p"), None);
+        }
     }
 }

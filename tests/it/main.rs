@@ -19,6 +19,7 @@ mod e2e_images;
 mod e2e_kit;
 mod e2e_life;
 mod e2e_mirrors;
+mod e2e_outage;
 mod e2e_policy;
 mod e2e_pull;
 mod e2e_secrets;

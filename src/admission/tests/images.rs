@@ -98,6 +98,18 @@ async fn pitfall_15_the_judged_image_is_read_as_what_is_pulled() {
 }
 
 #[tokio::test]
+async fn o2_what_a_rule_let_pass_is_not_the_digest_of_a_tag() {
+    let node = Node::start(Setup::default()).await;
+    node.enforce(&as_user(&node, OWN, "root"));
+    let shelf = empty();
+    node.answers(move |seen| shelf.answer(seen));
+    let admitted = node.pull(node.tagged()).await.unwrap();
+    assert_eq!((admitted.permit.source(), admitted.permit.digest()), (Source::Skipped, Some(node.image)));
+    assert_eq!(admitted.permit.forward(), &Forward::Pinned(node.pinned().text().to_owned()));
+    assert_eq!(node.gate.store().tag(&node.tagged().normalised_form()), None);
+}
+
+#[tokio::test]
 async fn a_rule_that_cannot_read_an_image_is_undecided_with_the_cause() {
     let node = Node::start(Setup { idle: Some(std::time::Duration::from_secs(2)), ..Setup::default() }).await;
     let (host, tagged) = (node.host(), node.tagged());
@@ -254,8 +266,10 @@ async fn o1_stale_evidence_serves_no_pull_in_which_the_image_was_read() {
 async fn o2_a_rule_that_reads_the_image_is_undecided_while_its_registry_is_silent() {
     let node = Node::start(Setup { idle: Some(std::time::Duration::from_secs(2)), ..Setup::default() }).await;
     node.answers(|seen| empty().answer(seen));
-    node.enforce(&as_user(&node, OWN, "root"));
+    node.enforce(&node.keyed());
+    node.sign(&[(&node.key, json!({}))]);
     node.pull(node.tagged()).await.unwrap();
+    node.enforce(&as_user(&node, OWN, "root"));
     // The tag is known from then; who does not answer is waited for once.
     let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let heard = std::sync::Arc::clone(&asked);

@@ -82,6 +82,8 @@ pub(super) struct Setup {
     pub(super) trust: Trust,
     /// How long a silent registry is waited for, if not [`PATIENCE`].
     pub(super) idle: Option<Duration>,
+    /// If not `anonymous`.
+    pub(super) serve_present: Option<ServePresent>,
 }
 
 type Answer = Box<dyn Fn(&Seen) -> Option<Reply> + Send>;
@@ -109,6 +111,7 @@ pub(super) struct Node {
     registry: Arc<registry::Client>,
     folder: Arc<tempfile::TempDir>,
     trust: Trust,
+    serve_present: ServePresent,
 }
 
 impl Node {
@@ -137,7 +140,8 @@ impl Node {
         if setup.store.is_none() {
             assert!(store.opened(PATIENCE).await);
         }
-        let (gate, key) = (gate(&registry, store, setup.trust), Key::generate());
+        let serve_present = setup.serve_present.unwrap_or(ServePresent::Anonymous);
+        let (gate, key) = (gate(&registry, store, setup.trust, serve_present), Key::generate());
         let server = Mutex::new(Some(server));
         Self {
             gate,
@@ -150,6 +154,7 @@ impl Node {
             registry,
             folder,
             trust: setup.trust,
+            serve_present,
         }
     }
 
@@ -158,7 +163,7 @@ impl Node {
         self.gate.store().close();
         let store = Store::start(store_options(self.store_path()));
         assert!(store.opened(PATIENCE).await);
-        let gate = gate(&self.registry, store, self.trust);
+        let gate = gate(&self.registry, store, self.trust, self.serve_present);
         Self { gate, ..self }
     }
 
@@ -325,7 +330,18 @@ impl Node {
         reference: Reference,
         credentials: Credentials,
     ) -> Result<Admitted, Refusal> {
-        self.gate.admit(PullRequest { reference, pod: PodFacts::default(), credentials }).await
+        self.pull_in(None, reference, credentials).await
+    }
+
+    /// The same for a pod of that namespace.
+    pub(super) async fn pull_in(
+        &self,
+        namespace: Option<&str>,
+        reference: Reference,
+        credentials: Credentials,
+    ) -> Result<Admitted, Refusal> {
+        let pod = PodFacts { namespace: namespace.map(str::to_owned), ..PodFacts::default() };
+        self.gate.admit(PullRequest { reference, pod, credentials }).await
     }
 
     /// The background's look at the image by its tag.
@@ -471,14 +487,9 @@ fn store_options(path: PathBuf) -> Options {
     }
 }
 
-fn gate(registry: &Arc<registry::Client>, store: Store, trust: Trust) -> Gate {
-    let settings = Settings {
-        verification: PATIENCE,
-        concurrency: 4,
-        serve_present: ServePresent::Anonymous,
-        shown: None,
-        salt: vec![7; 32],
-    };
+fn gate(registry: &Arc<registry::Client>, store: Store, trust: Trust, serve_present: ServePresent) -> Gate {
+    let settings =
+        Settings { verification: PATIENCE, concurrency: 4, serve_present, shown: None, salt: vec![7; 32] };
     let audit = Arc::new(Audit::new(&mut Metrics::default()));
     let none = Arc::new(snapshot("", Mode::Enforce, trust));
     Gate::new(none, Arc::clone(registry), store, audit, settings)

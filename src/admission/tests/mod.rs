@@ -5,6 +5,7 @@ mod images;
 mod import;
 mod kit;
 mod mirrors;
+mod outage;
 mod standing;
 
 use std::sync::Arc;

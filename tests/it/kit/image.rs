@@ -87,6 +87,11 @@ impl Image {
 
     /// An archive for `ctr images import`, which puts the image past the CRI under its tag.
     pub(crate) fn archive(&self) -> std::path::PathBuf {
+        self.archive_as(&self.by_tag())
+    }
+
+    /// The same under any name.
+    pub(crate) fn archive_as(&self, name: &str) -> std::path::PathBuf {
         let path = folder().join("image.tar");
         let mut archive = tar::Builder::new(fs::File::create(&path).expect("a file"));
         let mut add = |path: &str, bytes: &[u8]| {
@@ -96,7 +101,7 @@ impl Image {
             archive.append_data(&mut header, path, bytes).expect("a tar entry");
         };
         let mut manifest = self.manifest.descriptor();
-        manifest["annotations"] = json!({"io.containerd.image.name": self.by_tag()});
+        manifest["annotations"] = json!({"io.containerd.image.name": name});
         let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [manifest]});
         add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
         add("index.json", &serde_json::to_vec(&index).expect("JSON"));
