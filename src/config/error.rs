@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_saphyr::{Error as YamlError, MessageFormatter};
 
 use super::SocketPath;
+use crate::policy::spelling::way_out;
 
 /// A configuration that is not used. The command line ends with exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -70,8 +71,8 @@ impl ConfigError {
             reason = "a foreign enum of which some variants are worded here"
         )]
         let problem = match error {
-            YamlError::SerdeUnknownField { expected, .. } => {
-                format!("unknown key: remove it, or use one of {}", expected.join(", "))
+            YamlError::SerdeUnknownField { field, expected, .. } => {
+                format!("unknown key: {}", way_out(field, expected))
             }
             YamlError::SerdeMissingField { field: "policy" | "paths", .. } => REQUIRED.to_owned(),
             YamlError::Eof { .. } if key.is_empty() => format!("nothing in it: {REQUIRED}"),

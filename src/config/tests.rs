@@ -151,10 +151,7 @@ log: {format: json, level: debug}
 fn an_unknown_key_is_refused_in_every_section() {
     let refused = |text: &str, at: &str| {
         let message = refusal(text);
-        assert!(
-            message.starts_with(at) && message.contains("unknown key: remove it, or use one of "),
-            "{message}"
-        );
+        assert!(message.starts_with(at) && message.contains("unknown key: "), "{message}");
     };
     refused("policy: {paths: [/p]}\nbogus: 1\n", "c.yaml:2:1: bogus: ");
     refused("policy:\n  paths: [/p]\n  bogus: 1\n", "c.yaml:3:3: policy.bogus: ");

@@ -27,6 +27,7 @@ mod report;
 mod resource;
 mod rule_context;
 mod scalar;
+pub(crate) mod spelling;
 mod standing;
 mod stored_image;
 mod variables;

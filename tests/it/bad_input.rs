@@ -26,7 +26,10 @@ fn unknown_field_is_named_with_file_and_line() {
     let folder = kit::folder();
     let file = write(&folder, "p.yaml", &policy("imageRefs: []", GOOD_KEY));
     let error = check(&file).expect_error(2);
-    let start = format!("pullgate: {}:11: unknown field `imageRefs`, expected one of ", file.display());
+    let start = format!(
+        "pullgate: {}:11: unknown field `imageRefs`; did you mean `imageReferences`?",
+        file.display()
+    );
     assert!(error.starts_with(&start), "{error}");
     // A folder gives the name of the file in it.
     assert_eq!(check(&folder).expect_error(2), error);
@@ -174,10 +177,7 @@ fn bad_config_key_is_an_error_of_every_command() {
         let error = configured(command, &path).expect_error(2);
         assert_eq!(
             error,
-            format!(
-                "pullgate: {}:4:3: cache.fresch: unknown key: remove it, or use one of path, fresh, stale, maxEntries, maxSize",
-                path.display()
-            )
+            format!("pullgate: {}:4:3: cache.fresch: unknown key: did you mean `fresh`?", path.display())
         );
     }
 }

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
+use super::mistakes::{self, Attempt};
 use super::{Loader, PolicySource, yaml};
 
 /// One document as it is written.
@@ -74,16 +76,20 @@ impl Loader<'_> {
     }
 
     fn document(&mut self, head: &Head, text: &str) {
-        let item = match self.sort(head) {
-            Some(Sort::Policy) => serde_saphyr::from_str(text).map(Item::Policy),
-            Some(Sort::Exception) => serde_saphyr::from_str(text).map(Item::Exception),
-            Some(Sort::ConfigMap) => serde_saphyr::from_str(text).map(Item::ConfigMap),
-            Some(Sort::List) => return self.list(head.line(), text),
-            None => return,
-        };
-        match item {
-            Ok(item) => self.parsed(head.line(), item, raw(text)),
-            Err(error) => self.yaml_error(&error),
+        match self.sort(head) {
+            Some(Sort::Policy) => self.typed(head.line(), text, Item::Policy),
+            Some(Sort::Exception) => self.typed(head.line(), text, Item::Exception),
+            Some(Sort::ConfigMap) => self.typed(head.line(), text, Item::ConfigMap),
+            Some(Sort::List) => self.list(head.line(), text),
+            None => {}
+        }
+    }
+
+    fn typed<T: DeserializeOwned>(&mut self, line: u64, text: &str, item: impl Fn(Box<T>) -> Item) {
+        let Attempt { item: read, text, mistakes } = mistakes::read::<T>(text);
+        mistakes.iter().for_each(|error| self.yaml_error(error));
+        if let Some(read) = read {
+            self.parsed(line, item(Box::new(read)), raw(&text));
         }
     }
 

@@ -16,6 +16,7 @@ mod extractor;
 mod lint;
 mod list;
 mod matching;
+mod mistakes;
 mod policy;
 mod remark;
 mod rule;

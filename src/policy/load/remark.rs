@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::{Loader, yaml};
+use crate::policy::spelling::way_out;
 
 /// Something about a policy file, with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,11 +67,24 @@ impl fmt::Display for Remark {
 pub(in crate::policy) fn yaml_error(error: &serde_saphyr::Error) -> (u64, String) {
     let error = error.without_snippet();
     let line = error.location().map_or(0, |location| location.line());
+    if let serde_saphyr::Error::SerdeUnknownField { field, expected, .. } = error {
+        return (line, format!("unknown field `{}`; {}", cut(field), way_out(field, expected)));
+    }
     // The parser's hint is for programs, not for people who write policies.
     let text = error.to_string().replace(", set DuplicateKeyPolicy in Options if acceptable", "");
-    let message = text.lines().next().unwrap_or("not YAML").chars().take(300).collect();
-    (line, message)
+    (line, cut(text.lines().next().unwrap_or("not YAML")))
 }
+
+/// A text of the file or about it, at most [`MESSAGE_LIMIT`] characters of it, and no part of a word.
+fn cut(text: &str) -> String {
+    let Some((end, _)) = text.char_indices().nth(MESSAGE_LIMIT) else { return text.to_owned() };
+    let kept = text.get(..end).unwrap_or(text);
+    let whole = kept.rfind(' ').and_then(|space| kept.get(..space)).unwrap_or(kept);
+    format!("{whole} …")
+}
+
+/// A line that is read whole.
+const MESSAGE_LIMIT: usize = 300;
 
 impl Loader<'_> {
     /// Fields that are accepted and have no effect, each with the reason.
