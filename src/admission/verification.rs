@@ -166,6 +166,9 @@ impl Job {
             let places = fetcher.places(entry);
             outcome.in_doubt = fetcher.doubts.keys().any(|repository| places.contains(repository));
         }
+        if self.resolution == Resolution::NotAsked && outcomes.iter().any(lacks_evidence) {
+            self.say_if_gone(&image, &mut outcomes).await;
+        }
         if outcomes.iter().any(is_satisfied) {
             self.bundled.note(&image.repository, evidence);
         }
@@ -206,6 +209,19 @@ impl Job {
             return None;
         }
         Some(tokio::join!(looking, self.probe(image)).1)
+    }
+
+    /// A digest was not resolved. Where the registry does not have the image either, that is what is
+    /// wrong, and not that nothing is stored for it. Asked before such a denial alone.
+    async fn say_if_gone(&self, image: &ResolvedImage, outcomes: &mut [Outcome]) {
+        let asking = self.registry.manifest(&image.repository, &image.digest, &self.request.credentials);
+        let Some(fault) = asking.await.err().filter(|fault| fault.reason == FaultReason::ImageNotFound)
+        else {
+            return;
+        };
+        for outcome in outcomes.iter_mut().filter(|outcome| lacks_evidence(outcome)) {
+            outcome.judged.verdict = EntryVerdict::Undecided(fault.clone());
+        }
     }
 
     fn entries_where(&self, outcomes: &[Outcome], test: impl Fn(&Outcome) -> bool) -> Vec<&Entry> {
@@ -315,6 +331,16 @@ pub(super) fn answered(outcome: &mut Outcome) {
     match &mut outcome.judged.verdict {
         EntryVerdict::Undecided(fault) => fault.contact = Contact::Answered,
         EntryVerdict::Satisfied(_) | EntryVerdict::Denied(_) | EntryVerdict::NeedsBundles => {}
+    }
+}
+
+/// Whether it is denied because nothing is stored for the image.
+fn lacks_evidence(outcome: &Outcome) -> bool {
+    match &outcome.judged.verdict {
+        EntryVerdict::Denied(denial) => {
+            matches!(denial.reason, DenialReason::SignatureNotFound | DenialReason::AttestationNotFound)
+        }
+        EntryVerdict::Satisfied(_) | EntryVerdict::NeedsBundles | EntryVerdict::Undecided(_) => false,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::admission::audit::{Audit, Phases};
 use crate::admission::{Gate, PullRequest, ServePresent, Settings, Snapshot};
 use crate::cache::{Clock, Options, Store};
 use crate::oci::{Digest, Reference, media_type};
-use crate::outcome::{DenialReason, FaultReason};
+use crate::outcome::{Contact, DenialReason, FaultReason};
 use crate::policy::evaluate::{Approved, Decision, Mode, Source, Unmatched};
 use crate::policy::{Compatibility, LoadOptions, OnlineRekor, PodFacts, PolicySet, PolicySource, RootSource};
 use crate::registry::tests::rekor::{FakeRekor, Holder, body, logged, unlogged_layer};
@@ -425,6 +425,36 @@ async fn a_log_that_is_away_is_undecided_and_one_without_the_entry_a_denial() {
     let never = rig("never", &ill, OnlineRekor::Never);
     assert_eq!(reason(&never.judge(&registry).await), DenialReason::TransparencyLog);
     assert_eq!(never.client.requests().log, 0);
+}
+
+/// A digest is not resolved: before it is denied for want of signatures, and only then, the registry is asked
+/// for its manifest. What is stored still counts.
+#[tokio::test]
+async fn e1_an_image_that_is_not_there_by_its_digest_is_not_called_unsigned() {
+    let (holder, folder) = (Holder::new(), tempfile::tempdir().unwrap());
+    let rig = Rig::new(folder.path(), &key(&holder, &unlogged()), OnlineRekor::Never);
+    let judge = async |content: Content| {
+        let server = content.serve().await;
+        let pinned = format!("{}/app@{}", server.address, Digest::of(&image()));
+        (rig.judge_as(&pinned).await, server.lines().len(), pinned)
+    };
+    let (unsigned, unsigned_requests, _) = judge(Content::image()).await;
+    assert_eq!(reason(&unsigned), DenialReason::SignatureNotFound);
+
+    let (absent, requests, pinned) = judge(Content::default()).await;
+    let Decision::Undecided(fault) = absent else { panic!("{absent:?}") };
+    assert_eq!((fault.reason, fault.contact), (FaultReason::ImageNotFound, Contact::Answered));
+    assert_eq!(fault.message, format!("{pinned}: registry answered 404 \"MANIFEST_UNKNOWN: unknown\""));
+    // The tag of signatures, the list of referrers and the tag in its place; the manifest.
+    assert_eq!((requests, unsigned_requests), (4, 4));
+
+    // Signatures are judged, whatever became of the image that they are for.
+    let signed_by =
+        |holder: &Holder| Content::default().signature(&unlogged_layer(holder, &Digest::of(&image())));
+    let (ours, requests, _) = judge(signed_by(&holder)).await;
+    assert_eq!((source(&ours), requests), (Source::Verified, 2));
+    let (theirs, _, _) = judge(signed_by(&Holder::new())).await;
+    assert_eq!(reason(&theirs), DenialReason::SignatureInvalid);
 }
 
 /// The same digest each time; everything else that a verdict depends on changes once.
