@@ -33,6 +33,16 @@ pub struct ImageFacts {
     pub names: Vec<String>,
 }
 
+impl ImageFacts {
+    /// Whether this is the image that `digest` names. An image never changes, so that holds whenever
+    /// the digest was read; an imported image may lack it.
+    #[must_use]
+    pub fn carries(&self, digest: Digest) -> bool {
+        let digest = digest.to_string();
+        self.names.iter().any(|name| name.rsplit_once('@').is_some_and(|(_, found)| found == digest))
+    }
+}
+
 /// containerd's record of the name that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Record {
@@ -86,13 +96,16 @@ impl Gate {
         let (known, name) = match image {
             Some(RequestedImage::Reference(reference)) => {
                 // containerd finds an image by a prefix of its id too; only names have records.
-                let by_id = record == Record::Absent && is_id_of(asked, &facts.id);
-                let known = if by_id {
-                    self.id_is_known(&snapshot, facts)
-                } else {
-                    self.name_is_known(&snapshot, reference, record)
-                };
-                (known, if by_id { facts.id.clone() } else { shown_name(reference) })
+                match record {
+                    Record::Absent if is_id_of(asked, &facts.id) => {
+                        (self.id_is_known(&snapshot, facts), facts.id.clone())
+                    }
+                    Record::Unknown if is_id_of(asked, &facts.id) => (Known::CannotTell, facts.id.clone()),
+                    Record::Target(_) | Record::Absent | Record::Unknown => {
+                        let known = self.name_is_known(&snapshot, reference, record, facts);
+                        (known, shown_name(reference))
+                    }
+                }
             }
             Some(RequestedImage::Id(_)) | None => (self.id_is_known(&snapshot, facts), facts.id.clone()),
         };
@@ -101,7 +114,8 @@ impl Gate {
                 self.note_shown(image, facts, now);
                 Shown::Show
             }
-            Known::No if self.guard.may_hide(&name, now) && self.guard.may_hide(&facts.id, now) => {
+            // What was asked for, not what else the image is called: another name of it may be shown for good.
+            Known::No if self.guard.may_hide(&name, now) => {
                 self.audit.hidden(asked);
                 Shown::Hide
             }
@@ -126,7 +140,13 @@ impl Gate {
         self.guard.present(&facts.id, now);
     }
 
-    fn name_is_known(&self, snapshot: &Snapshot, reference: &Reference, record: Record) -> Known {
+    fn name_is_known(
+        &self,
+        snapshot: &Snapshot,
+        reference: &Reference,
+        record: Record,
+        facts: &ImageFacts,
+    ) -> Known {
         if !snapshot.policies.covers(reference) && snapshot.unmatched == Unmatched::Allow {
             return Known::Yes;
         }
@@ -137,10 +157,15 @@ impl Gate {
         };
         let approved = snapshot.approved.holds(reference.repository(), digest);
         let admission = self.store.admission(reference.repository(), &digest);
-        if approved || admission.is_some_and(|admission| self.stands(snapshot, &admission)) {
+        if !approved && !admission.as_ref().is_some_and(|admission| self.stands(snapshot, admission)) {
+            return self.unknown();
+        }
+        // CRI takes a moved tag up later than containerd: the answer may still be the image before.
+        let id = admission.and_then(|admission| admission.image_id);
+        if facts.carries(digest) || id.is_none_or(|id| id == facts.id) {
             Known::Yes
         } else {
-            self.unknown()
+            Known::CannotTell
         }
     }
 
@@ -226,15 +251,17 @@ impl Gate {
         let judgement = self.judge(&snapshot, &request, &mut Phases::start()).await;
         match judgement.decision {
             Decision::Allow(permit) => {
-                // What passes only because nothing is refused was not decided.
+                // What passes only because nothing is refused, or a fault is ignored, was not decided.
                 let fault = permit
                     .would_fault()
-                    .filter(|_| permit.would_deny().is_empty() && permit.source() != Source::Ignored);
+                    .filter(|_| permit.would_deny().is_empty() || permit.source() == Source::Ignored);
                 match fault {
                     Some(fault) => return self.undecided_now(name, image, fault.clone()),
                     None => self.decided(name, image, permit.would_deny()),
                 }
-                let renewed = known.as_ref().is_none_or(|known| known.snapshot != snapshot.fingerprint);
+                let renewed = known
+                    .as_ref()
+                    .is_none_or(|known| known.snapshot != snapshot.fingerprint || !is_proof(known));
                 let image_id = image_id.or_else(|| known.filter(is_proof).and_then(|known| known.image_id));
                 // No pod is known here, nor the name that a pull gives, nor how long the answer holds.
                 let about_the_image =

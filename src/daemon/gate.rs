@@ -173,17 +173,16 @@ impl cri::Gate for NodeGate {
         let Asked { image, record: beside } = asked;
         // The record was read beside the answer, and the tag may have moved between the two: then the
         // record's digest may be admitted while the answer is another image. It counts only if the
-        // answer itself carries that digest among its names; the image of an answer is immutable, so
-        // that holds in whatever order the two were read. Everything else is read again, after the
-        // answer: a record that is not there, could not be read, or names something else.
-        let record = match (beside, image.as_ref().and_then(tag_of)) {
-            (Record::Target(digest), Some(_)) if carries(&facts, digest) => beside,
-            (_, Some(tag)) if !self.gate.shows_everything() => record_of(&self.records, &tag).await,
-            (_, Some(_) | None) => Record::Absent,
-        };
+        // answer itself carries that digest. Everything else is read again, after the answer: a record
+        // that is not there, could not be read, or names something else.
         let mut names = facts.repo_tags;
         names.extend(facts.repo_digests);
         let facts = admission::ImageFacts { id: facts.id, names };
+        let record = match (beside, image.as_ref().and_then(tag_of)) {
+            (Record::Target(digest), Some(_)) if facts.carries(digest) => beside,
+            (_, Some(tag)) if !self.gate.shows_everything() => record_of(&self.records, &tag).await,
+            (_, Some(_) | None) => Record::Absent,
+        };
         match self.gate.image_status(name, image.as_ref(), record, &facts) {
             Shown::Show => Visibility::Show,
             Shown::Hide => Visibility::Hide,
@@ -198,13 +197,6 @@ fn tag_of(image: &RequestedImage) -> Option<String> {
         RequestedImage::Reference(reference) => reference.containerd_tag_name(),
         RequestedImage::Id(_) => None,
     }
-}
-
-/// Whether containerd's answer is the image that `digest` names.
-fn carries(facts: &ImageFacts, digest: Digest) -> bool {
-    let digest = digest.to_string();
-    let of = |name: &String| name.rsplit_once('@').is_some_and(|(_, found)| found == digest);
-    facts.repo_digests.iter().any(of)
 }
 
 /// Well under the kubelet's two minutes for ImageStatus.
@@ -281,19 +273,6 @@ const NO_ANSWER: [&str; 7] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn s1_a_record_read_beside_the_answer_counts_only_if_the_answer_carries_its_digest() {
-        let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
-        let facts = |repo_digests| ImageFacts {
-            id: one.to_string(),
-            repo_tags: vec!["a.io/b:1".into()],
-            repo_digests,
-        };
-        assert!(carries(&facts(vec![format!("c.io/d@{two}"), format!("a.io/b@{one}")]), one));
-        assert!(!carries(&facts(vec![format!("a.io/b@{two}")]), one), "the tag moved between the two");
-        assert!(!carries(&facts(Vec::new()), one), "an imported image has no digest");
-    }
 
     const ONE: &str = "failed to pull and unpack image \"a.io/org/token-service:1\": failed to resolve reference \"a.io/org/token-service:1\": ";
     const TWO: &str =

@@ -6,6 +6,7 @@ mod import;
 mod kit;
 mod mirrors;
 mod outage;
+mod shown;
 mod standing;
 
 use std::sync::Arc;

@@ -155,3 +155,24 @@ async fn what_could_not_be_found_out_is_listed_in_audit_mode_too() {
     assert_eq!(node.look().await, Background::Denied);
     assert_eq!(node.gate.wrong(), Wrong { denied: 1, undecided: 0 });
 }
+
+#[tokio::test]
+async fn s5_what_a_fault_let_pass_is_not_decided() {
+    let node = Node::start(Setup::default()).await;
+    node.enforce(&policy(&node, &json!({})).replace(r#""rules""#, r#""failurePolicy":"Ignore","rules""#));
+    assert_eq!(node.look().await, Background::Denied);
+    node.stop();
+    node.forget_denials();
+    assert_eq!(node.look().await, Background::Undecided);
+    assert_eq!(node.gate.wrong(), Wrong { denied: 1, undecided: 1 }, "what was known stands");
+}
+
+#[tokio::test]
+async fn s6_what_was_ignored_is_replaced_by_a_proof() {
+    let node = Node::start(Setup::default()).await;
+    node.enforce(&node.keyed());
+    node.sign(&[(&node.key, json!({}))]);
+    node.admit(Source::Ignored);
+    assert_eq!(node.look().await, Background::Fine);
+    assert_eq!(node.admission().unwrap().source, Source::Verified.word());
+}
