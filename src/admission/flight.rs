@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
@@ -28,6 +29,8 @@ pub(super) enum Sharing {
 /// The flights under way.
 pub(super) struct Flights<K, V> {
     slots: Arc<Mutex<HashMap<K, Slot<V>>>>,
+    /// Of the next flight, whatever its key: a late seat must not be one of another flight.
+    next: AtomicU64,
 }
 
 struct Slot<V> {
@@ -44,7 +47,7 @@ where
     V: Clone + Send + Sync + 'static,
 {
     pub(super) fn new() -> Self {
-        Self { slots: Arc::new(Mutex::new(HashMap::new())) }
+        Self { slots: Arc::new(Mutex::new(HashMap::new())), next: AtomicU64::new(0) }
     }
 
     /// Joins the flight of `key`, or starts one with `work`. `None` if the work panicked.
@@ -96,7 +99,7 @@ where
             let value = future.await;
             sender.send_replace(Some(value));
         });
-        let number = slots.get(key).map_or(0, |slot| slot.number + 1);
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
         let slot = Slot { number, waiters: 1, credential, result, task: task.abort_handle() };
         let seat = self.seat(key, &slot);
         slots.insert(key.clone(), slot);
@@ -139,7 +142,7 @@ impl<K: Hash + Eq, V> Drop for Seat<K, V> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use tokio::sync::{Barrier, Notify};
 
@@ -213,6 +216,20 @@ mod tests {
         let flights = Flights::<u8, bool>::new();
         let value = flights.join(1, who("a"), |_| Sharing::Everybody, || async { panic!("broken") }).await;
         assert_eq!(value, None);
+    }
+
+    #[tokio::test]
+    async fn f1_a_late_seat_is_not_one_of_a_later_flight() {
+        let flights = Flights::<u8, bool>::new();
+        let never = || std::future::pending::<bool>();
+        // The flight before has ended, another took its place and went too.
+        let late = flights.board(&1, who("a"), &|| async { true });
+        late.result.clone().wait_for(Option::is_some).await.unwrap();
+        drop(flights.board(&1, who("a"), &never));
+        let seat = flights.board(&1, who("a"), &never);
+        drop(late);
+        tokio::task::yield_now().await;
+        assert!(seat.result.has_changed().is_ok(), "its work goes on");
     }
 
     #[tokio::test]
