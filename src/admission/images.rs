@@ -61,9 +61,7 @@ impl Gate {
                     break;
                 }
                 let asking = tokio::time::timeout_at(deadline, inquiry.stored(reference)).await;
-                let stored = asking.unwrap_or_else(|_| {
-                    Stored::Unreachable(verification::timed_out(request.reference.text()))
-                });
+                let stored = asking.unwrap_or_else(|_| Stored::Unreachable(verification::timed_out()));
                 images.insert(reference, stored);
             }
             if inquiry.contact == Contact::Answered {
