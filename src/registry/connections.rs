@@ -144,6 +144,11 @@ impl HostAccess {
         self.id
     }
 
+    /// Whether the host's certificate must be one of an authority.
+    pub(super) fn is_verified(&self) -> bool {
+        self.verification == Verification::Required
+    }
+
     /// Whether the host has a client of its own for itself or for others, and which.
     fn own_client(&self, whose: Whose) -> Option<Whose> {
         let own = self.identity.is_some()

@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -47,8 +47,8 @@ pub(super) struct Transport {
 /// What is known of one registry host.
 pub(super) struct Host {
     slots: Semaphore,
-    /// The scheme that answered, for hosts where two are tried.
-    scheme: Mutex<Option<Scheme>>,
+    /// The scheme that answered and when, for hosts where two are tried.
+    scheme: Mutex<Option<(Scheme, Instant)>>,
     /// What the host last asked for.
     pub(super) challenge: Mutex<Option<Challenge>>,
     /// Since when the host is known to have no referrers API.
@@ -101,6 +101,8 @@ pub(super) struct Step {
     contact: Arc<Contacts>,
     /// The one that is asked, as the route calls it.
     host: Option<String>,
+    /// Answers to this step alone.
+    answers: AtomicUsize,
     /// An answer came that a TLS server does not give to plain HTTP.
     spoken: AtomicBool,
     /// What answered a TLS handshake speaks no TLS.
@@ -110,7 +112,7 @@ pub(super) struct Step {
 #[derive(Debug, Default)]
 struct Contacts {
     asked: AtomicBool,
-    answered: AtomicBool,
+    answers: AtomicUsize,
     /// The hosts whose turn has not come.
     unasked: Mutex<BTreeSet<String>>,
 }
@@ -159,7 +161,8 @@ impl Transport {
         if self.plain_http.contains(name) {
             return &[Scheme::Http];
         }
-        match host.scheme() {
+        // For a while: what listens on this machine may be another tomorrow.
+        match host.scheme_since(SCHEME_KEPT) {
             Some(Scheme::Http) => &[Scheme::Http],
             Some(Scheme::Https) => &[Scheme::Https],
             None if has_port(name) && is_loopback(name) => &[Scheme::Http, Scheme::Https],
@@ -251,7 +254,7 @@ impl Transport {
         self.counts.add(call.class);
         step.set_asked();
         let response = request.send().await.map_err(|error| step.transport_fault(&error))?;
-        step.contact.answered.store(true, Ordering::Relaxed);
+        step.note_answer();
         if response.status() != StatusCode::BAD_REQUEST {
             step.spoken.store(true, Ordering::Relaxed);
         }
@@ -316,13 +319,18 @@ impl Transport {
 }
 
 impl Host {
-    /// The scheme that answered.
+    /// The scheme that answered, at any time.
     pub(super) fn scheme(&self) -> Option<Scheme> {
-        *self.scheme.lock().unwrap_or_else(PoisonError::into_inner)
+        self.scheme.lock().unwrap_or_else(PoisonError::into_inner).map(|(scheme, _)| scheme)
+    }
+
+    fn scheme_since(&self, age: Duration) -> Option<Scheme> {
+        let known = *self.scheme.lock().unwrap_or_else(PoisonError::into_inner);
+        known.filter(|(_, at)| at.elapsed() < age).map(|(scheme, _)| scheme)
     }
 
     pub(super) fn remember_scheme(&self, scheme: Scheme) {
-        *self.scheme.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheme);
+        *self.scheme.lock().unwrap_or_else(PoisonError::into_inner) = Some((scheme, Instant::now()));
     }
 }
 
@@ -356,6 +364,7 @@ impl Step {
             subject: subject.into(),
             contact: Arc::default(),
             host: None,
+            answers: AtomicUsize::new(0),
             spoken: AtomicBool::new(false),
             plain: AtomicBool::new(false),
         }
@@ -365,6 +374,15 @@ impl Step {
     pub(super) fn at(&self, host: String, name: Option<&str>) -> Self {
         let subject = name.map_or_else(|| self.subject.clone(), |name| format!("{} at {name}", self.subject));
         Self { contact: Arc::clone(&self.contact), host: Some(host), ..Self::new(subject) }
+    }
+
+    /// One try of it in one of two schemes: what the peer shows of its scheme in one try says nothing of the next.
+    pub(super) fn in_scheme(&self) -> Self {
+        Self {
+            contact: Arc::clone(&self.contact),
+            host: self.host.clone(),
+            ..Self::new(self.subject.clone())
+        }
     }
 
     /// A question to somebody else on the way to the same thing, whose answers are not the registry's.
@@ -409,13 +427,20 @@ impl Step {
         self.spoken.load(Ordering::Relaxed)
     }
 
-    /// Whether anyone answered so far.
-    pub(super) fn heard(&self) -> bool {
-        self.contact.answered.load(Ordering::Relaxed)
+    /// Whether this step had an answer over HTTP.
+    pub(super) fn is_answered(&self) -> bool {
+        self.answers.load(Ordering::Relaxed) > 0
     }
 
-    pub(super) fn set_heard(&self, heard: bool) {
-        self.contact.answered.store(heard, Ordering::Relaxed);
+    pub(super) fn note_answer(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        self.contact.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The answers to this step were none of the registry. Others ask for the same thing meanwhile, and what they
+    /// heard stays.
+    pub(super) fn take_answers_back(&self) {
+        self.contact.answers.fetch_sub(self.answers.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// A fault with the contact had so far.
@@ -429,7 +454,8 @@ impl Step {
     /// reason to let anything pass (rule D4).
     pub(super) fn contact(&self) -> Contact {
         let unasked = !self.contact.unasked.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-        if unasked || !self.contact.asked.load(Ordering::Relaxed) || self.heard() {
+        let heard = self.contact.answers.load(Ordering::Relaxed) > 0;
+        if unasked || heard || !self.contact.asked.load(Ordering::Relaxed) {
             Contact::Answered
         } else {
             Contact::None
@@ -455,7 +481,7 @@ impl Step {
     fn transport_fault(&self, error: &reqwest::Error) -> Fault {
         let cause = Cause::of(error);
         match cause {
-            Cause::NotHttp => self.set_heard(true),
+            Cause::NotHttp => self.note_answer(),
             Cause::Certificate => self.spoken.store(true, Ordering::Relaxed),
             Cause::NotTls => self.plain.store(true, Ordering::Relaxed),
             Cause::Timeout | Cause::Refused | Cause::Name | Cause::Tls | Cause::Connection => {}
@@ -565,6 +591,8 @@ impl Counts {
     }
 }
 
+/// How long it is known which of two schemes a host of this machine speaks.
+const SCHEME_KEPT: Duration = Duration::from_secs(600);
 /// design.md, Bounds.
 const REDIRECT_LIMIT: usize = 3;
 /// Larger than ordinary manifests, signatures and bundles, so that these wait for nobody.

@@ -304,6 +304,7 @@ impl Client {
             tail: format!("manifests/{tag}"),
             accept: MANIFEST_TYPES,
             limit: 0,
+            link: None,
         };
         let answer = self.ask_at(step, endpoint, repository, credentials, &head).await?;
         let no_head = matches!(answer.status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED);
@@ -440,6 +441,8 @@ struct Ask {
     tail: String,
     accept: &'static str,
     limit: usize,
+    /// What the host itself said is asked instead, which must lie on it: the next page of a list.
+    link: Option<String>,
 }
 
 impl Ask {
@@ -450,6 +453,7 @@ impl Ask {
             tail: format!("manifests/{tag_or_digest}"),
             accept: MANIFEST_TYPES,
             limit,
+            link: None,
         }
     }
 }

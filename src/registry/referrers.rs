@@ -228,6 +228,7 @@ impl Client {
             tail: format!("referrers/{}{query}", request.digest),
             accept: media_type::OCI_INDEX,
             limit: MANIFEST_LIMIT.min(search.remaining()),
+            link: None,
         };
         let mut answer = search.ask(self, &ask).await?;
         let said = answer.header(FILTERS_APPLIED).is_some_and(|names| names.contains("artifactType"));
@@ -255,8 +256,7 @@ impl Client {
                 break;
             }
             let limit = MANIFEST_LIMIT.min(search.remaining());
-            let (ask, Search { at, .. }) = (Ask { limit, ..ask.clone() }, search);
-            answer = self.ask_link(step, at, request.repository, request.credentials, &ask, &link).await?;
+            answer = search.ask(self, &Ask { limit, link: Some(link), ..ask.clone() }).await?;
         }
         list.end = End::Cut;
         Ok(Some(list.under(filter, said)))

@@ -101,20 +101,23 @@ impl Client {
         let schemes = endpoint.schemes(&self.transport);
         let mut refused = None;
         for scheme in schemes {
-            let heard = step.heard();
             let call = endpoint.call(step, *scheme, repository, ask)?;
+            let here = step.in_scheme();
             // Boxed: it is part of every future that asks.
-            let result = Box::pin(self.tokens.send(&self.transport, step, &call, asker)).await;
+            let result = Box::pin(self.tokens.send(&self.transport, &here, &call, asker)).await;
             if schemes.len() == 1 {
                 return result;
             }
             // A TLS server answers plain HTTP with 400, an alert or a closed connection: no answer of the
             // registry, unless it does not speak TLS after all.
-            if step.spoken() || result.is_ok() && *scheme == Scheme::Https {
-                endpoint.remember_scheme(*scheme);
+            if here.spoken() || result.is_ok() && *scheme == Scheme::Https {
+                // A certificate that is not taken is a reason to stop and none to remember.
+                if here.is_answered() {
+                    endpoint.remember_scheme(*scheme);
+                }
                 return result;
             }
-            if endpoint.schemes == Schemes::TlsFirst && *scheme == Scheme::Https && !step.is_plain() {
+            if endpoint.schemes == Schemes::TlsFirst && *scheme == Scheme::Https && !here.is_plain() {
                 return result;
             }
             match result {
@@ -122,35 +125,14 @@ impl Client {
                 Err(fault) => refused = refused.filter(Result::is_ok).or(Some(Err(fault))),
                 Ok(answer) => {
                     refused = Some(Ok(answer));
-                    step.set_heard(heard);
+                    here.take_answers_back();
                 }
             }
         }
         if let Some(Ok(_)) = refused {
-            step.set_heard(true);
+            step.note_answer();
         }
         refused.unwrap_or_else(|| Err(step.fault(FaultReason::Internal, "no scheme to try")))
-    }
-
-    /// Asks at an address that the host gave, which must lie on it.
-    pub(super) async fn ask_link(
-        &self,
-        step: &Step,
-        endpoint: &Endpoint,
-        repository: &Repository,
-        credentials: &Credentials,
-        ask: &Ask,
-        link: &str,
-    ) -> Result<Answer, Fault> {
-        let scheme = endpoint.schemes(&self.transport).first().copied().unwrap_or(Scheme::Https);
-        let mut call = endpoint.call(step, scheme, repository, ask)?;
-        let next: Option<Url> = call.url.join(link).ok().filter(|next| next.origin() == call.url.origin());
-        call.url =
-            next.ok_or_else(|| step.fault(FaultReason::RegistryError, "registry's next page is elsewhere"))?;
-        endpoint.name_registry(&mut call.url);
-        let credentials = Box::pin(self.credentials(step, repository, credentials, endpoint)).await?;
-        let asker = Asker { repository, credentials: &credentials, host: &endpoint.host, key: &endpoint.key };
-        Box::pin(self.tokens.send(&self.transport, step, &call, asker)).await
     }
 
     /// The request's own credentials where they may be sent; where it has none, this machine's for the host.
@@ -330,7 +312,9 @@ impl Endpoint {
     }
 
     fn remember_scheme(&self, scheme: Scheme) {
-        if self.schemes != Schemes::TlsFirst || scheme == Scheme::Https {
+        // An https peer whose certificate nobody looks at may be anyone, for once.
+        let proven = || self.access.as_ref().is_none_or(|access| access.is_verified());
+        if self.schemes != Schemes::TlsFirst || scheme == Scheme::Https && proven() {
             self.host.remember_scheme(scheme);
         }
     }
@@ -345,6 +329,15 @@ impl Endpoint {
         let text = format!("{}://{authority}{base}/{}/{}", scheme.name(), repository.path(), ask.tail);
         let mut url = Url::parse(&text)
             .map_err(|_| step.fault(FaultReason::ReferenceInvalid, "registry's name is not one of a host"))?;
+        if let Some(link) = &ask.link {
+            let next = url.join(link).ok().and_then(|mut next| {
+                // Which of its schemes is asked is not the host's to say.
+                next.set_scheme(scheme.name()).ok()?;
+                (next.origin() == url.origin()).then_some(next)
+            });
+            let elsewhere = || step.fault(FaultReason::RegistryError, "registry's next page is elsewhere");
+            url = next.ok_or_else(elsewhere)?;
+        }
         self.name_registry(&mut url);
         let via = self.access.as_ref().map(|access| Via::new(Arc::clone(access), &url));
         Ok(Call {

@@ -236,6 +236,7 @@ impl Client {
             tail: format!("blobs/{digest}"),
             accept: "*/*",
             limit: size,
+            link: None,
         };
         match self.listed(search, &ask, digest).await {
             Ok(answer) => Ok(answer.body),
@@ -260,6 +261,7 @@ impl Client {
                     tail: format!("manifests/{}", request.digest),
                     accept: MANIFEST_TYPES,
                     limit: 0,
+                    link: None,
                 };
                 let answer = self.ask_at(step, at, request.repository, request.credentials, &head).await;
                 answer.is_ok_and(|answer| answer.status.is_success())

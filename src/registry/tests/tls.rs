@@ -1,13 +1,17 @@
 //! TLS: loopback hosts that speak it, and authorities that are not known.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU16;
 
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 
+use super::evidence::{Content, QUERY, index, pieces, subject, wanted};
 use super::mirrors::{Configured, claims, digest};
 use super::*;
+use crate::sigstore::SignatureEvidence;
 
 /// Answers each connection with one digest, over TLS, until the process ends. Returns its port
 /// and its certificate in PEM.
@@ -84,6 +88,34 @@ fn files_without_certificates_are_refused_by_name() {
     }
 }
 
+/// What comes from `client` goes to the port `behind`, and back.
+fn join(mut client: TcpStream, behind: u16) {
+    let mut server = TcpStream::connect(("127.0.0.1", behind)).unwrap();
+    let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(std::net::Shutdown::Write);
+    });
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut server, &mut client);
+        let _ = client.shutdown(std::net::Shutdown::Both);
+    });
+}
+
+/// A port behind which another server can take its place.
+fn front() -> (u16, Arc<AtomicU16>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let behind = Arc::new(AtomicU16::new(0));
+    let now = Arc::clone(&behind);
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            join(socket.unwrap(), now.load(Ordering::SeqCst));
+        }
+    });
+    (port, behind)
+}
+
 /// Go's servers answer plain HTTP by HTTP, before any TLS.
 #[tokio::test]
 async fn d4_what_a_tls_server_says_to_plain_http_is_no_answer_of_the_registry() {
@@ -102,10 +134,7 @@ async fn d4_what_a_tls_server_says_to_plain_http_is_no_answer_of_the_registry() 
                 );
                 continue;
             }
-            let mut server = std::net::TcpStream::connect(("127.0.0.1", behind)).unwrap();
-            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-            std::thread::spawn(move || std::io::copy(&mut from, &mut to));
-            std::thread::spawn(move || std::io::copy(&mut server, &mut client));
+            join(client, behind);
         }
     });
     let reference = Reference::parse(&format!("localhost:{front}/app:v1")).unwrap();
@@ -115,7 +144,7 @@ async fn d4_what_a_tls_server_says_to_plain_http_is_no_answer_of_the_registry() 
         let message = format!("localhost:{front}/app:v1: registry's certificate is not trusted");
         assert_eq!(fault, Fault::unanswered(FaultReason::RegistryUnreachable, message));
     }
-    assert_eq!(client.requests().resolve, 3, "the scheme is remembered");
+    assert_eq!(client.requests().resolve, 4, "a certificate that is not taken says nothing to be remembered");
 }
 
 #[tokio::test]
@@ -235,6 +264,70 @@ async fn an_http_address_with_keys_of_tls_is_not_asked_in_the_clear_after_a_fail
     let keys = format!("ca = '{}'", node.write("shared", "ca.pem", &pem).display());
     assert_eq!(by_mirror(&node, &format!("http://localhost:{port}"), &keys).await, digest("registry"));
     assert_eq!(clear.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_plain_peer_is_asked_in_the_clear_after_somebody_spoke_tls_in_its_place_for_once() {
+    let (port, behind) = front();
+    let (tls, _) = tls_server(digest("strange"));
+    let (plain, node) = (claims("plain").await, Configured::new());
+    let reference = Reference::parse(&format!("localhost:{port}/app:v1")).unwrap();
+    let by_name = || async { node.client.resolve(&reference, &Credentials::Anonymous).await };
+    behind.store(tls, Ordering::SeqCst);
+    let fault = by_name().await.unwrap_err();
+    assert!(fault.message.ends_with("registry's certificate is not trusted"), "{fault}");
+    let address = format!("http://localhost:{port}");
+    assert_eq!(by_mirror(&node, &address, "skip_verify = true").await, digest("strange"));
+    behind.store(plain.address.port(), Ordering::SeqCst);
+    assert_eq!(by_name().await.map(|resolved| resolved.digest), Ok(digest("plain")));
+    assert_eq!(by_mirror(&node, &address, "skip_verify = true").await, digest("plain"));
+}
+
+#[tokio::test]
+async fn a_plain_peer_with_keys_of_tls_is_asked_several_times_for_one_thing() {
+    let mirror = Content::default().api(QUERY, &[], true).api("", &[], false).serve().await;
+    let registry = Content::default().serve().await;
+    let node = Configured::new();
+    node.mirror(&registry, &mirror.address.to_string(), "skip_verify = true");
+    for _ in 0..2 {
+        assert_eq!(referrers(&node, &registry).await, Lookup::Absent);
+    }
+    // The filtered list, and the whole one.
+    assert_eq!(mirror.lines().len(), 4, "{:?}", mirror.lines());
+}
+
+#[tokio::test]
+async fn the_next_page_of_a_plain_peer_with_keys_of_tls_is_asked_in_the_clear() {
+    for absolute in [false, true] {
+        let address: Arc<OnceLock<String>> = Arc::default();
+        let own = Arc::clone(&address);
+        let mirror = Server::start(move |seen| {
+            let page = Reply::manifest(media_type::OCI_INDEX, index(&[]));
+            let start = if absolute { own.get().unwrap().as_str() } else { "" };
+            let link = format!("<{start}/v2/app/referrers/page2?n=1>; rel=\"next\"");
+            if seen.line.contains("page2") { page } else { page.header("link", link) }
+        })
+        .await;
+        address.set(format!("http://{}", mirror.address)).unwrap();
+        let registry = Content::default().serve().await;
+        let node = Configured::new();
+        node.mirror(&registry, &mirror.address.to_string(), "skip_verify = true");
+        assert_eq!(referrers(&node, &registry).await, Lookup::Absent);
+        let pages = mirror.lines().iter().filter(|line| line.contains("page2")).count();
+        assert_eq!(pages, 2, "of the filtered list and of the whole one: {:?}", mirror.lines());
+    }
+}
+
+async fn referrers(node: &Configured, registry: &Server) -> Lookup<Vec<SignatureEvidence>> {
+    let (repository, budget) = (registry.repository("app"), Budget::verdict());
+    let request = EvidenceRequest {
+        repository: &repository,
+        digest: &subject(),
+        credentials: &Credentials::Anonymous,
+        manifest: ManifestAccess::Unknown,
+        budget: &budget,
+    };
+    pieces(node.client.referrers(request, &wanted(ReferrerForms::Bundles, &[])).await)
 }
 
 #[tokio::test]
