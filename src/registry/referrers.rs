@@ -1,8 +1,9 @@
 //! Evidence among an image's referrers (OCI distribution 1.1): bundles, and cosign's experimental form.
 //!
 //! The referrers API is asked first; where a registry has none, the index at the tag
-//! `sha256-<hex>`. That a host has none is remembered for an hour, but only from an answer that
-//! cannot mean "no such repository" or "no such manifest".
+//! `sha256-<hex>`. That a host has none is remembered for an hour, from an answer that does not say "no such
+//! repository" or "no such manifest". Any front end may give one for a moment, so this saves a request where the
+//! tag has something that satisfies, and is no reason to deny: before that the API is asked after all.
 //!
 //! | form | listed as | layers |
 //! |---|---|---|
@@ -80,8 +81,7 @@ pub(super) struct UnreadReferrers {
     wanted: Wanted,
     candidates: Vec<Candidate>,
     opened: BTreeSet<Digest>,
-    /// The list was filtered, so there may be more.
-    filtered: bool,
+    extent: Extent,
     found: Found,
     end: End,
 }
@@ -100,7 +100,7 @@ impl Client {
         search: Search<'_>,
         wanted: &Wanted,
     ) -> Result<Option<Fetched>, Fault> {
-        let Some(Listing { list, filter }) = self.list(search, wanted).await? else {
+        let Some(Listing { list, extent }) = self.list(search, wanted).await? else {
             return Ok(None);
         };
         let (first, later): (Vec<_>, Vec<_>) =
@@ -110,7 +110,7 @@ impl Client {
             wanted: wanted.clone(),
             candidates: later,
             opened: BTreeSet::new(),
-            filtered: filter == Filter::Bundles,
+            extent,
             found: Found::Nothing,
             end: list.end,
         };
@@ -128,17 +128,18 @@ impl Client {
         mut unread: UnreadReferrers,
     ) -> Result<Vec<SignatureEvidence>, Fault> {
         let mut candidates = std::mem::take(&mut unread.candidates);
-        if unread.filtered {
+        if unread.extent == Extent::Part {
             let whole = self.pages(search, &unread.wanted, Filter::Nothing).await?;
             if let Some(Listing { list, .. }) = whole {
-                // A filter may have left any of them out; what it showed is not opened twice.
-                candidates = list.candidates;
+                candidates.extend(list.candidates);
                 if list.end == End::Cut {
                     unread.end = End::Cut;
                 }
             }
         }
-        candidates.retain(|candidate| !unread.opened.contains(&candidate.entry.digest));
+        // What is in both lists is opened once.
+        let mut seen = unread.opened.clone();
+        candidates.retain(|candidate| seen.insert(candidate.entry.digest));
         let (pieces, unread) = self.open(search, candidates, unread).await?;
         Ok(unread.answer(search.step, pieces)?.map(|fetched| fetched.pieces).unwrap_or_default())
     }
@@ -182,31 +183,36 @@ impl Client {
 
     /// The host's list, by API or fallback tag; none if there is neither.
     async fn list(&self, search: Search<'_>, wanted: &Wanted) -> Result<Option<Listing>, Fault> {
-        if !lacks_referrers(search.at.host()) {
-            let first = match wanted.forms {
-                ReferrerForms::Bundles | ReferrerForms::All => Filter::Bundles,
-                ReferrerForms::Artifacts => Filter::Nothing,
-            };
-            let listing = match self.pages(search, wanted, first).await? {
-                Some(Listing { list, filter: Filter::Bundles }) if list.candidates.is_empty() => {
-                    self.pages(search, wanted, Filter::Nothing).await?
-                }
-                other => other,
-            };
-            if listing.is_some() {
-                return Ok(listing);
-            }
+        let skipped = lacks_referrers(search.at.host());
+        if !skipped && let Some(listing) = self.api_list(search, wanted).await? {
+            return Ok(Some(listing));
         }
         match self.tagged_manifest(search, &search.request.digest.cosign_tag("")).await? {
             Some(Manifest::Index(index)) => {
                 let mut list = List::default();
                 list.extend(index, wanted);
-                Ok(Some(Listing { list, filter: Filter::Nothing }))
+                let extent = if skipped { Extent::Part } else { Extent::Whole };
+                Ok(Some(Listing { list, extent }))
             }
             Some(Manifest::Image(_)) => {
                 Err(search.step.fault(FaultReason::RegistryError, "a manifest where an index is due"))
             }
+            None if skipped => self.api_list(search, wanted).await,
             None => Ok(None),
+        }
+    }
+
+    /// The list by the API alone; none if there is no API.
+    async fn api_list(&self, search: Search<'_>, wanted: &Wanted) -> Result<Option<Listing>, Fault> {
+        let first = match wanted.forms {
+            ReferrerForms::Bundles | ReferrerForms::All => Filter::Bundles,
+            ReferrerForms::Artifacts => Filter::Nothing,
+        };
+        match self.pages(search, wanted, first).await? {
+            Some(Listing { list, extent: Extent::Part }) if list.candidates.is_empty() => {
+                self.pages(search, wanted, Filter::Nothing).await
+            }
+            other => Ok(other),
         }
     }
 
@@ -368,7 +374,7 @@ impl Wanted {
 
 impl UnreadReferrers {
     fn is_exhausted(&self) -> bool {
-        self.candidates.is_empty() && !self.filtered
+        self.candidates.is_empty() && self.extent == Extent::Whole
     }
 
     /// To find nothing before a bound is no answer.
@@ -395,8 +401,15 @@ pub(super) struct List {
 
 struct Listing {
     list: List,
-    /// What the registry applied, as far as can be told.
-    filter: Filter,
+    extent: Extent,
+}
+
+/// Whether a list is all that the host has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    /// It is filtered, as far as can be told, or only the tag's.
+    Part,
 }
 
 #[derive(Debug)]
@@ -440,11 +453,11 @@ impl List {
     /// Registries may leave the header out (olareg does for an answer that it has made before): only a
     /// list with something else in it was certainly not filtered.
     const fn under(self, asked: Filter, said: bool) -> Listing {
-        let filter = match asked {
-            Filter::Bundles if said || !self.unfiltered => Filter::Bundles,
-            Filter::Bundles | Filter::Nothing => Filter::Nothing,
+        let extent = match asked {
+            Filter::Bundles if said || !self.unfiltered => Extent::Part,
+            Filter::Bundles | Filter::Nothing => Extent::Whole,
         };
-        Listing { list: self, filter }
+        Listing { list: self, extent }
     }
 
     pub(super) fn extend(&mut self, index: Index, wanted: &Wanted) {
@@ -479,12 +492,19 @@ fn remember_without_referrers(host: &Host) {
     *host.without_referrers.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
 }
 
-/// The target of `Link: <target>; rel="next"`.
+/// The target of `<target>; rel="next"` in `Link`.
 pub(super) fn next_link(answer: &Answer) -> Option<String> {
     answer.headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()).find_map(|text| {
-        let (target, parameters) = text.trim().strip_prefix('<')?.split_once('>')?;
-        let next = parameters.split(';').any(|part| matches!(part.trim(), r#"rel="next""# | "rel=next"));
-        next.then(|| target.to_owned())
+        let mut rest = text;
+        // Each target with what is said of it, up to the next.
+        while let Some((target, after)) = rest.split_once('<').and_then(|(_, rest)| rest.split_once('>')) {
+            let said = after.split('<').next().unwrap_or_default().trim_end_matches([' ', '\t', ',']);
+            if said.split(';').any(|part| matches!(part.trim(), r#"rel="next""# | "rel=next")) {
+                return Some(target.to_owned());
+            }
+            rest = after;
+        }
+        None
     })
 }
 

@@ -5,6 +5,7 @@ use super::evidence::{
     subject, unreachable, wanted, whole,
 };
 use super::*;
+use std::sync::Arc;
 
 const SIGNATURES: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
 const ATTESTATIONS: &str = "application/vnd.in-toto+json";
@@ -238,4 +239,60 @@ async fn an_artifact_of_another_image_or_with_broken_layers_does_not_count() {
         .await;
     let fault = unreachable(pieces(fetch(&client(), &server, &wants, &Budget::verdict()).await));
     assert!(fault.message.ends_with("registry sent other bytes than the digest names"), "{fault}");
+}
+
+/// A front end that answers for its registry for a moment must not hide evidence for an hour.
+#[tokio::test]
+async fn d4_that_a_host_has_no_referrers_api_is_remembered_and_denies_nothing() {
+    let [old, new] = [b"{old}".as_slice(), b"{new}"].map(|json| manifest(&[layer(BUNDLE, json, 0)]));
+    for at_tag in [false, true] {
+        let deployed = Arc::new(AtomicUsize::new(0));
+        let api = |query: &str, filtered: bool| {
+            let (page, now) = (index(&[entry(&new, BUNDLE)]), Arc::clone(&deployed));
+            let make = move || match now.load(Ordering::SeqCst) {
+                0 => Reply::new(404, "default backend - 404"),
+                _ if filtered => Reply::manifest(media_type::OCI_INDEX, page.clone())
+                    .header("oci-filters-applied", "artifactType"),
+                _ => Reply::manifest(media_type::OCI_INDEX, page.clone()),
+            };
+            (format!("referrers/{}{query}", subject()), make)
+        };
+        let content = Content::default().by_digest(old.clone()).by_digest(new.clone());
+        let content = content.blob(b"{old}").blob(b"{new}");
+        let content = if at_tag { content.tag_index(&[entry(&old, BUNDLE)]) } else { content };
+        let ((filtered, one), (whole, other)) = (api(QUERY, true), api("", false));
+        let server = content.with(filtered, one).with(whole, other).serve().await;
+        let client = client();
+        let wants = wanted(ReferrerForms::Bundles, &[]);
+        let first = pieces(fetch(&client, &server, &wants, &Budget::verdict()).await);
+        let expected = if at_tag { Lookup::Found(vec![bundle("{old}")]) } else { Lookup::Absent };
+        assert_eq!(first, expected);
+        deployed.store(1, Ordering::SeqCst);
+        let (first, later) = both(&client, &server, &wants).await;
+        let expected = if at_tag { ["{old}", "{new}"] } else { ["{new}", ""] };
+        let expected: Vec<_> = expected.into_iter().filter(|json| !json.is_empty()).map(bundle).collect();
+        assert_eq!([first, later.unwrap()].concat(), expected);
+    }
+}
+
+#[tokio::test]
+async fn the_next_page_is_the_one_that_is_called_so() {
+    let next = "</v2/p1?a=1,2>; rel=\"prev\", </v2/p3>; rel=\"next\", </v2/p9>; rel=last";
+    for (link, expected) in [
+        (next, Some("/v2/p3")),
+        ("</v2/p2>;rel=next", Some("/v2/p2")),
+        ("</v2/p1>; rel=\"prev\"", None),
+        ("/v2/p2; rel=\"next\"", None),
+        ("</v2/p2", None),
+        ("", None),
+    ] {
+        let server = Server::start(move |_| Reply::new(200, "").header("link", link)).await;
+        let ask = Ask::manifest("x", 1);
+        let (step, repository) = (Step::new("a test"), server.repository("app"));
+        let client = client();
+        let route = client.route(&step, &repository).await.unwrap();
+        let at = route.pulling().next().unwrap();
+        let answer = client.ask_at(&step, at, &repository, &Credentials::Anonymous, &ask).await.unwrap();
+        assert_eq!(referrers::next_link(&answer).as_deref(), expected, "{link}");
+    }
 }
