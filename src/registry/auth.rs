@@ -1,16 +1,21 @@
 //! Proving to a registry who asks.
 //!
-//! Requests go out without a ping. A 401 brings the challenge, which is remembered for the host, so
+//! Requests go out without a ping. A 401 brings the challenge, which is remembered for the host and repository, so
 //! that later requests carry what it wants from the start. `Basic` sends user and password to the
 //! registry itself; `Bearer` asks the realm for a token of the one scope `repository:<path>:pull`.
+//!
+//! What is remembered saves a request and decides nothing: the registry may want something else by now, and the
+//! answers of its token service are not its own (rule D4). Whatever fails with it, the registry is asked, and what
+//! it asks for then counts.
 //!
 //! Where secrets may go (CVE-2019-10214, CVE-2025-27403): to the realm named by a challenge of the
 //! registry itself, never of a host it redirected to, and only if the realm is https, is the
 //! registry's own origin, or lies on this machine as the registry does. Any other realm is refused
-//! when there is a secret to send, and asked without one otherwise.
+//! when there is a secret to send. Without one, a registry in the clear may name another in the clear, but none
+//! on this machine: nobody sends the gate to where he could not go himself.
 //!
 //! Tokens are kept in memory by (host, scope, hash of the credentials) until four fifths of their
-//! life; whoever needs one that is being fetched waits for it, so it is asked for once.
+//! life; whoever needs one that is being fetched waits for it, so it is asked for once, and shares its failure.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +27,7 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use super::credentials::{Credentials, basic_value};
-use super::http::{Answer, Call, Host, Post, Step, Transport, authority, is_loopback};
+use super::http::{Answer, Call, Post, Step, Transport, authority, is_loopback};
 use super::{RegistryError, RequestClass};
 use crate::oci::{Digest, Repository};
 use crate::outcome::{Contact, Fault, FaultReason};
@@ -41,6 +46,8 @@ pub(super) struct Tokens {
     /// For hashes in memory; another one each start.
     key: [u8; 32],
     entries: Mutex<HashMap<TokenKey, Arc<Slot>>>,
+    /// What was last asked for, by host and repository.
+    challenges: Mutex<HashMap<(String, String), Challenge>>,
 }
 
 /// Who asks for what: the arguments that an authorized request needs besides itself.
@@ -48,12 +55,26 @@ pub(super) struct Tokens {
 pub(super) struct Asker<'a> {
     pub(super) repository: &'a Repository,
     pub(super) credentials: &'a Credentials,
-    pub(super) host: &'a Host,
     /// The host, and of which registry it is asked.
     pub(super) key: &'a str,
 }
 
-type Slot = tokio::sync::Mutex<Option<Token>>;
+type Slot = tokio::sync::Mutex<Held>;
+
+/// What is at hand.
+#[derive(Default)]
+struct Held {
+    token: Option<Token>,
+    failure: Option<Failure>,
+}
+
+/// When a token could not be had, of which realm, and why, without the name of what was looked up.
+struct Failure {
+    at: Instant,
+    realm: String,
+    reason: FaultReason,
+    words: String,
+}
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct TokenKey {
@@ -73,8 +94,8 @@ struct Token {
 enum Proof {
     /// Nothing to offer yet.
     Nothing,
-    /// All there is: a 401 is the last word.
-    Final(HeaderValue),
+    /// Made for this request: a 401 is the last word, unless something else is asked for.
+    Fresh(HeaderValue),
     /// A token from memory: it may have been withdrawn.
     Remembered(HeaderValue),
 }
@@ -83,11 +104,10 @@ impl Tokens {
     pub(super) fn new() -> Result<Self, RegistryError> {
         let mut key = [0_u8; 32];
         aws_lc_rs::rand::fill(&mut key).map_err(|_| RegistryError::Randomness)?;
-        Ok(Self { key, entries: Mutex::default() })
+        Ok(Self { key, entries: Mutex::default(), challenges: Mutex::default() })
     }
 
-    /// Sends `call` with what its host asks for; a 401 that remains is returned as it is. A refusal that
-    /// repeats what the registry was shown loses its words: others than who pulls read them (rule E4).
+    /// Sends `call` with what its host asks for; a 401 that remains is returned as it is.
     pub(super) async fn send(
         &self,
         transport: &Transport,
@@ -95,51 +115,63 @@ impl Tokens {
         call: &Call,
         asker: Asker<'_>,
     ) -> Result<Answer, Fault> {
-        let mut answer = self.send_proven(transport, step, call, asker).await?;
-        if !answer.status.is_success()
-            && let Some(words) = answer.registry_error()
-            && let text = format!("{} {}", words.code, words.message)
-            && (asker.credentials.occur_in(&text) || self.token_occurs_in(&text, asker))
-        {
-            answer.body.clear();
+        if let Credentials::RegistryToken(token) = asker.credentials {
+            let proof = Proof::Fresh(header(step, &format!("Bearer {token}"))?);
+            return show(transport, step, call, asker, &proof).await;
         }
-        Ok(answer)
-    }
-
-    async fn send_proven(
-        &self,
-        transport: &Transport,
-        step: &Step,
-        call: &Call,
-        asker: Asker<'_>,
-    ) -> Result<Answer, Fault> {
-        let known = asker.host.challenge.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let proof = match self.proof(transport, step, call, asker, known.as_ref()).await {
-            Ok(proof) => proof,
-            // That a token service is away says nothing of the registry, which is asked itself then:
-            // whether it answers decides what the fault is (rule D4).
-            Err(fault) if fault.contact == Contact::None => Proof::Nothing,
-            Err(fault) => return Err(fault),
+        let known = self.challenge(asker);
+        let (proof, failed) = match self.proof(transport, step, call, asker, known.as_ref()).await {
+            Ok(proof) => (proof, None),
+            Err(fault) => (Proof::Nothing, Some(fault)),
         };
-        let answer = transport.send(step, &with(call, &proof)).await?;
-        if answer.status != StatusCode::UNAUTHORIZED || matches!(proof, Proof::Final(_)) {
+        let mut answer = show(transport, step, call, asker, &proof).await?;
+        if answer.status != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
-        let Some(challenge) = Challenge::parse(&answer.headers) else {
+        let mut challenge = Challenge::parse(&answer.headers);
+        if challenge.is_none() && proof.header().is_some() {
+            answer = show(transport, step, call, asker, &Proof::Nothing).await?;
+            if answer.status != StatusCode::UNAUTHORIZED {
+                return Ok(answer);
+            }
+            challenge = Challenge::parse(&answer.headers);
+        }
+        let Some(challenge) = challenge else {
             return Ok(answer);
         };
-        if let Proof::Remembered(header) = &proof {
-            self.withdraw(&self.token_key(asker), header).await;
-        }
-        *asker.host.challenge.lock().unwrap_or_else(PoisonError::into_inner) = Some(challenge.clone());
         // The registry itself has answered by now, whatever becomes of the token.
-        let proof = self.proof(transport, step, call, asker, Some(&challenge)).await;
-        match proof.map_err(|fault| Fault { contact: Contact::Answered, ..fault })? {
-            Proof::Nothing => Ok(answer),
-            proof @ (Proof::Final(_) | Proof::Remembered(_)) => {
-                transport.send(step, &with(call, &proof)).await
+        let answered = |fault| Fault { contact: Contact::Answered, ..fault };
+        if known.as_ref() == Some(&challenge) {
+            // It would come to the same again.
+            match (failed, &proof) {
+                (Some(fault), _) => return Err(answered(fault)),
+                (None, Proof::Fresh(_)) => return Ok(answer),
+                (None, Proof::Nothing | Proof::Remembered(_)) => {}
             }
         }
+        if let Some(header) = proof.header() {
+            self.withdraw(&self.token_key(asker), header).await;
+        }
+        self.remember(asker, &challenge);
+        let proof = self.proof(transport, step, call, asker, Some(&challenge)).await.map_err(answered)?;
+        match proof {
+            Proof::Nothing => Ok(answer),
+            Proof::Fresh(_) | Proof::Remembered(_) => show(transport, step, call, asker, &proof).await,
+        }
+    }
+
+    fn challenge(&self, asker: Asker<'_>) -> Option<Challenge> {
+        let known = self.challenges.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&(asker.key.to_owned(), asker.repository.path().to_owned())).cloned()
+    }
+
+    fn remember(&self, asker: Asker<'_>, challenge: &Challenge) {
+        let mut known = self.challenges.lock().unwrap_or_else(PoisonError::into_inner);
+        // Each is learnt again by one request.
+        if known.len() >= CHALLENGES_LIMIT {
+            known.clear();
+        }
+        known.insert((asker.key.to_owned(), asker.repository.path().to_owned()), challenge.clone());
     }
 
     async fn proof(
@@ -151,27 +183,39 @@ impl Tokens {
         challenge: Option<&Challenge>,
     ) -> Result<Proof, Fault> {
         match (asker.credentials, challenge) {
-            (Credentials::RegistryToken(token), _) => {
-                Ok(Proof::Final(header(step, &format!("Bearer {token}"))?))
-            }
             (Credentials::Basic { user, password, .. }, Some(Challenge::Basic)) => {
-                Ok(Proof::Final(header(step, &format!("Basic {}", basic_value(user, password)))?))
+                Ok(Proof::Fresh(header(step, &format!("Basic {}", basic_value(user, password)))?))
             }
-            (Credentials::Anonymous | Credentials::IdentityToken { .. }, Some(Challenge::Basic))
-            | (_, None) => Ok(Proof::Nothing),
+            (_, Some(Challenge::Basic) | None) => Ok(Proof::Nothing),
             (_, Some(Challenge::Bearer { realm, service })) => {
                 let key = self.token_key(asker);
                 let slot = self.slot(&key);
+                let began = Instant::now();
                 let mut held = slot.lock().await;
-                if let Some(token) = held.as_ref().filter(|token| Instant::now() < token.until) {
+                if let Some(token) = held.token.as_ref().filter(|token| Instant::now() < token.until) {
                     return Ok(Proof::Remembered(token.header.clone()));
                 }
                 let aside = step.aside();
+                // Who waited does not wait for as long once more.
+                let waited = |failure: &&Failure| began < failure.at && failure.realm == *realm;
+                if let Some(failure) = held.failure.as_ref().filter(waited) {
+                    return Err(aside.fault(failure.reason, &failure.words));
+                }
                 let request = token_request(&aside, call, asker, realm, service.as_deref())?;
-                let token = fetch_token(transport, &request).await?;
-                let header = token.header.clone();
-                *held = Some(token);
-                Ok(Proof::Final(header))
+                match fetch_token(transport, &request).await {
+                    Ok(token) => {
+                        let header = token.header.clone();
+                        *held = Held { token: Some(token), failure: None };
+                        Ok(Proof::Fresh(header))
+                    }
+                    Err(fault) => {
+                        let words = fault.message.strip_prefix(aside.subject()).unwrap_or_default();
+                        let words = words.trim_start_matches([':', ' ']).to_owned();
+                        let (at, realm) = (Instant::now(), realm.clone());
+                        held.failure = Some(Failure { at, realm, reason: fault.reason, words });
+                        Err(fault)
+                    }
+                }
             }
         }
     }
@@ -190,7 +234,8 @@ impl Tokens {
             // First those that are of no use, then all that nobody waits for.
             let now = Instant::now();
             entries.retain(|_, slot| {
-                slot.try_lock().map_or(true, |held| held.as_ref().is_some_and(|token| now < token.until))
+                slot.try_lock()
+                    .map_or(true, |held| held.token.as_ref().is_some_and(|token| now < token.until))
             });
             if entries.len() >= TOKENS_LIMIT {
                 entries.retain(|_, slot| Arc::strong_count(slot) > 1);
@@ -199,22 +244,12 @@ impl Tokens {
         Arc::clone(entries.entry(key.clone()).or_default())
     }
 
-    /// Whether the token at hand is in `text`; while it is being fetched nobody was shown it.
-    fn token_occurs_in(&self, text: &str, asker: Asker<'_>) -> bool {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = entries.get(&self.token_key(asker)).map(Arc::clone);
-        drop(entries);
-        let Some(Ok(held)) = slot.as_ref().map(|slot| slot.try_lock()) else { return false };
-        let shown = held.as_ref().and_then(|token| token.header.to_str().ok()?.strip_prefix("Bearer "));
-        shown.is_some_and(|token| text.contains(token))
-    }
-
     /// Drops the token that was refused, unless another took its place meanwhile.
     async fn withdraw(&self, key: &TokenKey, refused: &HeaderValue) {
         let slot = self.slot(key);
         let mut held = slot.lock().await;
-        if held.as_ref().is_some_and(|token| token.header == *refused) {
-            *held = None;
+        if held.token.as_ref().is_some_and(|token| token.header == *refused) {
+            held.token = None;
         }
     }
 }
@@ -233,8 +268,11 @@ impl Challenge {
                             .find(|(key, _)| key.eq_ignore_ascii_case(name))
                             .map(|(_, v)| v.clone())
                     };
-                    if let Some(realm) = of("realm") {
-                        return Some(Self::Bearer { realm, service: of("service") });
+                    let service = of("service");
+                    if let Some(realm) = of("realm")
+                        && realm.len().max(service.as_ref().map_or(0, String::len)) <= CHALLENGE_LIMIT
+                    {
+                        return Some(Self::Bearer { realm, service });
                     }
                 } else if scheme.eq_ignore_ascii_case("basic") {
                     basic = Some(Self::Basic);
@@ -245,12 +283,44 @@ impl Challenge {
     }
 }
 
-fn with(call: &Call, proof: &Proof) -> Call {
-    let authorization = match proof {
-        Proof::Nothing => None,
-        Proof::Final(header) | Proof::Remembered(header) => Some(header.clone()),
-    };
-    Call { authorization, ..call.clone() }
+impl Proof {
+    const fn header(&self) -> Option<&HeaderValue> {
+        match self {
+            Self::Nothing => None,
+            Self::Fresh(header) | Self::Remembered(header) => Some(header),
+        }
+    }
+}
+
+/// Sends `call` with `proof`. A refusal that repeats what the registry was shown loses its words: others than who
+/// pulls read them (rule E4).
+async fn show(
+    transport: &Transport,
+    step: &Step,
+    call: &Call,
+    asker: Asker<'_>,
+    proof: &Proof,
+) -> Result<Answer, Fault> {
+    let call = Call { authorization: proof.header().cloned(), ..call.clone() };
+    let mut answer = transport.send(step, &call).await?;
+    if !answer.status.is_success()
+        && let Some(words) = answer.registry_error()
+        && let text = format!("{} {}", words.code, words.message)
+        && (asker.credentials.occur_in(&text) || shown_in(&text, &call))
+    {
+        answer.body.clear();
+    }
+    Ok(answer)
+}
+
+/// Whether a token or a header of `hosts.toml` is in `text`.
+fn shown_in(text: &str, call: &Call) -> bool {
+    let own = call.via.as_ref().map(|via| via.headers(&call.url)).unwrap_or_default();
+    own.values().chain(call.authorization.as_ref()).any(|value| {
+        // Without the scheme's name.
+        let secret = value.to_str().ok().and_then(|value| value.split_whitespace().last());
+        secret.is_some_and(|secret| text.contains(secret))
+    })
 }
 
 fn header(step: &Step, text: &str) -> Result<HeaderValue, Fault> {
@@ -280,7 +350,8 @@ fn token_request<'a>(
     if strip.is_err() || !matches!(url.scheme(), "https" | "http") {
         return Err(odd("registry names a token realm that is not a web address"));
     }
-    if *asker.credentials != Credentials::Anonymous && !may_see_secrets(&url, &call.url) {
+    let may_be_asked = *asker.credentials == Credentials::Anonymous && may_name(&call.url, &url);
+    if !may_be_asked && !may_see_secrets(&url, &call.url) {
         return Err(odd("registry names a token realm without https"));
     }
     let scope = format!("repository:{}:pull", asker.repository.path());
@@ -329,6 +400,11 @@ fn may_see_secrets(realm: &Url, registry: &Url) -> bool {
         || (is_loopback(&authority(realm)) && is_loopback(&authority(registry)))
 }
 
+/// Whether a registry may send us to a realm without a secret: from the clear to the clear, but not to this machine.
+fn may_name(registry: &Url, realm: &Url) -> bool {
+    registry.scheme() == "http" && !is_loopback(&authority(realm))
+}
+
 async fn fetch_token(transport: &Transport, request: &TokenRequest<'_>) -> Result<Token, Fault> {
     let TokenRequest { call, step } = request;
     let asked = Instant::now();
@@ -345,9 +421,14 @@ async fn fetch_token(transport: &Transport, request: &TokenRequest<'_>) -> Resul
     let unreadable = || step.fault(FaultReason::RegistryError, "token service's answer holds no token");
     let body: TokenBody = serde_json::from_slice(&answer.body).map_err(|_| unreadable())?;
     let token = [body.token, body.access_token].into_iter().flatten().find(|token| !token.is_empty());
-    let header = header(step, &format!("Bearer {}", token.ok_or_else(unreadable)?))?;
-    let life = Duration::from_secs(body.expires_in.unwrap_or(TOKEN_LIFE).min(TOKEN_LIFE_LIMIT));
-    Ok(Token { header, until: asked + life * 4 / 5 })
+    let token = token.filter(|token| token.len() <= TOKEN_LIMIT).ok_or_else(unreadable)?;
+    let header = header(step, &format!("Bearer {token}"))?;
+    Ok(Token { header, until: asked + use_of(body.expires_in) })
+}
+
+/// How long a token is used that lives for so many seconds: another is fetched before it ends.
+fn use_of(expires_in: Option<u64>) -> Duration {
+    Duration::from_secs(expires_in.unwrap_or(TOKEN_LIFE).min(TOKEN_LIFE_LIMIT)) * 4 / 5
 }
 
 #[derive(Deserialize)]
@@ -410,10 +491,17 @@ fn parameter_value(text: &str) -> (String, &str) {
 const TOKEN_LIFE: u64 = 60;
 /// Longer lives are not believed.
 const TOKEN_LIFE_LIMIT: u64 = 3600;
-/// Azure's tokens are the largest known, at some KiB.
-const TOKEN_BODY_LIMIT: usize = 256 * 1024;
+/// Azure's tokens are the largest known, at some KiB; few servers take a longer header. With [`TOKENS_LIMIT`] it
+/// bounds what hostile registries leave in memory.
+const TOKEN_LIMIT: usize = 16 * 1024;
+/// The token under both of its names, and what else is told of it.
+const TOKEN_BODY_LIMIT: usize = 64 * 1024;
 /// More (host, repository, credentials) than one node uses at a time.
-const TOKENS_LIMIT: usize = 2048;
+const TOKENS_LIMIT: usize = 1024;
+/// More (host, repository) than one node uses at a time.
+const CHALLENGES_LIMIT: usize = 1024;
+/// The longest realm or service.
+const CHALLENGE_LIMIT: usize = 2048;
 
 #[cfg(test)]
 mod tests {
@@ -453,6 +541,41 @@ mod tests {
         ];
         for (values, expected) in table {
             assert_eq!(parse(values), *expected, "{values:?}");
+        }
+        let of = |length| format!("Bearer realm=\"{0}\",service=\"{0}\"", "x".repeat(length));
+        assert!(parse(&[&of(CHALLENGE_LIMIT)]).is_some());
+        assert_eq!(parse(&[&of(CHALLENGE_LIMIT + 1)]), None);
+    }
+
+    #[test]
+    fn a_token_is_used_for_four_fifths_of_its_life() {
+        let seconds = |expires_in| use_of(expires_in).as_secs_f64();
+        let table = [
+            (None, 48.0),
+            (Some(0), 0.0),
+            (Some(1), 0.8),
+            (Some(300), 240.0),
+            (Some(3600), 2880.0),
+            (Some(3601), 2880.0),
+            (Some(u64::MAX), 2880.0),
+        ];
+        for (expires_in, expected) in table {
+            assert_eq!(seconds(expires_in), expected, "{expires_in:?}");
+        }
+    }
+
+    #[test]
+    fn who_has_nothing_to_send_is_not_sent_where_the_registry_cannot_go() {
+        let table = [
+            ("http://auth.a.io/token", "https://a.io/v2/", false),
+            ("http://169.254.169.254/token", "https://a.io/v2/", false),
+            ("http://127.0.0.1:9/token", "https://a.io/v2/", false),
+            ("http://127.0.0.1:9/token", "http://a.io:5000/v2/", false),
+            ("http://a.io/jwt/auth", "http://a.io:5050/v2/", true),
+        ];
+        for (realm, registry, allowed) in table {
+            let of = |text| Url::parse(text).unwrap();
+            assert_eq!(may_name(&of(registry), &of(realm)), allowed, "{realm} {registry}");
         }
     }
 

@@ -25,7 +25,6 @@ use reqwest::Url;
 use serde::Deserialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::auth::Challenge;
 use super::cause::Cause;
 use super::connections::{Connections, Via};
 use super::retry::{RETRY_PAUSES, retry_pause};
@@ -49,8 +48,6 @@ pub(super) struct Host {
     slots: Semaphore,
     /// The scheme that answered and when, for hosts where two are tried.
     scheme: Mutex<Option<(Scheme, Instant)>>,
-    /// What the host last asked for.
-    pub(super) challenge: Mutex<Option<Challenge>>,
     /// Since when the host is known to have no referrers API.
     pub(super) without_referrers: Mutex<Option<Instant>>,
 }
@@ -143,7 +140,6 @@ impl Transport {
         let host = Arc::new(Host {
             slots: Semaphore::new(self.concurrency),
             scheme: Mutex::new(None),
-            challenge: Mutex::new(None),
             without_referrers: Mutex::new(None),
         });
         hosts.insert(name.to_owned(), Arc::clone(&host));

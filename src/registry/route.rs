@@ -5,7 +5,8 @@
 //! Of evidence, "not there" by one host and nothing by the others is "not there" (rule D4).
 //!
 //! Everything that is remembered of a host (challenge, token, scheme, missing API) is remembered of one
-//! host, way of asking and registry: what a mirror says of one registry says nothing of another.
+//! host, way of asking and registry: what a mirror says of one registry says nothing of another. Challenges and
+//! tokens are also of one repository: behind one name there may be several registries, by path.
 //!
 //! A pull's credentials go to the registry that the image's name carries, and to its mirrors where
 //! containerd sends them too ([`Credentials::for_mirror`]). Those of this machine's docker config files go
@@ -97,7 +98,7 @@ impl Client {
     ) -> Result<Answer, Fault> {
         // Few requests run a helper: its process is no part of every request's future.
         let credentials = Box::pin(self.credentials(step, repository, credentials, endpoint)).await?;
-        let asker = Asker { repository, credentials: &credentials, host: &endpoint.host, key: &endpoint.key };
+        let asker = Asker { repository, credentials: &credentials, key: &endpoint.key };
         let schemes = endpoint.schemes(&self.transport);
         let mut refused = None;
         for scheme in schemes {

@@ -3,6 +3,7 @@
 mod artifacts;
 mod attestations;
 mod authorization;
+mod challenges;
 mod evidence;
 mod folders;
 mod hosts;
