@@ -7,7 +7,8 @@
 //!
 //! Files are read when they are first needed, and again when one of them (by device, inode, size and
 //! times) is another: containerd reads them at every pull. A look that finds nothing new costs a `stat`
-//! for each. What cannot be read or understood is an error for that registry as long as it stays so, and
+//! for each. What could not be read is read anew each time: the machine may have been short of descriptors or
+//! memory, which no time of a file tells. What cannot be read or understood is an error for that registry as long as it stays so, and
 //! never means that the registry itself is asked: it may be the mirror that was meant to be used instead.
 //! (containerd itself goes to the registry where it does not understand `hosts.toml`, and fails where a
 //! certificate cannot be read.)
@@ -189,7 +190,8 @@ impl Loaded {
     }
 
     fn is_current(&self) -> bool {
-        self.watched.iter().all(|(path, stamp)| FileStamp::of(path) == *stamp)
+        !matches!(self.folder, Err(FolderError::Unreadable { .. }))
+            && self.watched.iter().all(|(path, stamp)| FileStamp::of(path) == *stamp)
     }
 }
 
@@ -380,3 +382,26 @@ fn names(folder: &Path) -> Result<Vec<OsString>, FolderError> {
 /// A bundle of all the world's certificate authorities has a quarter of that.
 const FILE_LIMIT: u64 = 1024 * 1024;
 const ENTRIES_LIMIT: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As when the system has no descriptor left: nothing about the file itself is another afterwards.
+    #[test]
+    fn what_could_not_be_read_once_is_read_again_though_the_file_is_the_same() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("a.io");
+        std::fs::create_dir(&folder).unwrap();
+        let file = folder.join("hosts.toml");
+        std::fs::write(&file, "server = 'https://b.io'\n").unwrap();
+        let folders = Folders::new(root.path());
+        let watched = vec![(file.clone(), FileStamp::of(&file))];
+        let lack = FolderError::Unreadable { path: file, cause: io::ErrorKind::Other };
+        let loaded = Loaded { watched, folder: Err(lack) };
+        folders.loaded.lock().unwrap().insert(folder, loaded);
+        let found = folders.of("a.io").unwrap().unwrap();
+        let hosts: Vec<_> = found.hosts.iter().map(|host| host.address.clone().unwrap().authority).collect();
+        assert_eq!(hosts, ["b.io"]);
+    }
+}
