@@ -5,10 +5,11 @@
 //! The docker config files, the administrator's, name helpers; a name is letters, digits, `-` and `_`, and
 //! the program is looked for in `PATH` alone, so no file can name another program.
 //!
-//! A helper is bounded in time and output, ends with the request that asked for it, and is asked once for
-//! all who wait. What it says is kept for [`KEPT`], in memory. Its standard error is not read: some print
-//! secrets there. That a helper has no credentials is an answer; that it fails is an error, which says the
-//! helper's name and the server's and nothing of what it printed.
+//! A helper is bounded in time and output, ends with the request that asked for it together with what it
+//! started, and is asked once for all who wait. What it says is kept for [`KEPT`], in memory, and that it failed
+//! for [`FAILURE_KEPT`]: one that hangs must not take its time for each request of a verification. Its standard error
+//! is not read: some print secrets there. That a helper has no credentials is an answer; that it fails is an error,
+//! which says the helper's name and the server's and nothing of what it printed.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -17,9 +18,11 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use super::credentials::{Audience, Credentials};
 
@@ -32,6 +35,7 @@ pub(super) struct Helpers {
     /// As in `PATH`.
     folders: OsString,
     patience: Duration,
+    failure_kept: Duration,
     known: Mutex<HashMap<(HelperName, String), Arc<Slot>>>,
 }
 
@@ -52,7 +56,9 @@ pub(super) enum HelperError {
     Unreadable,
 }
 
-type Slot = tokio::sync::Mutex<Option<(Instant, Option<Credentials>)>>;
+type Slot = tokio::sync::Mutex<Option<(Instant, Said)>>;
+
+type Said = Result<Option<Credentials>, HelperError>;
 
 /// What a helper prints.
 #[derive(Deserialize)]
@@ -82,15 +88,11 @@ impl Helpers {
     }
 
     pub(super) fn of(folders: OsString, patience: Duration) -> Self {
-        Self { folders, patience, known: Mutex::default() }
+        Self { folders, patience, failure_kept: FAILURE_KEPT, known: Mutex::default() }
     }
 
     /// The credentials for a server, as docker names it; `None` if the helper has none.
-    pub(super) async fn credentials(
-        &self,
-        name: &HelperName,
-        server: &str,
-    ) -> Result<Option<Credentials>, HelperError> {
+    pub(super) async fn credentials(&self, name: &HelperName, server: &str) -> Said {
         let slot = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             // Servers' names come from pods: forget those that nobody waits for before there are too many.
@@ -100,18 +102,18 @@ impl Helpers {
             Arc::clone(known.entry((name.clone(), server.to_owned())).or_default())
         };
         let mut kept = slot.lock().await;
-        if let Some((at, credentials)) = kept.as_ref()
-            && at.elapsed() < KEPT
+        if let Some((at, said)) = kept.as_ref()
+            && at.elapsed() < if said.is_ok() { KEPT } else { self.failure_kept }
         {
-            return Ok(credentials.clone());
+            return said.clone();
         }
         let said = tokio::time::timeout(self.patience, self.ask(name, server));
-        let credentials = said.await.unwrap_or(Err(HelperError::Late))?;
-        *kept = Some((Instant::now(), credentials.clone()));
-        Ok(credentials)
+        let said = said.await.unwrap_or(Err(HelperError::Late));
+        *kept = Some((Instant::now(), said.clone()));
+        said
     }
 
-    async fn ask(&self, name: &HelperName, server: &str) -> Result<Option<Credentials>, HelperError> {
+    async fn ask(&self, name: &HelperName, server: &str) -> Said {
         let program = self.find(&name.program()).ok_or(HelperError::Missing)?;
         let mut child = Command::new(program)
             .arg("get")
@@ -119,20 +121,33 @@ impl Helpers {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true)
+            .process_group(0)
             .spawn()
             .map_err(|_| HelperError::Failed)?;
+        let group = Group::of(&child);
         let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(HelperError::Failed);
         };
         // One that knows without reading hangs up; what it prints counts.
         drop(input.write_all(server.as_bytes()).await);
         drop(input);
-        let mut printed = Vec::new();
-        output.take(OUTPUT_LIMIT + 1).read_to_end(&mut printed).await.map_err(|_| HelperError::Failed)?;
+        // Closed at the limit, so that one that prints for ever ends.
+        let reading = async move {
+            let mut printed = Vec::new();
+            output.take(OUTPUT_LIMIT + 1).read_to_end(&mut printed).await.map(|_| printed)
+        };
+        let ending = async {
+            let status = child.wait().await;
+            // What it left behind may hold its output open.
+            drop(group);
+            status
+        };
+        let (printed, status) = tokio::join!(reading, ending);
+        let printed = printed.map_err(|_| HelperError::Failed)?;
         if u64::try_from(printed.len()).is_ok_and(|length| length > OUTPUT_LIMIT) {
             return Err(HelperError::Unreadable);
         }
-        let status = child.wait().await.map_err(|_| HelperError::Failed)?;
+        let status = status.map_err(|_| HelperError::Failed)?;
         let text = String::from_utf8(printed).map_err(|_| HelperError::Unreadable)?;
         if !status.success() {
             // docker recognises it by this text.
@@ -145,6 +160,24 @@ impl Helpers {
         // A relative folder would be whatever the working folder is.
         let folders = std::env::split_paths(&self.folders).filter(|folder| folder.is_absolute());
         folders.map(|folder| folder.join(program)).find(|file| file.is_file())
+    }
+}
+
+/// A helper and what it started, which end with this.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // Nobody may be left.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
     }
 }
 
@@ -165,6 +198,8 @@ const NOT_FOUND: &str = "credentials not found in native keychain";
 /// How long an answer counts. Tokens of cloud registries live for hours; one that was withdrawn is
 /// refused by the registry until then.
 const KEPT: Duration = Duration::from_secs(60);
+/// How long a failure counts: as long as the kubelet waits before its next try.
+const FAILURE_KEPT: Duration = Duration::from_secs(10);
 /// How long a helper may take: some ask a service on the network.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Tokens of cloud registries have some 4 KiB.
@@ -241,12 +276,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_is_not_remembered() {
-        let (folder, helpers) = helper("exit 1");
-        for _ in 0..2 {
-            assert_eq!(helpers.credentials(&test(), "a.io").await, Err(HelperError::Failed));
+    async fn a_failure_is_remembered_for_a_while() {
+        for (kept, expected) in [(Duration::from_secs(3600), 1), (Duration::ZERO, 3)] {
+            let (folder, mut helpers) = helper("exit 1");
+            helpers.failure_kept = kept;
+            for _ in 0..3 {
+                assert_eq!(helpers.credentials(&test(), "a.io").await, Err(HelperError::Failed));
+            }
+            assert_eq!(runs(folder.path()), expected);
         }
-        assert_eq!(runs(folder.path()), 2);
+    }
+
+    #[tokio::test]
+    async fn what_a_helper_leaves_behind_is_ended_and_not_waited_for() {
+        let script = r#"sleep 1000 & echo $! > "$(dirname "$0")/pid"; echo '{"Username":"u","Secret":"s"}'"#;
+        let (folder, helpers) = helper(script);
+        assert!(matches!(helpers.credentials(&test(), "a.io").await, Ok(Some(_))));
+        assert_gone(folder.path()).await;
     }
 
     #[tokio::test]
@@ -254,7 +300,20 @@ mod tests {
         let (folder, mut helpers) = helper("echo $$ > \"$(dirname \"$0\")/pid\"; exec sleep 1000");
         helpers.patience = Duration::from_secs(2);
         assert_eq!(helpers.credentials(&test(), "a.io").await, Err(HelperError::Late));
-        let pid = std::fs::read_to_string(folder.path().join("pid")).unwrap();
+        assert_gone(folder.path()).await;
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_hangs_is_ended_with_what_it_waits_for() {
+        let (folder, mut helpers) = helper("sleep 1000 & echo $! > \"$(dirname \"$0\")/pid\"; wait");
+        helpers.patience = Duration::from_secs(2);
+        assert_eq!(helpers.credentials(&test(), "a.io").await, Err(HelperError::Late));
+        assert_gone(folder.path()).await;
+    }
+
+    /// The process whose number is in the folder has ended, or does so soon.
+    async fn assert_gone(folder: &Path) {
+        let pid = std::fs::read_to_string(folder.join("pid")).unwrap();
         let status = PathBuf::from(format!("/proc/{}/stat", pid.trim()));
         // Killed at once, and reaped by the runtime a little later.
         let gone = || std::fs::read_to_string(&status).map_or(true, |text| text.contains(") Z "));
