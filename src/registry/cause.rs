@@ -2,6 +2,12 @@
 //! addresses. What is not known is a failed connection.
 
 use std::error::Error as _;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use super::names::Busy;
+use crate::outcome::FaultReason;
 
 /// What went wrong below HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +21,8 @@ pub(super) enum Cause {
     /// TLS is spoken, and the certificate is not one that we take.
     Certificate,
     NotHttp,
+    /// This machine has no thread, descriptor, memory or port for it.
+    Lack,
     Connection,
 }
 
@@ -22,6 +30,9 @@ impl Cause {
     pub(super) fn of(error: &reqwest::Error) -> Self {
         if error.is_timeout() {
             return Self::Timeout;
+        }
+        if is_lack(error) {
+            return Self::Lack;
         }
         if error.is_dns() {
             return Self::Name;
@@ -47,6 +58,20 @@ impl Cause {
         Self::Connection
     }
 
+    /// What a fault says of it.
+    pub(super) const fn told(self) -> (FaultReason, &'static str) {
+        match self {
+            Self::Timeout => (FaultReason::Timeout, "registry does not answer in time"),
+            Self::Refused => (FaultReason::RegistryUnreachable, "connection refused"),
+            Self::Name => (FaultReason::RegistryUnreachable, "registry's name does not resolve"),
+            Self::Tls | Self::NotTls => (FaultReason::RegistryUnreachable, "TLS handshake failed"),
+            Self::Certificate => (FaultReason::RegistryUnreachable, "registry's certificate is not trusted"),
+            Self::NotHttp => (FaultReason::RegistryError, "registry does not speak HTTP"),
+            Self::Lack => (FaultReason::RegistryUnreachable, "this machine lacks what a connection takes"),
+            Self::Connection => (FaultReason::RegistryUnreachable, "connection failed"),
+        }
+    }
+
     const fn of_tls(error: &rustls::Error) -> Self {
         if matches!(error, rustls::Error::InvalidCertificate(_)) {
             Self::Certificate
@@ -56,6 +81,21 @@ impl Cause {
             Self::Tls
         }
     }
+}
+
+fn is_lack(error: &reqwest::Error) -> bool {
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let io = inner.downcast_ref::<std::io::Error>();
+        let io = io.or_else(|| inner.downcast_ref::<Arc<std::io::Error>>().map(AsRef::as_ref));
+        let code = io.and_then(std::io::Error::raw_os_error).map(Errno::from_raw);
+        let lacking = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EADDRNOTAVAIL];
+        if inner.is::<Busy>() || code.is_some_and(|code| lacking.contains(&code)) {
+            return true;
+        }
+        source = inner.source();
+    }
+    false
 }
 
 /// An `io::Error` hides what it wraps from `source`, and the TLS connector wraps twice.

@@ -16,6 +16,7 @@ use http::HeaderMap;
 use reqwest::{Certificate, Identity, Url};
 
 use super::http::{authority, is_loopback};
+use super::names::Names;
 use super::{RegistryError, RegistryOptions};
 
 /// The clients.
@@ -29,6 +30,7 @@ pub(super) struct Connections {
     plain: reqwest::Client,
     proxied: bool,
     options: RegistryOptions,
+    names: Names,
     certificates: Vec<Certificate>,
 }
 
@@ -68,7 +70,8 @@ impl Connections {
             certificates
                 .extend(found.ok_or_else(|| RegistryError::CertificateAuthority(authority.name.clone()))?);
         }
-        let plain = builder(options, Proxies::Never)
+        let names = Names::of_system();
+        let plain = builder(options, &names, Proxies::Never)
             .tls_certs_only(certificates.clone())
             .build()
             .map_err(RegistryError::Client)?;
@@ -78,6 +81,7 @@ impl Connections {
             plain,
             proxied: PROXY_VARIABLES.iter().any(|name| std::env::var_os(name).is_some()),
             options: options.clone(),
+            names,
             certificates,
         })
     }
@@ -101,7 +105,7 @@ impl Connections {
         if let Some(client) = slot.get() {
             return Ok(client.clone());
         }
-        let client = build(&self.certificates, || builder(&self.options, proxies))?;
+        let client = build(&self.certificates, || builder(&self.options, &self.names, proxies))?;
         Ok(slot.get_or_init(|| client).clone())
     }
 
@@ -116,7 +120,8 @@ impl Connections {
             return Ok(client.clone());
         }
         let certificates = [self.certificates.as_slice(), &access.certificates].concat();
-        let client = build(&certificates, || access.apply(builder(&self.options, proxies), whose))?;
+        let client =
+            build(&certificates, || access.apply(builder(&self.options, &self.names, proxies), whose))?;
         clients.insert((whose, proxies), client.clone());
         Ok(client)
     }
@@ -226,11 +231,12 @@ fn build(
         .map_err(RegistryError::Client)
 }
 
-fn builder(options: &RegistryOptions, proxies: Proxies) -> reqwest::ClientBuilder {
+fn builder(options: &RegistryOptions, names: &Names, proxies: Proxies) -> reqwest::ClientBuilder {
     let builder = reqwest::Client::builder()
         .user_agent(concat!("pullgate/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
+        .dns_resolver(names.clone())
         .no_gzip()
         .no_brotli()
         .no_zstd()

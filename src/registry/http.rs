@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::cause::Cause;
 use super::connections::{Connections, Via};
+use super::requests::Counts;
 use super::retry::{RETRY_PAUSES, retry_pause};
 use super::{RegistryError, RegistryOptions, RequestClass, RequestCounts, Timeouts};
 use crate::outcome::{Contact, Fault, FaultReason};
@@ -109,6 +110,8 @@ pub(super) struct Step {
 #[derive(Debug, Default)]
 struct Contacts {
     asked: AtomicBool,
+    /// What we lack kept us from asking somebody.
+    hindered: AtomicBool,
     answers: AtomicUsize,
     /// The hosts whose turn has not come.
     unasked: Mutex<BTreeSet<String>>,
@@ -391,7 +394,7 @@ impl Step {
         self.contact.unasked.lock().unwrap_or_else(PoisonError::into_inner).extend(hosts);
     }
 
-    fn set_asked(&self) {
+    pub(super) fn set_asked(&self) {
         self.contact.asked.store(true, Ordering::Relaxed);
         if let Some(host) = &self.host {
             self.contact.unasked.lock().unwrap_or_else(PoisonError::into_inner).remove(host);
@@ -446,12 +449,13 @@ impl Step {
     }
 
     /// Whether all hosts were asked, and none answered. Nobody is away who was not asked: what kept us
-    /// from asking (no slot in time, hosts before it that used up the time, a name that is none) is no
+    /// from asking (no slot in time, hosts before it that used up the time, a name that is none, no descriptor) is no
     /// reason to let anything pass (rule D4).
     pub(super) fn contact(&self) -> Contact {
         let unasked = !self.contact.unasked.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
         let heard = self.contact.answers.load(Ordering::Relaxed) > 0;
-        if unasked || heard || !self.contact.asked.load(Ordering::Relaxed) {
+        let hindered = self.contact.hindered.load(Ordering::Relaxed);
+        if unasked || heard || hindered || !self.contact.asked.load(Ordering::Relaxed) {
             Contact::Answered
         } else {
             Contact::None
@@ -474,27 +478,17 @@ impl Step {
 
     /// The fault for a request that got no whole answer. Only the kind of error is said: the
     /// library's text carries URLs, ports and addresses.
-    fn transport_fault(&self, error: &reqwest::Error) -> Fault {
+    pub(super) fn transport_fault(&self, error: &reqwest::Error) -> Fault {
         let cause = Cause::of(error);
         match cause {
             Cause::NotHttp => self.note_answer(),
+            Cause::Lack => self.contact.hindered.store(true, Ordering::Relaxed),
             Cause::Certificate => self.spoken.store(true, Ordering::Relaxed),
             Cause::NotTls => self.plain.store(true, Ordering::Relaxed),
             Cause::Timeout | Cause::Refused | Cause::Name | Cause::Tls | Cause::Connection => {}
         }
-        match cause {
-            Cause::Timeout => self.fault(FaultReason::Timeout, "registry does not answer in time"),
-            Cause::Refused => self.fault(FaultReason::RegistryUnreachable, "connection refused"),
-            Cause::Name => self.fault(FaultReason::RegistryUnreachable, "registry's name does not resolve"),
-            Cause::Tls | Cause::NotTls => {
-                self.fault(FaultReason::RegistryUnreachable, "TLS handshake failed")
-            }
-            Cause::Certificate => {
-                self.fault(FaultReason::RegistryUnreachable, "registry's certificate is not trusted")
-            }
-            Cause::NotHttp => self.fault(FaultReason::RegistryError, "registry does not speak HTTP"),
-            Cause::Connection => self.fault(FaultReason::RegistryUnreachable, "connection failed"),
-        }
+        let (reason, words) = cause.told();
+        self.fault(reason, words)
     }
 }
 
@@ -562,28 +556,6 @@ fn without_port(name: &str) -> &str {
     match name.rsplit_once(':') {
         Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => host,
         _ => name,
-    }
-}
-
-/// Requests sent, by class.
-#[derive(Default)]
-struct Counts([AtomicU64; RequestClass::ALL.len()]);
-
-impl Counts {
-    fn add(&self, class: RequestClass) {
-        for (counter, each) in self.0.iter().zip(RequestClass::ALL) {
-            if *each == class {
-                counter.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    fn read(&self) -> RequestCounts {
-        let mut counts = RequestCounts::default();
-        for (counter, class) in self.0.iter().zip(RequestClass::ALL) {
-            counts.set(*class, counter.load(Ordering::Relaxed));
-        }
-        counts
     }
 }
 

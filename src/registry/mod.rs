@@ -24,6 +24,7 @@ mod helper;
 mod hosts;
 mod http;
 mod images;
+mod names;
 mod referrers;
 mod rekor;
 mod requests;

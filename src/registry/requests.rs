@@ -1,6 +1,8 @@
 //! How many requests were sent, by what they ask for: figures for metrics and benchmarks, no part of any
 //! decision.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 /// What requests are counted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RequestClass {
@@ -74,7 +76,7 @@ impl RequestCounts {
         RequestClass::ALL.iter().map(|class| self.of(*class)).sum()
     }
 
-    pub(super) const fn set(&mut self, class: RequestClass, count: u64) {
+    const fn set(&mut self, class: RequestClass, count: u64) {
         match class {
             RequestClass::Resolve => self.resolve = count,
             RequestClass::Manifest => self.manifest = count,
@@ -83,5 +85,27 @@ impl RequestCounts {
             RequestClass::Token => self.token = count,
             RequestClass::Log => self.log = count,
         }
+    }
+}
+
+/// Requests sent, by class.
+#[derive(Default)]
+pub(super) struct Counts([AtomicU64; RequestClass::ALL.len()]);
+
+impl Counts {
+    pub(super) fn add(&self, class: RequestClass) {
+        for (counter, each) in self.0.iter().zip(RequestClass::ALL) {
+            if *each == class {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(super) fn read(&self) -> RequestCounts {
+        let mut counts = RequestCounts::default();
+        for (counter, class) in self.0.iter().zip(RequestClass::ALL) {
+            counts.set(*class, counter.load(Ordering::Relaxed));
+        }
+        counts
     }
 }
