@@ -95,6 +95,7 @@ pub(super) struct Answer {
 #[derive(Debug)]
 pub(super) struct Step {
     subject: String,
+    began: Instant,
     /// Of all hosts that are asked for it.
     contact: Arc<Contacts>,
     /// The one that is asked, as the route calls it.
@@ -193,6 +194,21 @@ impl Transport {
         work: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
         step.within(self.timeouts.look_up, work).await
+    }
+
+    /// What the requests of `step` to one host come to. Unless it is the last to be asked, it has half of what is
+    /// left of a look-up's time: one that is slow must not be the reason that the others are never asked.
+    pub(super) async fn in_turn<T>(
+        &self,
+        step: &Step,
+        last: bool,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        if last {
+            return work.await;
+        }
+        let left = self.timeouts.look_up.saturating_sub(step.began.elapsed());
+        step.within(left / 2, work).await
     }
 
     /// One request with its redirects, in a slot of the host. Waiting for the slot does not count
@@ -361,6 +377,7 @@ impl Step {
     pub(super) fn new(subject: impl Into<String>) -> Self {
         Self {
             subject: subject.into(),
+            began: Instant::now(),
             contact: Arc::default(),
             host: None,
             answers: AtomicUsize::new(0),
@@ -372,7 +389,7 @@ impl Step {
     /// The same thing, looked up at one host, by its name if there are others.
     pub(super) fn at(&self, host: String, name: Option<&str>) -> Self {
         let subject = name.map_or_else(|| self.subject.clone(), |name| format!("{} at {name}", self.subject));
-        Self { contact: Arc::clone(&self.contact), host: Some(host), ..Self::new(subject) }
+        Self { contact: Arc::clone(&self.contact), host: Some(host), began: self.began, ..Self::new(subject) }
     }
 
     /// One try of it in one of two schemes: what the peer shows of its scheme in one try says nothing of the next.

@@ -105,7 +105,8 @@ pub struct Timeouts {
     /// In all, redirects and body included, once the host has a free slot.
     pub request: Duration,
     /// All requests together that resolve a tag or fetch a manifest by digest, their waiting included:
-    /// from the outside it could not be told whether anyone answered (rule D4).
+    /// from the outside it could not be told whether anyone answered (rule D4). Of several hosts each but the last
+    /// has half of what is left of it, for evidence too.
     pub look_up: Duration,
 }
 
@@ -281,9 +282,11 @@ impl Client {
         let route = self.route(step, repository).await?;
         route.expect_resolving(step);
         let mut failures = Failures::default();
-        for endpoint in route.resolving() {
+        let hosts: Vec<&Endpoint> = route.resolving().collect();
+        for (asked, endpoint) in hosts.iter().enumerate() {
             let here = route.step(step, endpoint);
-            match self.resolve_at(&here, endpoint, repository, tag, credentials).await {
+            let resolving = self.resolve_at(&here, endpoint, repository, tag, credentials);
+            match self.transport.in_turn(&here, asked + 1 == hosts.len(), resolving).await {
                 Ok(digest) => return Ok(digest),
                 Err(fault) => failures.add(fault),
             }

@@ -83,10 +83,9 @@ impl Client {
                 continue;
             }
             let here = route.step(step, at);
-            match self
-                .search_at(Search { whole: step, step: &here, request, route: &route, at }, question)
-                .await
-            {
+            let search = Search { whole: step, step: &here, request, route: &route, at };
+            let last = asked + 1 == hosts.len();
+            match self.transport.in_turn(&here, last, self.search_at(search, question)).await {
                 Ok(Some(Fetched { pieces, rest })) => {
                     let hosts: Vec<Endpoint> = hosts.iter().skip(asked + 1).copied().cloned().collect();
                     let further = (!hosts.is_empty()).then(|| Further { hosts, question: question.clone() });
@@ -203,9 +202,12 @@ impl Client {
         let budget = search.request.budget;
         let others =
             search.route.pulling().filter(|other| !other.is(search.at) && budget.silence(other).is_none());
-        for at in std::iter::once(search.at).chain(others) {
+        let hosts: Vec<&Endpoint> = std::iter::once(search.at).chain(others).collect();
+        for (asked, at) in hosts.iter().copied().enumerate() {
             let here = search.route.step(search.whole, at);
-            match self.content_at(Search { step: &here, at, ..search }, ask, digest).await {
+            let asking = self.content_at(Search { step: &here, at, ..search }, ask, digest);
+            let last = asked + 1 == hosts.len() || search.route.is_last(at);
+            match self.transport.in_turn(&here, last, asking).await {
                 Ok(answer) => return Ok(answer),
                 Err(fault) => failures.add(fault),
             }

@@ -107,23 +107,63 @@ fn mirrored(timeouts: Timeouts, registry: &Server, mirror: &Server) -> Configure
 }
 
 #[tokio::test]
-async fn d4_hosts_that_the_time_did_not_reach_are_not_away() {
-    let (mirror, registry) = (silent().await, claims("registry").await);
-    let timeouts = Timeouts { look_up: Duration::from_millis(500), ..options().timeouts };
+async fn a_silent_mirror_leaves_half_of_the_time_to_the_registry() {
+    let (mirror, registry) = (silent().await, evidence::Content::default());
+    let layers = [evidence::signature_layer(b"p", 1)];
+    let registry = registry.by_digest(image_manifest()).sig(&layers).blob(*b"p").serve().await;
+    let timeouts = Timeouts { look_up: Duration::from_secs(4), ..options().timeouts };
     let node = mirrored(timeouts, &registry, &mirror);
-    let late = |of: String| Err(Fault::new(FaultReason::Timeout, format!("{of}: registry took too long")));
-    let address = registry.address;
-    assert_eq!(node.resolve(&registry).await, late(format!("{address}/app:v1")));
-    let (repository, digest) = (registry.repository("app"), Digest::of(b"x"));
-    let manifest = node.client.manifest(&repository, &digest, &Credentials::Anonymous).await;
-    assert_eq!(manifest.map(drop), late(format!("{address}/app@{digest}")).map(drop));
-    assert_eq!(registry.lines(), [""; 0]);
-    // Both were asked, and neither answered.
-    let registry = silent().await;
+    let (repository, digest, budget) = (registry.repository("app"), evidence::subject(), Budget::verdict());
+    let of_image = Digest::of(&image_manifest());
+    assert!(node.client.manifest(&repository, &of_image, &Credentials::Anonymous).await.is_ok());
+    let request = EvidenceRequest {
+        repository: &repository,
+        digest: &digest,
+        credentials: &Credentials::Anonymous,
+        manifest: ManifestAccess::Unknown,
+        budget: &budget,
+    };
+    for _ in 0..2 {
+        let found = evidence::pieces(node.client.signatures(request).await);
+        assert_eq!(found, Lookup::Found(vec![evidence::cosign(b"p", 1)]));
+    }
+    assert_eq!(mirror.seen().len(), 2, "once for the manifest, and once in the verdict");
+    // A tag's digest.
+    let registry = claims("registry").await;
+    let node = mirrored(timeouts, &registry, &mirror);
+    assert_eq!(node.resolve(&registry).await, Ok(mirrors::digest("registry")));
+}
+
+#[tokio::test]
+async fn d4_nobody_is_away_before_all_hosts_were_asked() {
+    let (mirror, registry) = (silent().await, silent().await);
     let timeouts = Timeouts { idle: Duration::from_millis(500), ..options().timeouts };
     let node = mirrored(timeouts, &registry, &mirror);
     let message = format!("{0}/app:v1 at {0}: registry does not answer in time", registry.address);
     assert_eq!(node.resolve(&registry).await, Err(Fault::unanswered(FaultReason::Timeout, message)));
+}
+
+/// A listener whose backlog is full: who connects gets no answer at all.
+fn black_hole() -> (tokio::net::TcpListener, Vec<std::net::TcpStream>) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let connect = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(500));
+    let waiting = std::iter::from_fn(|| connect().ok()).collect();
+    (listener, waiting)
+}
+
+#[tokio::test]
+async fn dial_timeout_is_how_long_a_host_is_waited_for_that_cannot_be_reached() {
+    let (listener, _waiting) = black_hole();
+    let (registry, node) = (claims("registry").await, Configured::new());
+    node.mirror(&registry, &listener.local_addr().unwrap().to_string(), "dial_timeout = '500ms'");
+    let began = Instant::now();
+    assert_eq!(node.resolve(&registry).await, Ok(mirrors::digest("registry")));
+    // Without it, as long as these tests wait: a minute, or half of it.
+    let took = began.elapsed();
+    assert!((Duration::from_millis(500)..Duration::from_secs(20)).contains(&took), "{took:?}");
 }
 
 #[tokio::test]

@@ -186,6 +186,42 @@ async fn a_mirrors_certificate_is_one_of_its_authorities_or_none_is_asked_for() 
 }
 
 #[tokio::test]
+async fn certificates_that_are_replaced_count_at_once() {
+    let made = rcgen::generate_simple_self_signed(vec!["node".to_owned()]).unwrap();
+    let answer = format!("200 OK\r\ndocker-content-digest: {}", digest("mirror"));
+    let (port, good_ca) = serve(answer, Some(made.cert.der().clone()));
+    let (_, bad_ca) = tls_server(digest("strange"));
+    let other = rcgen::generate_simple_self_signed(vec!["node".to_owned()]).unwrap();
+    let pair = |made: &rcgen::CertifiedKey<rcgen::KeyPair>| {
+        format!("{}{}", made.signing_key.serialize_pem(), made.cert.pem())
+    };
+    let (good_pair, bad_pair) = (pair(&made), pair(&other));
+    let (registry, node) = (claims("registry").await, Configured::new());
+    let name = registry.address.to_string();
+    let ca = node.write(&name, "ca.pem", &bad_ca);
+    let client = node.write(&name, "client.pem", &bad_pair);
+    let keys = format!("[host.'https://localhost:{port}']\nca = 'ca.pem'\nclient = 'client.pem'\n");
+    node.write(&name, "hosts.toml", keys);
+    let replaced = |path: &Path, pem: &str| {
+        std::fs::write(path.with_extension("new"), pem).unwrap();
+        std::fs::rename(path.with_extension("new"), path).unwrap();
+    };
+    let in_place = |path: &Path, pem: &str| std::fs::write(path, pem).unwrap();
+    let steps: [(&dyn Fn(&Path, &str), &Path, &str, &str); 6] = [
+        (&in_place, &ca, &good_ca, "registry"),
+        (&in_place, &client, &good_pair, "mirror"),
+        (&replaced, &client, &bad_pair, "registry"),
+        (&replaced, &client, &good_pair, "mirror"),
+        (&replaced, &ca, &bad_ca, "registry"),
+        (&in_place, &ca, &good_ca, "mirror"),
+    ];
+    for (n, (write, path, pem, expected)) in steps.into_iter().enumerate() {
+        write(path, pem);
+        assert_eq!(node.resolve(&registry).await, Ok(digest(expected)), "step {n}");
+    }
+}
+
+#[tokio::test]
 async fn dockers_files_are_for_the_registry_itself() {
     let (port, pem) = tls_server(digest("registry"));
     let reference = Reference::parse(&format!("localhost:{port}/app:v1")).unwrap();
