@@ -5,7 +5,9 @@
 //! client's certificate, nor the headers go with a redirect or a token request to another origin (scheme,
 //! host and port). Its certificate authorities do: what it sends us to is often of the same house.
 //!
-//! Loopback hosts are never reached through a proxy, which could not reach them for us.
+//! Loopback hosts are never reached through a proxy, which could not reach them for us. Nor is a host with
+//! `skip_verify` or a certificate of ours through a proxy that is itself spoken to by TLS: the library would hold
+//! both for the proxy as well.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +31,8 @@ pub(super) struct Connections {
     /// Plain HTTP without a proxy; it knows the configured authorities only, so that a bad one is found at start.
     plain: reqwest::Client,
     proxied: bool,
+    /// A proxy's own address is https.
+    proxied_by_tls: bool,
     options: RegistryOptions,
     names: Names,
     certificates: Vec<Certificate>,
@@ -79,6 +83,9 @@ impl Connections {
             client: OnceLock::new(),
             direct: OnceLock::new(),
             plain,
+            proxied_by_tls: PROXY_VARIABLES.iter().filter_map(std::env::var_os).any(|value| {
+                value.to_str().is_some_and(|value| value.trim().to_ascii_lowercase().starts_with("https:"))
+            }),
             proxied: PROXY_VARIABLES.iter().any(|name| std::env::var_os(name).is_some()),
             options: options.clone(),
             names,
@@ -93,7 +100,8 @@ impl Connections {
         if let Some(via) = via
             && let Some(whose) = via.access.own_client(via.is_for(url))
         {
-            return self.of_host(&via.access, whose, proxies);
+            let alone = self.proxied_by_tls && whose == Whose::Own && via.access.is_own_alone();
+            return self.of_host(&via.access, whose, if alone { Proxies::Never } else { proxies });
         }
         if url.scheme() == "http" && (loopback || !self.proxied) {
             return Ok(self.plain.clone());
@@ -154,11 +162,14 @@ impl HostAccess {
         self.verification == Verification::Required
     }
 
+    /// Whether anything is said that must hold for nobody else.
+    fn is_own_alone(&self) -> bool {
+        self.identity.is_some() || !self.is_verified()
+    }
+
     /// Whether the host has a client of its own for itself or for others, and which.
     fn own_client(&self, whose: Whose) -> Option<Whose> {
-        let own = self.identity.is_some()
-            || self.verification == Verification::Skipped
-            || self.dial_timeout.is_some();
+        let own = self.is_own_alone() || self.dial_timeout.is_some();
         (!self.certificates.is_empty() || (own && whose == Whose::Own)).then_some(whose)
     }
 
@@ -264,3 +275,29 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// The variables that reqwest reads.
 const PROXY_VARIABLES: &[&str] =
     &["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_host_is_not_for_a_proxy_that_is_spoken_to_by_tls() {
+        let url = Url::parse("https://a.test/v2/").unwrap();
+        let access = |verification, dial_timeout| {
+            let access = HostAccess::new(HeaderMap::new(), Vec::new(), None, verification, dial_timeout);
+            Arc::new(access.unwrap())
+        };
+        let second = Some(Duration::from_secs(1));
+        for (proxied_by_tls, access, expected) in [
+            (true, access(Verification::Skipped, None), Proxies::Never),
+            (true, access(Verification::Required, second), Proxies::Environment),
+            (false, access(Verification::Skipped, None), Proxies::Environment),
+        ] {
+            let mut connections = Connections::new(&RegistryOptions::default()).unwrap();
+            connections.proxied_by_tls = proxied_by_tls;
+            connections.client(Some(&Via::new(Arc::clone(&access), &url)), &url).unwrap();
+            let made: Vec<_> = access.clients.lock().unwrap().keys().copied().collect();
+            assert_eq!(made, [(Whose::Own, expected)]);
+        }
+    }
+}
