@@ -42,7 +42,8 @@ impl Gate {
             return informed;
         }
         // Without a slot the rules stay undecided.
-        let Ok(_slot) = self.slots.acquire().await else { return informed };
+        let host = request.reference.repository().host();
+        let Some(_slot) = self.slots.take(host).await else { return informed };
         let mut inquiry = Inquiry {
             registry: &self.registry,
             request,

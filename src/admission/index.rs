@@ -73,7 +73,7 @@ impl Gate {
             let (repository, credentials) = (repository.clone(), request.credentials.clone());
             let limit = self.settings.verification;
             async move {
-                let _slot = slots.acquire_owned().await.ok()?;
+                let _slot = slots.take(repository.host()).await?;
                 let asking = registry.manifest(&repository, &digest, &credentials);
                 match tokio::time::timeout(limit, asking).await {
                     Ok(Ok(Manifest::Index(index))) => Some(index),

@@ -23,6 +23,7 @@ mod outage;
 mod present;
 mod records;
 mod resolve;
+mod slots;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -33,8 +34,6 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-
-use tokio::sync::Semaphore;
 
 pub use findings::{Undecided, WouldDeny, Wrong};
 pub use import::Imported;
@@ -56,6 +55,7 @@ use guard::Guard;
 use images::Informed;
 use records::{Arrival, is_by_digest, is_proof, shown_name};
 use resolve::{Resolved, tag_key};
+use slots::Slots;
 use snapshot::Current;
 use words::Refusal;
 
@@ -106,7 +106,7 @@ pub struct Gate {
     flights: Flights<Digest, Vec<Outcome>>,
     indexes: Flights<Digest, Option<Index>>,
     denials: Denials,
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
     audit: Arc<Audit>,
     guard: Guard,
     settings: Settings,
@@ -174,7 +174,7 @@ impl Gate {
             flights: Flights::new(),
             indexes: Flights::new(),
             denials: Denials::default(),
-            slots: Arc::new(Semaphore::new(settings.concurrency.max(1))),
+            slots: Arc::new(Slots::new(settings.concurrency)),
             audit,
             guard: Guard::open(settings.shown.as_deref(), SystemTime::now()),
             settings,

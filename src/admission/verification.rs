@@ -9,12 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Semaphore;
-
 use super::audit::Audit;
 use super::evidence::{
     Bundled, Fetcher, More, asked_or_stored, decoded, encoded, not_asked, not_reached, with_the_rest_absent,
 };
+use super::slots::Slots;
 use super::{Outcome, PullRequest, judged};
 use crate::cache::{Age, Kept, Origin, Stamp, Store, VerdictKey};
 use crate::oci::{Digest, Repository};
@@ -28,7 +27,7 @@ use crate::registry::{self, Budget, ManifestAccess, ResolvedImage};
 pub(super) struct Job {
     pub(super) registry: Arc<registry::Client>,
     pub(super) store: Store,
-    pub(super) slots: Arc<Semaphore>,
+    pub(super) slots: Arc<Slots>,
     pub(super) audit: Arc<Audit>,
     pub(super) limit: Duration,
     pub(super) request: PullRequest,
@@ -45,7 +44,7 @@ pub(super) struct Job {
 impl Job {
     /// Verifies every wanted entry. Allowing verdicts and the evidence of all are kept.
     pub(super) async fn run(self) -> Vec<Outcome> {
-        let Ok(_slot) = Arc::clone(&self.slots).acquire_owned().await else {
+        let Some(_slot) = self.slots.take(self.request.reference.repository().host()).await else {
             return self.wanted.iter().map(|(entry, _)| broken(entry)).collect();
         };
         self.audit.verification();
@@ -61,7 +60,7 @@ impl Job {
     /// Judges by `evidence` alone: what of it is not in a repository of `looked_in` is not there. Nothing
     /// is kept.
     pub(super) async fn offline(self, evidence: Evidence, looked_in: BTreeSet<Repository>) -> Vec<Outcome> {
-        let Ok(_slot) = Arc::clone(&self.slots).acquire_owned().await else {
+        let Some(_slot) = self.slots.take(self.request.reference.repository().host()).await else {
             return self.wanted.iter().map(|(entry, _)| broken(entry)).collect();
         };
         self.judge_all(&with_the_rest_absent(evidence, &looked_in), Source::Stale)

@@ -1,7 +1,7 @@
 //! Registries that answer without an end, many at once: what they cost the gate is bounded, honest pulls beside
 //! them go through, and nothing of them stays. The figures are in `docs/benchmarks.md`.
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select_all};
 
 use crate::kit::{
     self, Node, block_on,
@@ -15,6 +15,7 @@ use crate::kit::{
 kit::on_each_containerd!(
     endless_answers_cost_bounded_memory_and_leave_nothing,
     answers_that_never_end_hold_no_honest_pull_up,
+    one_registry_that_drips_keeps_slots_for_others,
 );
 
 /// For what is more than the idle daemon has, which may be 20 MiB: together the 64 MiB of the design.
@@ -28,7 +29,7 @@ fn endless_answers_cost_bounded_memory_and_leave_nothing(node: &Node) {
     let hosts: Vec<_> = (0..60).map(|n| Hostile::start(harms[n % 5], places[n % 4])).collect();
     let cri = &scene.cri;
     let (refused, pulled) = block_on(async {
-        let pulls = join_all(hosts.iter().map(|host| cri.pull(host.image()).sent()));
+        let pulls = join_all(hosts.iter().map(|host| cri.pull(host.image(1)).sent()));
         tokio::join!(pulls, cri.pull(scene.honest.by_tag()).sent())
     });
     assert_eq!(pulled.expect("an honest pull beside them"), scene.honest.id);
@@ -49,7 +50,7 @@ fn answers_that_never_end_hold_no_honest_pull_up(node: &Node) {
     let hosts: Vec<_> = drips.chain(stalls).collect();
     let cri = &scene.cri;
     block_on(async {
-        let pulls = join_all(hosts.iter().map(|host| cri.pull(host.image()).sent()));
+        let pulls = join_all(hosts.iter().map(|host| cri.pull(host.image(1)).sent()));
         let honest = async {
             while hosts.iter().filter(|host| host.harmed() > 0).count() < 16 + 50 {
                 tokio::task::yield_now().await;
@@ -65,6 +66,28 @@ fn answers_that_never_end_hold_no_honest_pull_up(node: &Node) {
     scene.assert_bounded_and_over(hosts);
 }
 
+/// However many of its images are pulled, and whatever the time for one is.
+fn one_registry_that_drips_keeps_slots_for_others(node: &Node) {
+    let scene = Scene::with(node, "60s");
+    let host = Hostile::start(Harm::Drip, At::Signatures);
+    let cri = &scene.cri;
+    block_on(async {
+        let pulls = select_all((0..50).map(|number| Box::pin(cri.pull(host.image(number)).sent())));
+        let honest = async {
+            // As many as are asked of one host at once: the other pulls are under way too.
+            while host.harmed() < 4 {
+                tokio::task::yield_now().await;
+            }
+            cri.pull(scene.honest.by_tag()).sent().await
+        };
+        tokio::select! {
+            (answer, ..) = pulls => panic!("the honest pull waited for a slot of the others: {answer:?}"),
+            pulled = honest => assert_eq!(pulled.expect("an honest pull"), scene.honest.id),
+        }
+    });
+    scene.assert_bounded_and_over(vec![host]);
+}
+
 /// A gate that has pulled something, and an honest image that it has not.
 struct Scene {
     gate: Gate,
@@ -77,12 +100,17 @@ struct Scene {
 
 impl Scene {
     fn new(node: &Node) -> Self {
+        Self::with(node, "5s")
+    }
+
+    /// With this time for one verification.
+    fn with(node: &Node, verification: &str) -> Self {
         let space = node.space();
         let [first, honest] = ["first", "honest"].map(|name| space.image(name).push("1"));
         node.key.sign(&first);
         node.key.sign(&honest);
         let gate = Gate::before(&node.containerd)
-            .set("/limits/verification", "5s")
+            .set("/limits/verification", verification)
             .policies(&[Policy::new("keyed", "*").key(node.key)])
             .start();
         let cri = gate.cri();

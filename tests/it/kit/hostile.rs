@@ -81,9 +81,9 @@ impl Hostile {
         Self { host, seen, accepting }
     }
 
-    /// An image that is said to be here.
-    pub(crate) fn image(&self) -> String {
-        format!("{}/harm/app:1", self.host)
+    /// One of the images that are said to be here.
+    pub(crate) fn image(&self, number: usize) -> String {
+        format!("{}/harm/app-{number}:1", self.host)
     }
 
     /// How many harmful answers it began.
