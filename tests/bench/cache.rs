@@ -1,6 +1,7 @@
 //! The cache: seeded for the daemon, and looked up in a process of its own.
 
 use std::{
+    fs,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -12,7 +13,8 @@ use pullgate::{
 };
 
 use crate::{
-    kit::{self, block_on, process::memory_of},
+    kit::{self, Node, block_on, gate::Gate, process::memory_of},
+    node::program,
     report::{Row, Samples, mib, time},
 };
 
@@ -66,8 +68,98 @@ pub(crate) fn look_up(entries: usize) {
     println!("{} {} {memory}", times.median().as_nanos(), times.at(0.99).as_nanos());
 }
 
+/// `cache list` and `cache export` of a million images through the daemon, and what pulls wait meanwhile.
+pub(crate) fn million(node: &Node) -> Vec<Row> {
+    let images = 1_000_000;
+    let space = node.space();
+    let image = space.image("app").push("1");
+    node.key.sign(&image);
+    let cache = kit::folder().join("cache");
+    seed_with(&cache, images, 1);
+    let gate = Gate::before(&node.containerd)
+        .set("/cache/path", cache.display().to_string())
+        .set("/cache/maxEntries", images * 2)
+        .policies(&[space.policy("keyed").key(node.key)])
+        .start();
+    let opened = kit::within(Duration::from_secs(600), || {
+        gate.status_json()["cache"]["state"].as_str().is_some_and(|state| state == "open").then_some(())
+    });
+    opened.expect("the cache is read");
+    let cri = gate.cri();
+    let pull = || {
+        let start = Instant::now();
+        cri.pull(image.by_tag()).expect();
+        start.elapsed()
+    };
+    pull();
+    let alone = Samples::new((0..200).map(|_| pull()).collect());
+    let mut rows = vec![Row::plain(
+        "PullImage, verdict cached, beside 1 000 000 images in the cache",
+        format!("p50 {}, p99 {}, most {}", time(alone.median()), time(alone.at(0.99)), time(alone.at(1.0))),
+    )];
+    let config = gate.folder().join("config.yaml").display().to_string();
+    let file = kit::folder().join("evidence").display().to_string();
+    for (what, arguments) in
+        [("list", &["list"][..]), ("list -o json", &["list", "-o", "json"]), ("export", &["export", &file])]
+    {
+        let before = gate.memory("VmRSS:");
+        gate.forget_most_memory();
+        let mut command = Command::new(program());
+        command.arg("cache").args(arguments).args(["--config", &config]);
+        let start = Instant::now();
+        let (printed, most) = std::thread::scope(|scope| {
+            let command = scope.spawn(|| measured(&command));
+            let mut times = Vec::new();
+            while !command.is_finished() {
+                times.push(pull());
+            }
+            rows.push(Row::plain(
+                format!("the same during `cache {what}`"),
+                Some(Samples::new(times)).map_or(String::new(), |times| {
+                    format!(
+                        "p50 {}, p99 {}, most {}",
+                        time(times.median()),
+                        time(times.at(0.99)),
+                        time(times.at(1.0))
+                    )
+                }),
+            ));
+            command.join().expect("no panic")
+        });
+        let figure = format!(
+            "{} with such pulls beside it, {:.1} MiB printed; daemon {:.1} MiB before, {:.1} at most; command {:.1} MiB",
+            time(start.elapsed()),
+            printed as f64 / f64::from(1 << 20),
+            mib(before),
+            mib(gate.memory("VmHWM:")),
+            mib(most),
+        );
+        rows.push(Row::plain(format!("`cache {what}` of 1 000 000 images"), figure));
+    }
+    rows
+}
+
+/// Runs a command; how many bytes it printed, and the most that it had resident, in KiB.
+fn measured(command: &Command) -> (u64, u64) {
+    let folder = kit::folder();
+    let (report, out) = (folder.join("memory"), folder.join("out"));
+    let mut timed = Command::new("/usr/bin/time");
+    timed.args(["-f", "%M", "-o"]).arg(&report).arg(command.get_program()).args(command.get_args());
+    let status =
+        timed.stdout(fs::File::create(&out).expect("a file")).status().expect("GNU time (Debian: time)");
+    assert!(status.success(), "{command:?}: {status}");
+    let most = fs::read_to_string(report).expect("a report").trim().parse().expect("a number");
+    (fs::metadata(out).expect("a file").len(), most)
+}
+
 /// A cache on disk as this many verified images leave it: verdict, admission and evidence of each.
 pub(crate) fn seed(path: &Path, images: usize) {
+    // The size of a signature with its annotations.
+    seed_with(path, images, 256);
+}
+
+/// The same with evidence of so many times eight bytes.
+fn seed_with(path: &Path, images: usize, size: usize) {
     let store = Store::open(options(path, images)).expect("a cache");
     for number in 0..images {
         let key = verdict(number);
@@ -85,8 +177,7 @@ pub(crate) fn seed(path: &Path, images: usize) {
             Durability::Durable,
         );
         store.put_verdict(key, store.now(), None);
-        // The size of a signature with its annotations.
-        store.put_evidence(&repository, &digest, vec![number.to_le_bytes().repeat(256)], store.now());
+        store.put_evidence(&repository, &digest, vec![number.to_le_bytes().repeat(size)], store.now());
         if number % BATCH == BATCH - 1 {
             assert!(block_on(store.flush()), "on disk");
         }

@@ -14,15 +14,17 @@ use crate::{
         policy::Policy,
         proxy::{Action, Proxy},
         registry::Registry,
+        sigstore::PrivateSigstore,
         tools,
     },
     node::program,
     report::{Row, Samples, time},
-    verify::{Contender, offline},
+    verify::{Case, Contender, cases, offline},
 };
 
 /// Added round trips. The first and the last also give the number of steps.
-const TRIPS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(20), Duration::from_millis(80)];
+pub(crate) const TRIPS: [Duration; 3] =
+    [Duration::ZERO, Duration::from_millis(20), Duration::from_millis(80)];
 const RUNS: usize = 7;
 
 pub(crate) fn delay(node: &Node) -> Vec<Row> {
@@ -61,6 +63,13 @@ pub(crate) fn delay(node: &Node) -> Vec<Row> {
     );
     let bundles = [ours(), cosign("cosign 3", "cosign-3", &[])];
     rows.extend(measure("bundle among the referrers", &referrers, &bundled, &bundles));
+    let Some(sigstore) = PrivateSigstore::available("delay") else {
+        rows.push(Row::missing("the same of each kind", "the private Sigstore is not installed"));
+        return rows;
+    };
+    for Case { kind, image, contenders } in cases(node, sigstore, &referrers) {
+        rows.extend(measure(&kind, &referrers, &image, &contenders));
+    }
     rows
 }
 
@@ -118,7 +127,7 @@ fn at_distance(
 }
 
 /// The name of an image behind another address.
-fn at(image: &Image, host: &str) -> String {
+pub(crate) fn at(image: &Image, host: &str) -> String {
     let path = image.repository.split_once('/').expect("host/repository").1;
     image.at(format!("{host}/{path}")).by_tag()
 }

@@ -18,6 +18,7 @@ mod kit;
 
 mod cache;
 mod delay;
+mod load;
 mod node;
 mod policies;
 mod report;
@@ -31,13 +32,16 @@ use report::Row;
 type Measurement = fn(&Node) -> Vec<Row>;
 
 /// In this order: ImageStatus comes first, while containerd knows one image.
-const ALL: [(&str, Measurement); 11] = [
+const ALL: [(&str, Measurement); 14] = [
     ("status", node::status),
     ("pull", node::pull),
     ("flight", node::flight),
     ("list", node::list),
     ("memory", node::memory),
     ("start", node::start),
+    ("hostile", load::hostile),
+    ("many", load::many),
+    ("million", cache::million),
     ("verify", verify::verify),
     ("kinds", verify::kinds),
     ("delay", delay::delay),

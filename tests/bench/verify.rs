@@ -11,8 +11,10 @@ use std::{
 use serde_json::json;
 
 use crate::{
+    delay::at,
     kit::{
         self, Node, Space,
+        image::Image,
         policy::Policy,
         proxy::{Action, Proxy},
         registry::Registry,
@@ -106,6 +108,13 @@ pub(crate) fn verify(node: &Node) -> Vec<Row> {
     rows
 }
 
+/// A kind of signature or attestation, and who verifies it: pullgate, then the cosign that made it.
+pub(crate) struct Case {
+    pub(crate) kind: String,
+    pub(crate) image: Image,
+    pub(crate) contenders: [Contender; 2],
+}
+
 /// Each kind of signature and attestation, as cosign stores it, beside the cosign that made it.
 pub(crate) fn kinds(node: &Node) -> Vec<Row> {
     let Some(sigstore) = PrivateSigstore::available("kinds") else {
@@ -113,12 +122,26 @@ pub(crate) fn kinds(node: &Node) -> Vec<Row> {
     };
     let registry = Registry::olareg();
     let proxy = Proxy::before(&registry, |_| Action::Pass);
+    let row = |Case { kind, image, contenders }: Case| {
+        let figures = measure(&contenders, &image.by_tag(), &at(&image, proxy.host()), &proxy);
+        let [(_, ours), (_, peer)] = figures.as_slice() else { unreachable!("two contenders") };
+        let ratio = ours.wall.as_secs_f64() / peer.wall.as_secs_f64();
+        Row::plain(
+            format!("cold `verify`, {kind}, pullgate beside it"),
+            format!("{ours} beside {peer}: {ratio:.2} of the time"),
+        )
+    };
+    cases(node, sigstore, &registry).into_iter().map(row).collect()
+}
+
+/// Keyless signatures and attestations, and attestations by a key, of cosign 2 and 3.
+pub(crate) fn cases(node: &Node, sigstore: &PrivateSigstore, registry: &Registry) -> Vec<Case> {
     let alice = Identity::email("alice@example.com");
     let root = sigstore.trusted_root().display().to_string();
-    let mut rows = Vec::new();
+    let mut cases = Vec::new();
     for (name, signer) in [("cosign 2", Signer::Cosign2), ("cosign 3", Signer::Cosign3)] {
         let identity = sigstore.entry(&alice, &PrivateSigstore::fields(signer));
-        let space = Space::on(&registry);
+        let space = Space::on(registry);
         let pattern = "*";
         let signed = space.image("signed").push("1");
         sigstore.sign_keyless(signer, &signed, &alice);
@@ -142,19 +165,19 @@ pub(crate) fn kinds(node: &Node) -> Vec<Row> {
         for (kind, image, policy, peer) in [
             (
                 "keyless signature",
-                &signed,
+                signed,
                 Policy::new("kind", pattern).attestor(identity.clone()),
                 sigstore.verifying(signer, "verify", &alice),
             ),
             (
                 "keyless attestation",
-                &attested,
+                attested,
                 Policy::new("kind", pattern).attestation(spdx, &identity),
                 of_type,
             ),
             (
                 "attestation by a key",
-                &keyed,
+                keyed,
                 Policy::new("kind", pattern).attestation(spdx, &key_entry),
                 by_key,
             ),
@@ -164,19 +187,12 @@ pub(crate) fn kinds(node: &Node) -> Vec<Row> {
             fs::write(&file, format!("{:#}\n", policy.document())).expect("a policy");
             let mut ours = offline(&program(), &folder);
             ours.args(["verify", "--trusted-root", &root, "-p"]).arg(&file);
-            let counted = space.through(&proxy).name(image).by_tag();
             let contenders =
                 [Contender { name: "pullgate", command: ours }, Contender { name, command: peer }];
-            let figures = measure(&contenders, &image.by_tag(), &counted, &proxy);
-            let [(_, ours), (_, peer)] = figures.as_slice() else { continue };
-            let ratio = ours.wall.as_secs_f64() / peer.wall.as_secs_f64();
-            rows.push(Row::plain(
-                format!("cold `verify`, {kind} of {name}, pullgate beside it"),
-                format!("{ours} beside {peer}: {ratio:.2} of the time"),
-            ));
+            cases.push(Case { kind: format!("{kind} of {name}"), image, contenders });
         }
     }
-    rows
+    cases
 }
 
 fn measure(
