@@ -30,9 +30,10 @@ const RUNS: usize = 7;
 pub(crate) fn delay(node: &Node) -> Vec<Row> {
     // The form that each cosign writes by itself, in a registry that has a place for it.
     let (tags, referrers) = (Registry::docker(), Registry::olareg());
-    let tagged = Space::on(&tags).image("app").push("1");
+    let (to_tags, to_referrers) = (Road::to(&tags), Road::to(&referrers));
+    let tagged = to_tags.name(&Space::on(&tags).image("app").push("1"));
     node.key.sign(&tagged);
-    let bundled = Space::on(&referrers).image("app").push("1");
+    let bundled = to_referrers.name(&Space::on(&referrers).image("app").push("1"));
     node.key.sign_bundle(&bundled);
 
     let folder = kit::folder();
@@ -53,7 +54,7 @@ pub(crate) fn delay(node: &Node) -> Vec<Row> {
     };
     let mut rows = measure(
         "signature at its tag",
-        &tags,
+        &to_tags,
         &tagged,
         &[
             ours(),
@@ -62,21 +63,21 @@ pub(crate) fn delay(node: &Node) -> Vec<Row> {
         ],
     );
     let bundles = [ours(), cosign("cosign 3", "cosign-3", &[])];
-    rows.extend(measure("bundle among the referrers", &referrers, &bundled, &bundles));
+    rows.extend(measure("bundle among the referrers", &to_referrers, &bundled, &bundles));
     let Some(sigstore) = PrivateSigstore::available("delay") else {
         rows.push(Row::missing("the same of each kind", "the private Sigstore is not installed"));
         return rows;
     };
-    for Case { kind, image, contenders } in cases(node, sigstore, &referrers) {
-        rows.extend(measure(&kind, &referrers, &image, &contenders));
+    for Case { kind, image, contenders } in cases(node, sigstore, &referrers, &to_referrers) {
+        rows.extend(measure(&kind, &to_referrers, &image, &contenders));
     }
     rows
 }
 
 /// A row for each distance, and one of what does not depend on it.
-fn measure(kind: &str, registry: &Registry, image: &Image, contenders: &[Contender]) -> Vec<Row> {
+fn measure(kind: &str, road: &Road, image: &Image, contenders: &[Contender]) -> Vec<Row> {
     let walls: Vec<Vec<Duration>> =
-        TRIPS.iter().map(|trip| at_distance(*trip, registry, image, contenders)).collect();
+        TRIPS.iter().map(|trip| at_distance(*trip, road, image, contenders)).collect();
     let mut rows: Vec<Row> = TRIPS
         .iter()
         .zip(&walls)
@@ -87,13 +88,9 @@ fn measure(kind: &str, registry: &Registry, image: &Image, contenders: &[Contend
             Row::plain(format!("cold `verify`, {kind}, {} ms further away", trip.as_millis()), figure)
         })
         .collect();
-    let proxy = Proxy::before(registry, |_| Action::Pass);
-    let counted = at(image, proxy.host());
     let (nearest, furthest) = (&walls[0], &walls[TRIPS.len() - 1]);
     let figures = contenders.iter().enumerate().map(|(number, contender)| {
-        let before = proxy.seen().len();
-        contender.succeed(&counted);
-        let requests = proxy.seen().len() - before;
+        let requests = road.requests(|| contender.succeed(&image.by_tag()));
         let added = furthest[number].saturating_sub(nearest[number]);
         let steps = added.as_secs_f64() / (TRIPS[TRIPS.len() - 1] - TRIPS[0]).as_secs_f64();
         format!("{}: {requests} in {steps:.1} steps", contender.name)
@@ -107,27 +104,52 @@ fn measure(kind: &str, registry: &Registry, image: &Image, contenders: &[Contend
 }
 
 /// The median time of each, in turn.
-fn at_distance(
-    trip: Duration,
-    registry: &Registry,
-    image: &Image,
-    contenders: &[Contender],
-) -> Vec<Duration> {
-    let front = Front::before(Behind::Distant(registry.host().to_owned(), trip));
-    let image = at(image, &front.host());
+fn at_distance(trip: Duration, road: &Road, image: &Image, contenders: &[Contender]) -> Vec<Duration> {
+    road.set_distance(trip);
     let mut walls: Vec<_> = contenders.iter().map(|_| Vec::new()).collect();
     for _ in 0..RUNS {
         for (contender, times) in contenders.iter().zip(&mut walls) {
             let start = Instant::now();
-            contender.succeed(&image);
+            contender.succeed(&image.by_tag());
             times.push(start.elapsed());
         }
     }
     walls.into_iter().map(|times| Samples::new(times).median()).collect()
 }
 
-/// The name of an image behind another address.
-pub(crate) fn at(image: &Image, host: &str) -> String {
-    let path = image.repository.split_once('/').expect("host/repository").1;
-    image.at(format!("{host}/{path}")).by_tag()
+/// The one address at which a registry is nearer, further away, or counted. Images are signed under it: a
+/// signature says the name, and a payload that says another has to be fetched.
+pub(crate) struct Road {
+    front: Front,
+    registry: String,
+    proxy: Proxy,
+}
+
+impl Road {
+    pub(crate) fn to(registry: &Registry) -> Self {
+        let host = registry.host().to_owned();
+        let front = Front::before(Behind::Host(host.clone()));
+        Self { front, registry: host, proxy: Proxy::before(registry, |_| Action::Pass) }
+    }
+
+    /// An image of the registry under this address.
+    pub(crate) fn name(&self, image: &Image) -> Image {
+        let path = image.repository.split_once('/').expect("host/repository").1;
+        image.at(format!("{}/{path}", self.front.host()))
+    }
+
+    /// From now on; the relay is there at any distance.
+    pub(crate) fn set_distance(&self, trip: Duration) {
+        self.front.put(Behind::Distant(self.registry.clone(), trip));
+    }
+
+    /// How many requests `work` sends; after that the registry is near.
+    pub(crate) fn requests(&self, work: impl FnOnce()) -> usize {
+        self.front.put(Behind::Host(self.proxy.host().to_owned()));
+        let before = self.proxy.seen().len();
+        work();
+        let sent = self.proxy.seen().len() - before;
+        self.set_distance(Duration::ZERO);
+        sent
+    }
 }

@@ -13,16 +13,14 @@ use futures_util::{FutureExt as _, future::join_all};
 use pullgate::daemon::control::{Request, ask_within};
 
 use crate::{
-    delay::{TRIPS, at},
+    delay::{Road, TRIPS},
     kit::{
         self, Node, Space, block_on,
         cri::Cri,
-        front::{Behind, Front},
         gate::Gate,
         hostile::{At, Harm, Hostile},
         image::Image,
         policy::Policy,
-        proxy::{Action, Proxy},
         registry::Registry,
         tools,
     },
@@ -109,7 +107,9 @@ fn gate(node: &Node) -> Gate {
 pub(crate) fn many(node: &Node) -> Vec<Row> {
     let registry = Registry::docker();
     let space = Space::on(&registry);
-    let images: Vec<_> = (0..MANY).map(|number| space.image("many").push(&number.to_string())).collect();
+    let road = Road::to(&registry);
+    let pushed = (0..MANY).map(|number| road.name(&space.image("many").push(&number.to_string())));
+    let images: Vec<_> = pushed.collect();
     for some in images.chunks(50) {
         node.key.sign_all(some);
     }
@@ -123,21 +123,18 @@ pub(crate) fn many(node: &Node) -> Vec<Row> {
     };
     let peers =
         [cosign("cosign 2", "cosign-2", &[]), cosign("cosign 3", "cosign-3", &["--new-bundle-format=false"])];
-    let proxy = Proxy::before(&registry, |_| Action::Pass);
-    let behind = |host: &str| images.iter().map(|image| at(image, host)).collect::<Vec<_>>();
-    verify_at_once(&gate(node), &behind(proxy.host()));
-    let mut requests = vec![format!("pullgate: {}", proxy.seen().len())];
+    let names: Vec<_> = images.iter().map(Image::by_tag).collect();
+    let ours = road.requests(|| _ = verify_at_once(&gate(node), &names));
+    let mut requests = vec![format!("pullgate: {ours}")];
     for peer in &peers {
-        let before = proxy.seen().len();
-        peer.succeed(&behind(proxy.host())[0]);
-        requests.push(format!("{}: {} each", peer.name, proxy.seen().len() - before));
+        let sent = road.requests(|| peer.succeed(&names[0]));
+        requests.push(format!("{}: {}", peer.name, sent * MANY));
     }
     let what = format!("{MANY} different images at once, cold");
     let mut rows = vec![Row::plain(format!("{what}, registry requests"), requests.join(", "))];
     let cores = thread::available_parallelism().expect("processors").get();
     for trip in TRIPS {
-        let front = Front::before(Behind::Distant(registry.host().to_owned(), trip));
-        let names = behind(&front.host());
+        road.set_distance(trip);
         let gate = gate(node);
         gate.forget_most_memory();
         let took = verify_at_once(&gate, &names);

@@ -11,12 +11,11 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    delay::at,
+    delay::Road,
     kit::{
         self, Node, Space,
         image::Image,
         policy::Policy,
-        proxy::{Action, Proxy},
         registry::Registry,
         sigstore::{Identity, PrivateSigstore, Signer},
         tools,
@@ -41,10 +40,9 @@ struct Figures {
 pub(crate) fn verify(node: &Node) -> Vec<Row> {
     let registry = Registry::docker();
     let space = Space::on(&registry);
-    let image = space.image("app").push("1");
+    let road = Road::to(&registry);
+    let image = road.name(&space.image("app").push("1"));
     node.key.sign(&image);
-    let proxy = Proxy::before(&registry, |_| Action::Pass);
-    let counted = space.through(&proxy).name(&image).by_tag();
 
     let folder = kit::folder();
     let (policy, key) = (folder.join("policy.yaml"), folder.join("cosign.pub"));
@@ -65,19 +63,19 @@ pub(crate) fn verify(node: &Node) -> Vec<Row> {
     let newer = [&cosign[..], &["--new-bundle-format=false"]].concat();
     let newer = contender("cosign 3", bin.join("cosign-3"), &newer);
 
-    let first = ours.run(&counted);
+    let first = ours.run(&image.by_tag());
     if !first.status.success() {
         let said = String::from_utf8_lossy(&first.stderr).lines().next().unwrap_or_default().to_owned();
         let mut rows = vec![Row::missing("cold `pullgate verify`", format!("{}: {said}", first.status))];
         rows.extend(
-            measure(&[older, newer], &image.by_tag(), &counted, &proxy).iter().map(|(name, figures)| {
+            measure(&[older, newer], &image, &road).iter().map(|(name, figures)| {
                 Row::plain(format!("`verify` of {name}, the peer"), figures.to_string())
             }),
         );
         return rows;
     }
 
-    let all = measure(&[ours, older, newer], &image.by_tag(), &counted, &proxy);
+    let all = measure(&[ours, older, newer], &image, &road);
     let ((_, ours), peers) = all.split_first().expect("ours");
     let requests = format!(
         "{} ({})",
@@ -121,9 +119,9 @@ pub(crate) fn kinds(node: &Node) -> Vec<Row> {
         return vec![Row::missing("`verify` of each kind", "the private Sigstore is not installed")];
     };
     let registry = Registry::olareg();
-    let proxy = Proxy::before(&registry, |_| Action::Pass);
+    let road = Road::to(&registry);
     let row = |Case { kind, image, contenders }: Case| {
-        let figures = measure(&contenders, &image.by_tag(), &at(&image, proxy.host()), &proxy);
+        let figures = measure(&contenders, &image, &road);
         let [(_, ours), (_, peer)] = figures.as_slice() else { unreachable!("two contenders") };
         let ratio = ours.wall.as_secs_f64() / peer.wall.as_secs_f64();
         Row::plain(
@@ -131,11 +129,11 @@ pub(crate) fn kinds(node: &Node) -> Vec<Row> {
             format!("{ours} beside {peer}: {ratio:.2} of the time"),
         )
     };
-    cases(node, sigstore, &registry).into_iter().map(row).collect()
+    cases(node, sigstore, &registry, &road).into_iter().map(row).collect()
 }
 
 /// Keyless signatures and attestations, and attestations by a key, of cosign 2 and 3.
-pub(crate) fn cases(node: &Node, sigstore: &PrivateSigstore, registry: &Registry) -> Vec<Case> {
+pub(crate) fn cases(node: &Node, sigstore: &PrivateSigstore, registry: &Registry, road: &Road) -> Vec<Case> {
     let alice = Identity::email("alice@example.com");
     let root = sigstore.trusted_root().display().to_string();
     let mut cases = Vec::new();
@@ -143,11 +141,11 @@ pub(crate) fn cases(node: &Node, sigstore: &PrivateSigstore, registry: &Registry
         let identity = sigstore.entry(&alice, &PrivateSigstore::fields(signer));
         let space = Space::on(registry);
         let pattern = "*";
-        let signed = space.image("signed").push("1");
+        let signed = road.name(&space.image("signed").push("1"));
         sigstore.sign_keyless(signer, &signed, &alice);
-        let attested = space.image("attested").push("1");
+        let attested = road.name(&space.image("attested").push("1"));
         sigstore.attest(signer, &attested, &alice, "spdxjson", &json!({"packages": []}));
-        let keyed = space.image("keyed").push("1");
+        let keyed = road.name(&space.image("keyed").push("1"));
         let cosign = if signer == Signer::Cosign2 { "cosign-2" } else { "cosign-3" };
         node.key.attest(cosign, &keyed, "spdxjson", None);
 
@@ -195,25 +193,18 @@ pub(crate) fn cases(node: &Node, sigstore: &PrivateSigstore, registry: &Registry
     cases
 }
 
-fn measure(
-    contenders: &[Contender],
-    direct: &str,
-    counted: &str,
-    proxy: &Proxy,
-) -> Vec<(&'static str, Figures)> {
+fn measure(contenders: &[Contender], image: &Image, road: &Road) -> Vec<(&'static str, Figures)> {
     let mut walls: Vec<_> = contenders.iter().map(|_| Vec::new()).collect();
     for _ in 0..15 {
         for (contender, times) in contenders.iter().zip(&mut walls) {
             let start = Instant::now();
-            contender.succeed(direct);
+            contender.succeed(&image.by_tag());
             times.push(start.elapsed());
         }
     }
     let figures = |(contender, times): (&Contender, _)| {
-        let before = proxy.seen().len();
-        contender.succeed(counted);
-        let requests = proxy.seen().len() - before;
-        let memory = contender.memory(direct);
+        let requests = road.requests(|| contender.succeed(&image.by_tag()));
+        let memory = contender.memory(&image.by_tag());
         (contender.name, Figures { requests, wall: Samples::new(times).median(), memory })
     };
     contenders.iter().zip(walls).map(figures).collect()
