@@ -264,6 +264,16 @@ impl Gate {
         request: &PullRequest,
         phases: &mut Phases,
     ) -> Judgement {
+        // Boxed: it is part of every future that judges.
+        Box::pin(self.judge_image(snapshot, request, phases)).await
+    }
+
+    async fn judge_image(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        request: &PullRequest,
+        phases: &mut Phases,
+    ) -> Judgement {
         let applications = snapshot.policies.matching(&request.reference, &request.pod, SystemTime::now());
         let case = snapshot.case(&request.reference, &request.pod, &applications);
         let mut judgement = Judgement {

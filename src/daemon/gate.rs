@@ -13,7 +13,7 @@ use crate::containerd;
 use crate::cri::{
     self, Forward, ImageFacts, PullAnswer, PullCall, PullOutcome, PullPlan, Refusal, Visibility,
 };
-use crate::oci::{Digest, RequestedImage};
+use crate::oci::RequestedImage;
 use crate::outcome::{Fault, FaultReason};
 use crate::policy::PodFacts;
 use crate::policy::evaluate::{self, Resolution};

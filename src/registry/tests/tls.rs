@@ -207,7 +207,8 @@ async fn certificates_that_are_replaced_count_at_once() {
         std::fs::rename(path.with_extension("new"), path).unwrap();
     };
     let in_place = |path: &Path, pem: &str| std::fs::write(path, pem).unwrap();
-    let steps: [(&dyn Fn(&Path, &str), &Path, &str, &str); 6] = [
+    type Write<'a> = &'a dyn Fn(&Path, &str);
+    let steps: [(Write<'_>, &Path, &str, &str); 6] = [
         (&in_place, &ca, &good_ca, "registry"),
         (&in_place, &client, &good_pair, "mirror"),
         (&replaced, &client, &bad_pair, "registry"),
