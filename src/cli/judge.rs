@@ -31,6 +31,8 @@ use crate::trust::{Anchor, Keeping, Origin};
 pub(super) struct Rules {
     config: Config,
     snapshot: Arc<Snapshot>,
+    /// Of the secrets that they name.
+    logins: Vec<DockerConfig>,
 }
 
 /// A gate that decides by these rules.
@@ -60,7 +62,7 @@ impl Rules {
                     .to_owned(),
             );
         }
-        Ok(Self { config, snapshot: Arc::new(fresh.snapshot) })
+        Ok(Self { config, snapshot: Arc::new(fresh.snapshot), logins: fresh.logins })
     }
 
     /// The snapshot that decides.
@@ -95,6 +97,7 @@ impl Rules {
         let mut options = registry_options(config).map_err(|error| error.to_string())?;
         options.docker_configs = docker_configs(basis, options.docker_configs)?;
         let registry = registry::Client::new(&options).map_err(|error| error.to_string())?;
+        registry.sign_in_with(self.logins);
         let settings = Settings {
             verification: config.limits.verification,
             concurrency: config.limits.concurrency.get(),

@@ -20,7 +20,8 @@ impl Config {
             listen,
             runtime: Runtime { endpoint, containerd, namespace },
             policy: _,
-            registry: Registry { config_path, docker_config, ca_files, plain_http },
+            // The secrets are read with the policies.
+            registry: Registry { config_path, docker_config, secrets: _, ca_files, plain_http },
             cache,
             outage: Outage { serve_present },
             trust: _,

@@ -259,6 +259,10 @@ pub struct Registry {
     /// Further credential files; the CRI request's own credentials come first.
     #[serde(deserialize_with = "value::absolute_paths")]
     pub docker_config: Vec<PathBuf>,
+    /// The folder of the secrets that policies name in `imageRegistryCredentials`: `NAME.json` or
+    /// `NAMESPACE/NAME.json`, each with what the secret has under `.dockerconfigjson`.
+    #[serde(deserialize_with = "value::absolute_path")]
+    pub secrets: PathBuf,
     /// Certificate authorities in addition to the system's.
     #[serde(deserialize_with = "value::absolute_paths")]
     pub ca_files: Vec<PathBuf>,
@@ -272,6 +276,7 @@ impl Default for Registry {
         Self {
             config_path: PathBuf::from("/etc/containerd/certs.d"),
             docker_config: Vec::new(),
+            secrets: PathBuf::from("/etc/pullgate/secrets"),
             ca_files: Vec::new(),
             plain_http: Vec::new(),
         }

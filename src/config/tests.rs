@@ -95,7 +95,7 @@ fn every_value_can_be_set() {
 listen: unix:///a.sock
 runtime: {endpoint: unix:///b.sock, containerd: unix:///c.sock, namespace: moby}
 policy: {paths: [/p, /q.yaml], unmatched: deny, mode: audit, compatibility: strict, exemptNamespaces: [], approved: /ok}
-registry: {configPath: /certs, dockerConfig: [/d], caFiles: [/ca], plainHttp: ['reg:5000']}
+registry: {configPath: /certs, dockerConfig: [/d], secrets: /s, caFiles: [/ca], plainHttp: ['reg:5000']}
 cache: {path: /c, fresh: 1h, stale: 0s, maxEntries: 7, maxSize: 512MiB}
 outage: {servePresent: namespace}
 trust: {root: /root.json, onlineRekor: true}
@@ -124,6 +124,7 @@ log: {format: json, level: debug}
         registry: Registry {
             config_path: "/certs".into(),
             docker_config: vec!["/d".into()],
+            secrets: "/s".into(),
             ca_files: vec!["/ca".into()],
             plain_http: vec!["reg:5000".to_owned()],
         },

@@ -1,5 +1,6 @@
 //! From config and policy files to a [`Snapshot`], whole or not at all.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,11 @@ use crate::admission::Snapshot;
 use crate::config::{self, Config};
 use crate::oci::Digest;
 use crate::policy::evaluate::{Approved, ApprovedError, Mode, Unmatched};
-use crate::policy::{Compatibility, LoadOptions, OnlineRekor, PolicySet, PolicySource, Remark, RootSource};
+use crate::policy::{
+    Compatibility, LoadOptions, NamedSecret, OnlineRekor, PolicySet, PolicySource, Remark, RootSource,
+    Severity,
+};
+use crate::registry::{DockerConfig, DockerConfigError};
 use crate::trust::{Anchor, TrustError};
 
 /// Why there is no snapshot.
@@ -57,6 +62,8 @@ pub struct Fresh {
     pub notices: Vec<Remark>,
     /// What the policies have of the trust root.
     pub trust: TrustUse,
+    /// Of the secrets that the policies name.
+    pub logins: Vec<DockerConfig>,
 }
 
 /// What the policies of a snapshot have of the node's trust root.
@@ -114,7 +121,9 @@ pub fn build(
         (true, Ok(anchor)) => TrustUse::Anchored(anchor.clone()),
         (true, Err(_)) => TrustUse::Missing,
     };
-    Ok(Fresh { snapshot: snapshot(config, loaded.set, approved), notices: loaded.notices, trust })
+    let mut notices = loaded.notices;
+    let logins = logins(&config.registry.secrets, &loaded.secrets, &mut notices);
+    Ok(Fresh { snapshot: snapshot(config, loaded.set, approved), notices, trust, logins })
 }
 
 /// A snapshot without any policy: pulls are refused with `no policy loaded` (rule D5).
@@ -131,7 +140,7 @@ pub fn empty(config: &Config) -> Result<Fresh, LoadError> {
     let loaded = PolicySet::load(&[], &options).map_err(LoadError::Policy)?;
     let approved = approved(&config.policy.approved).unwrap_or_default();
     let snapshot = snapshot(config, loaded.set, approved);
-    Ok(Fresh { snapshot, notices: Vec::new(), trust: TrustUse::Unused })
+    Ok(Fresh { snapshot, notices: Vec::new(), trust: TrustUse::Unused, logins: Vec::new() })
 }
 
 fn snapshot(config: &Config, policies: PolicySet, approved: Approved) -> Snapshot {
@@ -161,6 +170,32 @@ fn snapshot(config: &Config, policies: PolicySet, approved: Approved) -> Snapsho
     }
 }
 
+/// The secrets that policies name, from the files that stand for them: each once, in the order of the policies.
+/// One that the node has not is worth a remark and no more: what cannot be fetched without it is not let pass.
+fn logins(folder: &Path, named: &[NamedSecret], notices: &mut Vec<Remark>) -> Vec<DockerConfig> {
+    let (mut logins, mut seen) = (Vec::new(), BTreeSet::new());
+    for secret in named.iter().filter(|secret| seen.insert(&secret.name)) {
+        let path = folder.join(format!("{}.json", secret.name));
+        match DockerConfig::read(&path) {
+            Ok(config) => logins.push(config.without_helpers()),
+            Err(DockerConfigError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                let text = format!(
+                    "`{}` is not on this node: evidence is fetched with the credentials of the pull itself, or a login of registry.dockerConfig; to use the secret put what it has under .dockerconfigjson at {}",
+                    secret.name,
+                    path.display()
+                );
+                notices.push(secret.remark(Severity::Notice, &text));
+            }
+            Err(error) => {
+                notices.push(
+                    secret.remark(Severity::Warning, &format!("`{}` is not used: {error}", secret.name)),
+                );
+            }
+        }
+    }
+    logins
+}
+
 /// A list that is not there approves nothing; one that anybody else could write is refused.
 fn approved(path: &Path) -> Result<Approved, LoadError> {
     let failed = |source| LoadError::ApprovedFile { path: path.to_owned(), source };
@@ -181,5 +216,31 @@ fn more(count: usize) -> String {
     match count {
         0 | 1 => String::new(),
         count => format!(" (and {} more: run `pullgate check`)", count - 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_that_policies_name_are_read_from_their_files() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("team")).unwrap();
+        fs::write(folder.path().join("team/good.json"), r#"{"auths":{"a.test":{"auth":"YTpi"}}}"#).unwrap();
+        fs::write(folder.path().join("broken.json"), r#"{"auths":{"a.test":{"auth":"hunter2"}}}"#).unwrap();
+        let named: Vec<_> = ["team/good", "broken", "missing", "team/good", "missing"]
+            .map(|name| NamedSecret { file: "p".into(), line: 7, place: "s".into(), name: name.into() })
+            .into();
+        let mut notices = Vec::new();
+        let logins = logins(folder.path(), &named, &mut notices);
+        assert_eq!(format!("{logins:?}"), r#"[{"a.test"}]"#);
+        let texts: Vec<_> = notices.iter().map(Remark::diagnostic).collect();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        assert_eq!(texts.len(), 2, "{texts:?}");
+        let broken = format!("p:7: warning: s: `broken` is not used: {}: ", at("broken.json"));
+        assert!(texts[0].starts_with(&broken) && !texts[0].contains("hunter2"), "{}", texts[0]);
+        assert!(texts[1].starts_with("p:7: notice: s: `missing` is not on this node: "), "{}", texts[1]);
+        assert!(texts[1].ends_with(&at("missing.json")), "{}", texts[1]);
     }
 }

@@ -105,6 +105,7 @@ struct Daemon {
     /// What it began with: much of it holds until the next start.
     started: Arc<Config>,
     gate: Arc<Gate>,
+    registry: Arc<registry::Client>,
     audit: Arc<Audit>,
     containerd: containerd::Client,
     counts: Arc<cri::Counts>,
@@ -167,6 +168,7 @@ pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> 
     let fresh = loaded.fresh;
     announce(&fresh, &audit);
     roots.show(&fresh.trust);
+    registry.sign_in_with(fresh.logins);
     let settings = Settings {
         verification: config.limits.verification,
         concurrency: config.limits.concurrency.get(),
@@ -179,8 +181,13 @@ pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> 
         shown: Some(state.join("shown")),
         salt,
     };
-    let gate =
-        Arc::new(Gate::new(Arc::new(fresh.snapshot), registry, store.clone(), Arc::clone(&audit), settings));
+    let gate = Arc::new(Gate::new(
+        Arc::new(fresh.snapshot),
+        Arc::clone(&registry),
+        store.clone(),
+        Arc::clone(&audit),
+        settings,
+    ));
     let containerd = containerd::Client::new(config.runtime.containerd.path());
     let shutdown = CancellationToken::new();
     let node = Arc::new(NodeGate::new(Arc::clone(&gate), config.runtime.containerd.path()));
@@ -192,6 +199,7 @@ pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> 
         config_path: config_path.to_owned(),
         started: Arc::clone(&config),
         gate,
+        registry,
         audit,
         containerd,
         counts: proxy.counts(),

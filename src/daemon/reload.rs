@@ -186,6 +186,7 @@ impl Daemon {
     pub(super) fn put_in_force(&self, fresh: Fresh) {
         announce(&fresh, &self.audit);
         self.roots.show(&fresh.trust);
+        self.registry.sign_in_with(fresh.logins);
         self.gate.swap(Arc::new(fresh.snapshot));
         let mut live = self.live();
         live.notices = fresh.notices;

@@ -236,10 +236,10 @@ fn what_means_nothing_on_a_node_is_said_with_the_reason() {
 #[test]
 fn credentials_of_a_cluster_are_not_read_and_that_is_said() {
     let credentials = json!({ "imageRegistryCredentials": {
-        "allowInsecureRegistry": true, "providers": ["default", "google", "azure", "amazon", "github"], "secrets": ["ns/login"] } });
+        "allowInsecureRegistry": true, "providers": ["default", "google", "azure", "amazon", "github"] } });
     let loaded = load(&policy(none(), none(), credentials)).unwrap();
     let notices = messages(&loaded, Severity::Notice);
-    for field in ["allowInsecureRegistry", "providers", "secrets"] {
+    for field in ["allowInsecureRegistry", "providers"] {
         let start =
             format!("p.yaml:1: check/rule: verifyImages[0]: imageRegistryCredentials.{field} is not read: ");
         assert!(notices.iter().any(|notice| notice.starts_with(&start)), "{field}: {notices:#?}");
@@ -252,6 +252,24 @@ fn credentials_of_a_cluster_are_not_read_and_that_is_said() {
         print(none()),
         print(json!({ "imageRegistryCredentials": { "allowInsecureRegistry": true } }))
     );
+}
+
+#[test]
+fn secrets_for_registries_are_named_with_their_place() {
+    let secrets = |names: &[&str]| {
+        load(&policy(none(), none(), json!({ "imageRegistryCredentials": { "secrets": names } })))
+    };
+    let loaded = secrets(&["login", "team-a/login.v2"]).unwrap();
+    let named: Vec<_> = loaded.secrets.iter().map(|secret| secret.name.as_str()).collect();
+    assert_eq!(named, ["login", "team-a/login.v2"]);
+    let remark = loaded.secrets[0].remark(Severity::Notice, "text").to_string();
+    assert_eq!(remark, "p.yaml:1: check/rule: verifyImages[0]: imageRegistryCredentials.secrets: text");
+    // They are names of files as well.
+    for name in ["", "/", "a/", "/etc/x", "a/b/c", "..", "../x", "a/..", "A", "a_b", "a b", "{{ a }}", "-a"] {
+        let errors = secrets(&[name]).map(|_| ()).unwrap_err();
+        let wanted = format!("imageRegistryCredentials.secrets: `{name}` is not `name` or `namespace/name`");
+        assert!(errors.iter().any(|error| error.message.ends_with(&wanted)), "{name}: {errors:?}");
+    }
 }
 
 #[test]

@@ -40,7 +40,9 @@ pub use condition::{Checked, Outcome};
 pub use entry::{Action, Entry, FailurePolicy, Forms, RekorLookup};
 pub use extract::{ExtractError, ExtractedImage};
 pub use judge::{EntryVerdict, Evidence, Explanation, Leaf, Pull, Satisfied, Statement, judge};
-pub use load::{Compatibility, LoadOptions, OnlineRekor, PolicySource, Remark, RootSource, Severity};
+pub use load::{
+    Compatibility, LoadOptions, NamedSecret, OnlineRekor, PolicySource, Remark, RootSource, Severity,
+};
 pub use manifest::{Manifest, Placed};
 pub use pods::PodFacts;
 pub use report::{Answer, RuleReport, Status, cause};
@@ -75,6 +77,8 @@ pub struct Loaded {
     pub set: PolicySet,
     /// What is worth knowing: warnings, skipped documents, fields without meaning.
     pub notices: Vec<Remark>,
+    /// The secrets that the policies name for registries, in the order of the files.
+    pub secrets: Vec<NamedSecret>,
 }
 
 /// A policy after loading.
@@ -212,7 +216,9 @@ impl PolicySet {
         let mut loader = load::Loader::new(options);
         sources.iter().for_each(|source| loader.read(source));
         loader.load();
-        let load::Loader { mut policies, mut exceptions, maps, excepted, errors, mut notices, .. } = loader;
+        let load::Loader {
+            mut policies, mut exceptions, maps, excepted, secrets, errors, mut notices, ..
+        } = loader;
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -233,7 +239,7 @@ impl PolicySet {
             compatibility: options.compatibility,
             fingerprint: Digest::of(text.as_bytes()),
         };
-        Ok(Loaded { set, notices })
+        Ok(Loaded { set, notices, secrets })
     }
 
     /// Whether there is no `verifyImages` rule at all (rule D5).

@@ -275,6 +275,12 @@ impl DockerConfig {
         Ok(Self { entries, helpers, store })
     }
 
+    /// Without helpers: what a file that policies name says runs nothing.
+    #[must_use]
+    pub fn without_helpers(self) -> Self {
+        Self { entries: self.entries, ..Self::default() }
+    }
+
     /// What there is for a repository's path at a host, which may be a mirror: docker's order, except that
     /// credentials in the file go before the helper for all hosts.
     pub(super) fn stored(&self, host: &str, path: &str) -> Option<Stored<'_>> {

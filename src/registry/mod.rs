@@ -63,6 +63,8 @@ pub struct Client {
     transport: Transport,
     tokens: Tokens,
     docker_configs: Vec<DockerConfig>,
+    /// Of the secrets that policies name; before the others, and anew with each reload.
+    policy_logins: Mutex<Arc<Vec<DockerConfig>>>,
     helpers: Helpers,
     folders: Arc<Folders>,
     log: LogMemory,
@@ -242,10 +244,20 @@ impl Client {
             transport: Transport::new(options)?,
             tokens: Tokens::new()?,
             docker_configs: options.docker_configs.clone(),
+            policy_logins: Mutex::default(),
             helpers: Helpers::of_path(),
             folders: Arc::new(Folders::new(options.config_path.as_deref().unwrap_or(Path::new("")))),
             log: LogMemory::default(),
         })
+    }
+
+    /// Takes the logins that policies name from now on, and no others.
+    pub fn sign_in_with(&self, logins: Vec<DockerConfig>) {
+        *self.policy_logins.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(logins);
+    }
+
+    fn policy_logins(&self) -> Arc<Vec<DockerConfig>> {
+        Arc::clone(&self.policy_logins.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The digest that `reference` stands for. With a digest in it: that, without a request. Else

@@ -136,7 +136,8 @@ impl Client {
         refused.unwrap_or_else(|| Err(step.fault(FaultReason::Internal, "no scheme to try")))
     }
 
-    /// The request's own credentials where they may be sent; where it has none, this machine's for the host.
+    /// The request's own credentials where they may be sent; where it has none, those of the policies' secrets
+    /// and then this machine's, for the host.
     async fn credentials<'a>(
         &'a self,
         step: &Step,
@@ -151,6 +152,11 @@ impl Client {
         let host = if endpoint.is_mirror() { endpoint.authority.as_str() } else { repository.host() };
         if !endpoint.may_see_secrets(&self.transport) {
             return Ok(Cow::Borrowed(own));
+        }
+        for config in self.policy_logins().iter() {
+            if let Some(Stored::Here(credentials)) = config.stored(host, repository.path()) {
+                return Ok(Cow::Owned(credentials.clone()));
+            }
         }
         for config in &self.docker_configs {
             match config.stored(host, repository.path()) {

@@ -28,7 +28,7 @@ use crate::kit::{
 
 kit::on_each_containerd!(
     e4_pitfall_18_secrets_of_a_pull_come_out_nowhere,
-    e4_secrets_of_a_docker_config_come_out_nowhere,
+    e4_secrets_of_files_come_out_nowhere,
     a_crash_leaves_no_memory_on_disk,
 );
 
@@ -200,7 +200,8 @@ fn e4_pitfall_18_secrets_of_a_pull_come_out_nowhere(node: &Node) {
 }
 
 /// The same of credentials that are a file on this machine.
-fn e4_secrets_of_a_docker_config_come_out_nowhere(node: &Node) {
+/// Of a docker config file, and of a secret that a policy names.
+fn e4_secrets_of_files_come_out_nowhere(node: &Node) {
     let space = node.space();
     let image = space.image("app").push("1");
     node.key.sign(&image);
@@ -210,19 +211,36 @@ fn e4_secrets_of_a_docker_config_come_out_nowhere(node: &Node) {
     let auth = json!({"auth": STANDARD.encode(format!("{USER}:{PASSWORD}"))});
     let auths = json!({"auths": {hosts.registry.host(): auth}});
     fs::write(folder.join("config.json"), auths.to_string()).expect("a file");
-    let policy = folder.join("policy.yaml");
-    fs::write(&policy, space.policy("keyed").key(node.key).document().to_string()).expect("a file");
+    let mut document = space.policy("keyed").key(node.key).document();
+    document["spec"]["rules"][0]["verifyImages"][0]["imageRegistryCredentials"] =
+        json!({"secrets": ["team/login"]});
+    let (policy, secrets, none) = (folder.join("policy.yaml"), folder.join("team"), folder.join("none"));
+    fs::write(&policy, document.to_string()).expect("a file");
+    for folder in [&secrets, &none] {
+        fs::create_dir(folder).expect("a folder");
+    }
+    fs::copy(folder.join("config.json"), secrets.join("login.json")).expect("a secret");
+    fs::write(none.join("config.json"), "{}").expect("a file");
+    let [with, without] = [("with.yaml", &folder), ("without.yaml", &none)].map(|(name, secrets)| {
+        let config = json!({"policy": {"paths": [policy]}, "registry": {"secrets": secrets}});
+        fs::write(folder.join(name), config.to_string()).expect("a file");
+        folder.join(name)
+    });
 
     for (number, turn) in TURNS.iter().enumerate() {
         hosts.turn.store(number, Ordering::SeqCst);
         for (name, more) in [(named.by_tag(), &["-o", "json"][..]), (named.by_digest(), &["--explain"])] {
-            let mut command = Command::new(gate::binary());
-            command.arg("verify").arg("-p").arg(&policy).arg("--docker-config").arg(&folder).args(more);
-            command.arg(name).env("RUST_LOG", "trace").env("RUST_BACKTRACE", "full");
-            let ran = Ran::of(&mut command);
-            let passes = matches!(turn, Turn::Basic | Turn::Bearer | Turn::Redirect);
-            assert_eq!(ran.code == 0, passes, "{ran:?}");
-            assert_without_secrets("its output", format!("{}{}", ran.stdout, ran.stderr).as_bytes());
+            for (config, docker_config, has_some) in
+                [(&without, &folder, true), (&with, &none, true), (&without, &none, false)]
+            {
+                let mut command = Command::new(gate::binary());
+                command.arg("verify").arg("--config").arg(config).arg("--docker-config").arg(docker_config);
+                command.args(more).arg(&name).env("RUST_LOG", "trace").env("RUST_BACKTRACE", "full");
+                let ran = Ran::of(&mut command);
+                let passes = has_some && matches!(turn, Turn::Basic | Turn::Bearer | Turn::Redirect);
+                assert_eq!(ran.code == 0, passes, "{ran:?}");
+                assert_without_secrets("its output", format!("{}{}", ran.stdout, ran.stderr).as_bytes());
+            }
         }
     }
     for seen in hosts.elsewhere.seen() {

@@ -12,7 +12,7 @@ use serde_saphyr::Spanned;
 
 use super::attestor::{Context, Purpose};
 use super::trust::{Logged, Origin};
-use super::{Compatibility, Loader, yaml};
+use super::{Compatibility, Loader, NamedSecret, yaml};
 use crate::oci::{Digest, Repository};
 use crate::policy::entry::{AttestorSet, Deny, Entry, FailurePolicy, Forms};
 use crate::policy::jmespath::Clock;
@@ -115,7 +115,8 @@ impl Loader<'_> {
     }
 
     /// They name things of a cluster. A node has better: the kubelet sends each pull with the very
-    /// credentials that it found for the pod, in its `imagePullSecrets` and by its credential providers.
+    /// credentials that it found for the pod, in its `imagePullSecrets` and by its credential providers. A
+    /// secret serves where the pull has none, if the node has it as a file.
     pub(super) fn registry_credentials(
         &mut self,
         place: &str,
@@ -123,9 +124,21 @@ impl Loader<'_> {
     ) {
         let Some(credentials) = credentials else { return };
         let place = format!("{place}: imageRegistryCredentials");
-        for (field, list) in [("providers", &credentials.providers), ("secrets", &credentials.secrets)] {
-            if let Some(list) = list.as_ref().filter(|list| !list.value.is_empty()) {
-                self.notice(list.referenced.line(), format!("{place}.{field} is not read: evidence is fetched with the credentials of the pull itself, which the kubelet takes from the pod's imagePullSecrets and its credential providers; a registry of its own for signatures needs a login in registry.dockerConfig"));
+        if let Some(list) = credentials.providers.as_ref().filter(|list| !list.value.is_empty()) {
+            self.notice(list.referenced.line(), format!("{place}.providers is not read: evidence is fetched with the credentials of the pull itself, which the kubelet takes from the pod's imagePullSecrets and its credential providers; a registry of its own for signatures needs a login or a credential helper in registry.dockerConfig"));
+        }
+        if let Some(secrets) = &credentials.secrets {
+            let line = secrets.referenced.line();
+            for secret in &secrets.value {
+                if is_secret_name(secret) {
+                    let (file, place) = (self.file.clone(), format!("{place}.secrets"));
+                    self.secrets.push(NamedSecret { file, line, place, name: secret.clone() });
+                } else {
+                    self.error(
+                        line,
+                        format!("{place}.secrets: `{secret}` is not `name` or `namespace/name`"),
+                    );
+                }
             }
         }
         for provider in credentials.providers.iter().flat_map(|list| &list.value) {
@@ -329,6 +342,17 @@ impl Loader<'_> {
             }
         }
     }
+}
+
+/// Of a secret in the namespace of the admission controller, or with its own: such names are file names too.
+fn is_secret_name(text: &str) -> bool {
+    let is_outer = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_name = |part: &str| {
+        part.len() <= 253
+            && part.bytes().all(|byte| is_outer(byte) || matches!(byte, b'-' | b'.'))
+            && [part.bytes().next(), part.bytes().last()].into_iter().all(|byte| byte.is_some_and(is_outer))
+    };
+    text.split('/').count() <= 2 && text.split('/').all(is_name)
 }
 
 /// Upstream's names for the sources of credentials in a cloud.

@@ -31,7 +31,7 @@ use std::time::SystemTime;
 pub(in crate::policy) use document::documents;
 pub(super) use exception::Named;
 pub(in crate::policy) use remark::yaml_error;
-pub use remark::{Remark, Severity};
+pub use remark::{NamedSecret, Remark, Severity};
 pub(super) use template::fill_in;
 
 use super::Policy;
@@ -105,6 +105,7 @@ pub(super) struct Loader<'a> {
     pub(super) maps: ConfigMaps,
     /// What the exceptions name, to be compared with what is loaded.
     pub(super) excepted: Vec<Named>,
+    pub(super) secrets: Vec<NamedSecret>,
     pub(super) errors: Vec<Remark>,
     pub(super) notices: Vec<Remark>,
 }
@@ -120,6 +121,7 @@ impl<'a> Loader<'a> {
             exceptions: Vec::new(),
             maps: ConfigMaps::new(),
             excepted: Vec::new(),
+            secrets: Vec::new(),
             errors: Vec::new(),
             notices: Vec::new(),
         }

@@ -19,6 +19,28 @@ pub struct Remark {
     pub message: String,
 }
 
+/// A secret that a policy names for the registries it asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedSecret {
+    /// The file of the policy.
+    pub file: PathBuf,
+    /// The line in it, from 1.
+    pub line: u64,
+    /// The field.
+    pub place: String,
+    /// `name`, or `namespace/name`; both are names of files as well.
+    pub name: String,
+}
+
+impl NamedSecret {
+    /// What is to be said where the secret is named.
+    #[must_use]
+    pub fn remark(&self, severity: Severity, text: &str) -> Remark {
+        let message = format!("{}: {text}", self.place);
+        Remark { file: self.file.clone(), line: self.line, severity, message }
+    }
+}
+
 /// How much a remark matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {

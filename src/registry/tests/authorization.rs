@@ -1,5 +1,8 @@
 //! Challenges, tokens, and where credentials go.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::*;
 use server::Seen;
 
@@ -103,6 +106,39 @@ async fn a_docker_config_serves_requests_without_credentials_at_its_own_host_alo
         let resolved = client.resolve(&server.reference("app:v1"), credentials).await;
         assert_eq!(resolved.is_ok(), expected.is_some());
         assert_eq!(server.seen().last().unwrap().authorization.as_deref(), expected);
+    }
+}
+
+/// The pull's own, then those of the policies' secrets, then the files of this machine.
+#[tokio::test]
+async fn credentials_are_taken_in_the_order_of_who_is_closest_to_the_pull() {
+    let server = Server::start(|seen: &Seen| match &seen.authorization {
+        Some(_) => digest_reply(),
+        None => challenge("Basic realm=\"r\"".into()),
+    })
+    .await;
+    let config = |user: &str| {
+        let auth = STANDARD.encode(format!("{user}:word"));
+        let helpers = r#""credsStore":"never-run","credHelpers":{"HOST":"never-run"}"#;
+        let auths = format!(r#"{{"auths":{{"HOST":{{"auth":"{auth}"}}}},{helpers}}}"#);
+        DockerConfig::parse(&auths.replace("HOST", &server.address.to_string())).unwrap()
+    };
+    let without_helpers = |user: &str| config(user).without_helpers();
+    let docker_configs = vec![without_helpers("machine")];
+    let client = Client::new(&RegistryOptions { docker_configs, ..options() }).unwrap();
+    let own =
+        Credentials::Basic { user: "pull".into(), password: "word".into(), audience: Audience::Mirrors };
+    let first = || vec![DockerConfig::default(), without_helpers("policy"), without_helpers("later")];
+    for (logins, credentials, user) in [
+        (first(), &own, "pull"),
+        (first(), &Credentials::Anonymous, "policy"),
+        (vec![without_helpers("later")], &Credentials::Anonymous, "later"),
+        (Vec::new(), &Credentials::Anonymous, "machine"),
+    ] {
+        client.sign_in_with(logins);
+        client.resolve(&server.reference("app:v1"), credentials).await.unwrap();
+        let expected = format!("Basic {}", STANDARD.encode(format!("{user}:word")));
+        assert_eq!(server.seen().last().unwrap().authorization, Some(expected));
     }
 }
 
