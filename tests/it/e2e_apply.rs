@@ -313,6 +313,7 @@ macro_rules! on_a_registry {
 
 on_a_registry!(
     apply_fills_verified_digests_in,
+    apply_without_mutate_digest_leaves_documents_as_they_are,
     apply_judges_the_pods_of_controllers,
     apply_judges_the_steps_of_a_task_run,
     apply_judges_the_bundle_of_a_pipeline_run,
@@ -389,6 +390,25 @@ fn apply_fills_verified_digests_in(bench: &Bench, space: &Space<'_>) {
         assert!(ran.code == 1 && ran.lines()[0].starts_with(&start), "{ran:?}");
         assert_eq!(files.apply(&["-o", "yaml"]).stdout, "");
     }
+}
+
+fn apply_without_mutate_digest_leaves_documents_as_they_are(bench: &Bench, space: &Space<'_>) {
+    let [signed, _, _] = bench.images(space);
+    let run = |verify_digest: bool, image: &str| {
+        let mut document = bench.policy(space, &json!({}));
+        let entry = document["spec"]["rules"][0]["verifyImages"][0].as_object_mut().unwrap();
+        entry.insert("mutateDigest".into(), json!(false));
+        entry.insert("verifyDigest".into(), json!(verify_digest));
+        Files::new(&[document]).with("pod.yaml", &pod("web", image)).apply(&["-o", "yaml"])
+    };
+    for (verify_digest, image) in [(false, signed.by_tag()), (true, signed.by_digest())] {
+        let ran = run(verify_digest, &image);
+        let expected = format!("---\n{}", pod("web", &image));
+        assert_eq!((ran.code, ran.stdout.trim_end()), (0, expected.trim_end()), "{ran:?}");
+    }
+    let ran = run(true, &signed.by_tag());
+    let line = format!("Pod/default/web: keyed/signed: fail: missing digest for {}", signed.by_tag());
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.lines().next()), (1, "", Some(line.as_str())));
 }
 
 fn apply_judges_the_pods_of_controllers(bench: &Bench, space: &Space<'_>) {
