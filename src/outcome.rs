@@ -111,6 +111,36 @@ codes! {
     }
 }
 
+impl DenialReason {
+    /// What a short cause such as `invalid signature` (rule E3) leaves open; none where it says it all.
+    #[must_use]
+    pub const fn plainly(self) -> Option<&'static str> {
+        match self {
+            Self::TransparencyLog => {
+                Some("the signature itself is good, but no transparency log entry proves it")
+            }
+            Self::AnnotationMismatch => {
+                Some("a required signer signed, but not with the required annotations")
+            }
+            Self::IdentityMismatch => Some("signed, but by nobody whom the policy names"),
+            Self::Certificate => Some("signed, but the certificate or its time does not hold"),
+            Self::DigestMissing => Some(
+                "the rule has mutateDigest: false, and verifyDigest wants the digest in the reference itself",
+            ),
+            Self::SignatureNotFound
+            | Self::SignatureInvalid
+            | Self::AttestationNotFound
+            | Self::AttestationInvalid
+            | Self::ConditionFailed
+            | Self::Unmatched
+            | Self::UnverifiedOnNode
+            | Self::NoPolicy
+            | Self::ManifestInvalid
+            | Self::LimitExceeded => None,
+        }
+    }
+}
+
 /// Whether any host gave any HTTP answer during the step that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Contact {
@@ -162,6 +192,17 @@ pub struct Denial {
     pub detail: String,
 }
 
+impl Denial {
+    /// The cause, and what it leaves open: for people who can read a line to its end, not for the kubelet.
+    #[must_use]
+    pub fn told(&self) -> String {
+        match self.reason.plainly() {
+            Some(words) => format!("{} ({words})", self.cause),
+            None => self.cause.clone(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,5 +215,37 @@ mod tests {
         for reason in FaultReason::ALL {
             assert_eq!(serde_json::to_string(reason).unwrap(), format!("\"{reason}\""));
         }
+    }
+
+    #[test]
+    fn a_missing_log_entry_is_told_apart_from_a_wrong_key() {
+        let told = |reason| {
+            let (policy, rule, detail) = (String::new(), String::new(), String::new());
+            Denial { reason, policy, rule, cause: "invalid signature".into(), detail }.told()
+        };
+        assert_eq!(
+            told(DenialReason::TransparencyLog),
+            "invalid signature (the signature itself is good, but no transparency log entry proves it)"
+        );
+        assert_eq!(told(DenialReason::SignatureInvalid), "invalid signature");
+    }
+
+    /// The codes in the first column of the table under this heading.
+    fn documented(heading: &str) -> Vec<&'static str> {
+        let section = include_str!("../docs/reasons.md").split_once(&format!("\n## {heading}\n"));
+        let section = section.and_then(|(_, rest)| rest.split("\n## ").next()).unwrap_or("");
+        section
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+            .map(|(code, _)| code)
+            .collect()
+    }
+
+    #[test]
+    fn every_code_is_documented_and_no_other() {
+        let denials: Vec<_> = DenialReason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(documented("Denials"), denials);
+        let faults: Vec<_> = FaultReason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(documented("Faults"), faults);
     }
 }

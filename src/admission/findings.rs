@@ -29,6 +29,8 @@ pub struct WouldDeny {
     pub reason: &'static str,
     /// The cause.
     pub cause: String,
+    /// What the cause leaves open.
+    pub why: Option<&'static str>,
 }
 
 /// A present image of which the last look could not find out whether policy refuses it.
@@ -116,6 +118,7 @@ impl Findings {
                 rule: denial.rule.clone(),
                 reason: denial.reason.code(),
                 cause: denial.cause.clone(),
+                why: denial.reason.plainly(),
             };
             finding.denials.iter().map(denial).collect()
         };

@@ -436,7 +436,10 @@ impl Gate {
         let first = judgement.applications.first();
         let causes: Vec<String> = denials
             .iter()
-            .map(|denial| format!("{}/{}: {}", denial.policy, denial.rule, denial.detail))
+            .map(|denial| match denial.reason.plainly() {
+                Some(words) => format!("{}/{}: {} ({words})", denial.policy, denial.rule, denial.detail),
+                None => format!("{}/{}: {}", denial.policy, denial.rule, denial.detail),
+            })
             .chain(fault.map(ToString::to_string))
             .collect();
         let line = VerdictLine {

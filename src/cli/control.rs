@@ -137,10 +137,9 @@ fn status_lines(body: &Value, would_deny: bool, now: u64) -> Vec<String> {
         return lines;
     }
     for image in list(body, "wouldDeny") {
-        let [name, policy, rule, cause] =
-            ["image", "policy", "rule", "cause"].map(|field| text(image, field));
+        let [name, policy, rule] = ["image", "policy", "rule"].map(|field| text(image, field));
         let by = if policy.is_empty() { String::new() } else { format!("{policy}/{rule}: ") };
-        line("would deny", &format!("{name}: {by}{cause}"));
+        line("would deny", &format!("{name}: {by}{}", told(image)));
     }
     for image in list(body, "undecided") {
         line("undecided", &format!("{}: {}", text(image, "image"), text(image, "cause")));
@@ -250,6 +249,15 @@ pub(super) fn plain(value: &Value) -> String {
 
 fn list<'a>(body: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
     body.get(field).and_then(Value::as_array).into_iter().flatten()
+}
+
+/// The cause of a denial, and what it leaves open.
+pub(super) fn told(denial: &Value) -> String {
+    let cause = text(denial, "cause");
+    match denial.get("why").and_then(Value::as_str) {
+        Some(why) => format!("{cause} ({why})"),
+        None => cause,
+    }
 }
 
 /// A member of an object, as plain text.

@@ -10,6 +10,7 @@ mod cache;
 mod check;
 mod control;
 mod judge;
+mod manual;
 mod serve;
 mod tree;
 mod verify;
@@ -74,7 +75,13 @@ pub fn run() -> ExitCode {
             clap_complete::generate(shell, &mut Arguments::command(), "pullgate", &mut script);
             print_whole(&script)
         }
-        Command::Man => man(),
+        Command::Man => match manual::page() {
+            Ok(page) => print_whole(&page),
+            Err(error) => {
+                complain(format_args!("cannot make the man page: {error}"));
+                Exit::No
+            }
+        },
     };
     exit.into()
 }
@@ -119,37 +126,6 @@ fn complain(line: impl std::fmt::Display) {
 /// and one image is verified sooner than a second thread is woken up for it.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
-}
-
-/// The page of the program, then one section a command with its options.
-fn man() -> Exit {
-    let mut command = Arguments::command();
-    command.build();
-    let mut page = Vec::new();
-    let rendered = clap_mangen::Man::new(command.clone())
-        .render(&mut page)
-        .and_then(|()| sections(&command, "pullgate", &mut page));
-    match rendered {
-        Ok(()) => print_whole(&page),
-        Err(error) => {
-            complain(format_args!("cannot make the man page: {error}"));
-            Exit::No
-        }
-    }
-}
-
-/// The commands of `command`, which is called `name`, and those of theirs.
-fn sections(command: &clap::Command, name: &str, page: &mut Vec<u8>) -> std::io::Result<()> {
-    for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
-        let name = format!("{name} {}", subcommand.get_name());
-        writeln!(page, ".SH \"{}\"", name.to_uppercase())?;
-        let section = clap_mangen::Man::new(subcommand.clone().bin_name(&name));
-        section.render_synopsis_section(page)?;
-        section.render_description_section(page)?;
-        section.render_options_section(page)?;
-        sections(subcommand, &name, page)?;
-    }
-    Ok(())
 }
 
 /// Writes everything to stdout; whoever closed the pipe had enough.
@@ -198,18 +174,5 @@ mod tests {
         ] {
             assert_eq!(told(arguments), wanted);
         }
-    }
-
-    #[test]
-    fn the_man_page_has_a_section_for_each_command_and_those_below_it() {
-        let mut command = Arguments::command();
-        command.build();
-        let mut page = Vec::new();
-        sections(&command, "pullgate", &mut page).unwrap();
-        let page = String::from_utf8(page).unwrap();
-        for command in ["VERIFY", "CACHE", "CACHE EXPORT", "CACHE IMPORT", "CACHE PREWARM"] {
-            assert!(page.contains(&format!(".SH \"PULLGATE {command}\"\n")), "{command}");
-        }
-        assert!(page.contains("\\-\\-image"), "options of `cache export`");
     }
 }

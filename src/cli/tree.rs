@@ -53,9 +53,10 @@ pub(super) fn described(judgement: &Judgement) -> Value {
         let why = match became {
             Became::Skipped => application.skipped.as_ref().map(|message| json!({ "message": message })),
             Became::NotJudged | Became::Satisfied => None,
-            Became::Denied(denial) => {
-                Some(json!({ "reason": denial.reason, "cause": denial.cause, "message": denial.detail }))
-            }
+            Became::Denied(denial) => Some(json!({
+                "reason": denial.reason, "cause": denial.cause, "why": denial.reason.plainly(),
+                "message": denial.detail,
+            })),
             Became::Undecided(fault) => Some(json!({ "reason": fault.reason, "message": fault.message })),
         };
         let tree = explained(judgement, covered);
@@ -199,7 +200,7 @@ impl<'a> Became<'a> {
         match self {
             Self::Skipped => format!("{word} (skipImageReferences)"),
             Self::NotJudged | Self::Satisfied => word.to_owned(),
-            Self::Denied(denial) => format!("{word}: {}", denial.cause),
+            Self::Denied(denial) => format!("{word}: {}", denial.told()),
             Self::Undecided(fault) => format!("{word}: {}", cause(image, fault)),
         }
     }

@@ -10,7 +10,7 @@ use crate::daemon::cache::{judged, reference};
 use crate::oci::Reference;
 use crate::outcome::Denial;
 use crate::policy::evaluate::Decision;
-use crate::policy::{Application, PodFacts, cause};
+use crate::policy::{Application, PodFacts, cause, told};
 
 /// `pullgate verify`
 pub(super) fn run(arguments: &Verify) -> Exit {
@@ -92,7 +92,7 @@ fn print(image: &Reference, judgement: &Judgement, explain: bool) {
                 line(&format!("{image}: denied: {}", by(denial)));
             }
         }
-        Decision::Undecided(fault) => line(&format!("{image}: undecided: {}", cause(image, fault))),
+        Decision::Undecided(fault) => line(&format!("{image}: undecided: {}", told(image, fault))),
     }
     if explain {
         tree::lines(image, judgement).iter().for_each(say);
@@ -101,7 +101,7 @@ fn print(image: &Reference, judgement: &Judgement, explain: bool) {
 
 fn by(denial: &Denial) -> String {
     match (denial.policy.as_str(), denial.rule.as_str()) {
-        ("", _) => denial.cause.clone(),
-        (policy, rule) => format!("{policy}/{rule}: {}", denial.cause),
+        ("", _) => denial.told(),
+        (policy, rule) => format!("{policy}/{rule}: {}", denial.told()),
     }
 }

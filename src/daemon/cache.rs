@@ -200,7 +200,7 @@ fn denied(denials: &[Denial]) -> Value {
     let described = |denial: &Denial| {
         json!({
             "policy": denial.policy, "rule": denial.rule, "reason": denial.reason,
-            "cause": denial.cause, "message": denial.detail,
+            "cause": denial.cause, "why": denial.reason.plainly(), "message": denial.detail,
         })
     };
     denials.iter().map(described).collect()

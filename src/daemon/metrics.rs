@@ -74,7 +74,12 @@ const CONNECTIONS: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::roots::Roots;
     use super::*;
+    use crate::admission::audit::{Audit, Phase, Phases, VerdictLine};
+    use crate::config::Config;
 
     #[tokio::test]
     async fn serves_the_page_and_nothing_else() {
@@ -87,5 +92,44 @@ mod tests {
         assert_eq!(page.status(), 200);
         assert!(page.text().await.unwrap().contains("pullgate_things 0"));
         assert_eq!(reqwest::get(format!("http://{address}/")).await.unwrap().status(), 404);
+    }
+
+    #[test]
+    fn the_readme_lists_every_metric_and_no_other() {
+        let mut registry = Registry::with_prefix("pullgate");
+        let audit = Audit::new(&mut registry);
+        let config = Config::with_policies(Vec::new());
+        Roots::new(&config, tempfile::tempdir().unwrap().path(), &mut registry).unwrap();
+        // A family without a sample is not encoded.
+        let line = VerdictLine {
+            image: "a",
+            digest: None,
+            namespace: "",
+            pod: "",
+            policy: "",
+            rule: "",
+            verdict: "undecided",
+            reason: "timeout",
+            source: "",
+            causes: "",
+            would_deny: false,
+        };
+        audit.verdict(&line, &Phases::start());
+        audit.phase(Phase::Forward, Duration::ZERO);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let served: BTreeSet<_> = types
+            .map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
+            .collect();
+
+        let readme = include_str!("../../README.md");
+        let section = readme.split_once("\n## Metrics\n").unwrap().1.split("\n## ").next().unwrap();
+        let names = section.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
+        let listed: BTreeSet<_> = names
+            .flat_map(|names| names.split(", "))
+            .map(|name| name.trim_matches('`').split('{').next().unwrap_or("").to_owned())
+            .collect();
+        assert_eq!(listed, served);
     }
 }

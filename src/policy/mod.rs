@@ -45,7 +45,7 @@ pub use load::{
 };
 pub use manifest::{Manifest, Placed};
 pub use pods::PodFacts;
-pub use report::{Answer, RuleReport, Status, cause};
+pub use report::{Answer, RuleReport, Status, cause, told};
 pub use resource::{Resource, ResourceError, View};
 pub use stored_image::{DocumentError, Stored, StoredImage, StoredImages};
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::evaluate::{Decision, Judged, Mode, Permit, Source, ends_policy};
 use super::{Action, Application, Coverage, EntryVerdict};
 use crate::oci::Reference;
-use crate::outcome::{Denial, Fault};
+use crate::outcome::{Denial, Fault, FaultReason};
 
 /// Kyverno's words for a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -221,4 +221,15 @@ pub fn cause<'a>(reference: &Reference, fault: &'a Fault) -> &'a str {
     let names = [reference.text().to_owned(), reference.normalised_form()];
     let rest = names.iter().find_map(|name| fault.message.strip_prefix(name.as_str())?.strip_prefix(": "));
     rest.unwrap_or(&fault.message)
+}
+
+/// The same for people who read a line to its end: an image that is not there is said to be so.
+#[must_use]
+pub fn told(reference: &Reference, fault: &Fault) -> String {
+    let cause = cause(reference, fault);
+    if fault.reason == FaultReason::ImageNotFound {
+        format!("no such image in {} ({cause})", reference.repository().host())
+    } else {
+        cause.to_owned()
+    }
 }

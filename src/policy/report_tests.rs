@@ -9,7 +9,7 @@ use super::evaluate::{
 };
 use super::tests::{Pull, digest, fault, none, policy, reference, satisfied};
 use super::*;
-use crate::outcome::{Contact, Denial, DenialReason};
+use crate::outcome::{Contact, Denial, DenialReason, Fault, FaultReason};
 
 const IMAGE: &str = "ghcr.io/org/app:v1";
 
@@ -184,4 +184,13 @@ fn a_decision_that_no_rule_explains_is_still_said() {
     };
     let statuses: Vec<_> = answer.results().iter().map(|result| result.status).collect();
     assert_eq!(statuses, [Status::Pass, Status::Error]);
+}
+
+#[test]
+fn an_image_that_is_not_there_is_said_to_be_so() {
+    let reference = Reference::parse(IMAGE).unwrap();
+    let missing = Fault::new(FaultReason::ImageNotFound, format!("{IMAGE}: registry answered 404"));
+    assert_eq!(told(&reference, &missing), "no such image in ghcr.io (registry answered 404)");
+    let broken = Fault::new(FaultReason::RegistryError, format!("{IMAGE}: registry answered 500"));
+    assert_eq!(told(&reference, &broken), "registry answered 500");
 }

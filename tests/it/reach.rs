@@ -104,7 +104,8 @@ fn hosts_of_no_proxy_and_this_machine_are_reached_directly() {
         let image = format!("{registry}/app:1");
         let output = verify(&image, &[], &environment);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(said.trim(), format!("{image}: undecided: registry answered 404"), "{output:?}");
+        let words = format!("{image}: undecided: no such image in {registry} (registry answered 404)");
+        assert_eq!(said.trim(), words, "{output:?}");
         assert_eq!(asked.recv().expect("a request"), "HEAD /v2/app/manifests/1 HTTP/1.1");
         assert_eq!(heard.try_recv().ok(), None, "{address}");
     }

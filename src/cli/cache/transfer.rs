@@ -14,7 +14,7 @@ use super::{Failure, body, config, progress};
 use crate::cache::ImageName;
 use crate::cache::archive::{Archive, ImageEvidence, Writer};
 use crate::cli::args::{CacheExport, CacheImport, CachePrewarm, Output};
-use crate::cli::control::text;
+use crate::cli::control::{text, told};
 use crate::cli::judge::worst;
 use crate::cli::{Exit, complain, runtime, say, tree};
 use crate::config::Config;
@@ -202,8 +202,8 @@ fn causes(row: &Value) -> Vec<String> {
     let denials = row.get("denials").and_then(Value::as_array).into_iter().flatten();
     let mut causes: Vec<_> = denials
         .map(|denial| match text(denial, "policy") {
-            policy if policy.is_empty() => text(denial, "cause"),
-            policy => format!("{policy}/{}: {}", text(denial, "rule"), text(denial, "cause")),
+            policy if policy.is_empty() => told(denial),
+            policy => format!("{policy}/{}: {}", text(denial, "rule"), told(denial)),
         })
         .collect();
     let message = row.get("fault").map(|fault| text(fault, "message")).unwrap_or_default();
