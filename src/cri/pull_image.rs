@@ -48,6 +48,11 @@ pub(super) async fn relay<G: Gate>(
             wire::splice_image(&message, name).map_err(internal)?.into()
         }
     };
+    // containerd names the tag itself: what it is called must be what was pulled, until that is on record (T1).
+    let _unmoved = match (&forward, &slot) {
+        (Forward::AsSent, Some(slot)) => Some(slot.unmoved().await),
+        (Forward::AsSent, None) | (Forward::Pinned { .. }, _) => None,
+    };
     let answer = match unary::exchange(upstream, PULL_IMAGE, &metadata, &forwarded).await {
         Ok(answer) => answer,
         Err(refusal) => {

@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prost::Message as _;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::time::{Instant, timeout_at};
 use tonic::Code;
 
 use super::proxy::Shared;
@@ -30,8 +31,9 @@ pub(super) struct TagSlots {
     slots: Mutex<HashMap<String, Slot>>,
 }
 
-/// The newest resolution on record; its lock is the lock of the tag.
-type Slot = Arc<tokio::sync::Mutex<Option<u64>>>;
+/// The newest resolution on record; its lock is the lock of the tag. Who writes the record has it alone,
+/// pulls in which containerd itself names the tag share it.
+type Slot = Arc<RwLock<Option<u64>>>;
 
 /// One pull's hold on a tag.
 #[derive(Debug)]
@@ -52,7 +54,24 @@ pub(super) struct TagPull<'a> {
 
 /// The tag stands as pulled and cannot be moved while this is held.
 #[derive(Debug)]
-pub(super) struct Named(#[expect(dead_code, reason = "held, never read")] OwnedMutexGuard<Option<u64>>);
+pub(super) struct Named(#[expect(dead_code, reason = "held, never read")] OwnedRwLockWriteGuard<Option<u64>>);
+
+/// No record of the tag is written while this is held.
+#[derive(Debug)]
+pub(super) struct Unmoved(
+    #[expect(dead_code, reason = "held, never read")] OwnedRwLockReadGuard<Option<u64>>,
+);
+
+/// What CRI says of a tag record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Visible {
+    /// It shows the image that was pulled.
+    Yes,
+    /// It answers without it.
+    No,
+    /// It does not answer.
+    Unknown,
+}
 
 impl TagSlots {
     /// Holds the slot of the tag `name`.
@@ -77,6 +96,11 @@ impl Drop for TagSlot<'_> {
 }
 
 impl TagSlot<'_> {
+    /// Holds the tag as it is, or as containerd itself makes it.
+    pub(super) async fn unmoved(&self) -> Unmoved {
+        Unmoved(Arc::clone(&self.slot).read_owned().await)
+    }
+
     /// Writes the record, waits until CRI shows it, and reads what it was copied from again.
     pub(super) async fn record<G: Gate>(
         &self,
@@ -84,34 +108,31 @@ impl TagSlot<'_> {
         upstream: &Upstream,
         pull: &TagPull<'_>,
     ) -> Result<Named, Refusal> {
-        let mut newest = Arc::clone(&self.slot).lock_owned().await;
+        let mut newest = Arc::clone(&self.slot).write_owned().await;
         let superseded = newest.is_some_and(|newest| newest > pull.resolved);
         let existing = if superseded { Existing::Keep } else { Existing::Replace };
         let containerd = &shared.containerd;
-        match containerd.write_tag_record(&self.name, pull.pinned, pull.digest, existing).await {
-            Ok(TagRecord::Written | TagRecord::Unchanged) => {}
-            Ok(TagRecord::Kept(_)) => {
-                return Err(self.refusal("the tag moved during the pull, try again"));
-            }
-            Err(error) => return Err(self.fault(&error)),
+        let record = containerd.write_tag_record(&self.name, pull.pinned, pull.digest, existing).await;
+        let record = record.map_err(|error| self.fault(&error))?;
+        if let TagRecord::Kept(_) = record {
+            return Err(self.refusal("the tag moved during the pull, try again"));
         }
         if !superseded {
             *newest = Some(pull.resolved);
         }
 
-        let visible =
-            tokio::time::timeout(shared.options.tag_visible_within, self.visible(upstream, pull.image_id))
-                .await;
-        match visible {
-            Ok(Ok(())) => {}
-            Ok(Err(refusal)) => return Err(refusal),
-            Err(_) => {
-                shared.counts.tags_not_visible.fetch_add(1, Ordering::Relaxed);
-                if let Err(error) = containerd.remove_tag_record(&self.name, pull.digest).await {
-                    tracing::warn!(tag = %self.name, %error, "tag record that CRI does not show is left behind");
-                }
-                return Err(self.refusal("tag record not visible"));
+        let give_up = Instant::now() + shared.options.tag_visible_within;
+        let visible = self.visible(upstream, pull.image_id, give_up).await?;
+        if visible != Visible::Yes {
+            shared.counts.tags_not_visible.fetch_add(1, Ordering::Relaxed);
+            // One that was there before may be what another pod starts from at this moment, and a CRI
+            // that keeps silent may show it by now.
+            if (record, visible) == (TagRecord::Written, Visible::No)
+                && let Err(error) = containerd.remove_tag_record(&self.name, pull.digest).await
+            {
+                tracing::warn!(tag = %self.name, %error, "tag record that CRI does not show is left behind");
             }
+            return Err(self.refusal("tag record not visible"));
         }
         match containerd.image_target(pull.pinned).await {
             Ok(Some(target)) if target.digest == *pull.digest => Ok(Named(newest)),
@@ -120,19 +141,31 @@ impl TagSlot<'_> {
         }
     }
 
-    /// Asks CRI for the tag until it answers with `image_id`.
-    async fn visible(&self, upstream: &Upstream, image_id: &str) -> Result<(), Refusal> {
+    /// Asks CRI for the tag until it answers with `image_id`; what it said last.
+    async fn visible(
+        &self,
+        upstream: &Upstream,
+        image_id: &str,
+        give_up: Instant,
+    ) -> Result<Visible, Refusal> {
         let image = ImageSpec { image: self.name.clone(), ..ImageSpec::default() };
         let message = ImageStatusRequest { image: Some(image), verbose: false }.encode_to_vec();
         let metadata = unary::own_metadata();
         let mut pause = FIRST_PAUSE;
         loop {
-            let answer = unary::exchange(upstream, IMAGE_STATUS, &metadata, &message).await?;
-            if answer.status().code() == Code::Ok {
-                let shown = answer.message::<ImageStatusResponse>("ImageStatus")?.image;
-                if shown.is_some_and(|image| image.id == image_id) {
-                    return Ok(());
+            let asking = unary::exchange(upstream, IMAGE_STATUS, &metadata, &message);
+            let Ok(answer) = timeout_at(give_up, asking).await else { return Ok(Visible::Unknown) };
+            let answer = answer?;
+            let visible = if answer.status().code() == Code::Ok {
+                match answer.message::<ImageStatusResponse>("ImageStatus")?.image {
+                    Some(image) if image.id == image_id => return Ok(Visible::Yes),
+                    Some(_) | None => Visible::No,
                 }
+            } else {
+                Visible::Unknown
+            };
+            if Instant::now() + pause >= give_up {
+                return Ok(visible);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -170,13 +203,23 @@ mod tests {
         let first = slots.enter("a:1".into());
         let second = slots.enter("a:1".into());
         let other = slots.enter("b:1".into());
-        *second.slot.lock().await = Some(7);
+        *second.slot.write().await = Some(7);
         drop(second);
         drop(other);
         assert_eq!(slots.lock().keys().collect::<Vec<_>>(), ["a:1"]);
-        assert_eq!(*first.slot.lock().await, Some(7));
+        assert_eq!(*first.slot.read().await, Some(7));
         drop(first);
         assert!(slots.lock().is_empty());
-        assert_eq!(*slots.enter("a:1".into()).slot.lock().await, None);
+        assert_eq!(*slots.enter("a:1".into()).slot.read().await, None);
+    }
+
+    #[tokio::test]
+    async fn t1_a_record_waits_for_pulls_in_which_containerd_names_the_tag() {
+        let slots = TagSlots::default();
+        let [one, two, pinned] = [(); 3].map(|()| slots.enter("a:1".into()));
+        let as_sent = [one.unmoved().await, two.unmoved().await];
+        assert!(pinned.slot.try_write().is_err());
+        drop(as_sent);
+        assert!(pinned.slot.try_write().is_ok());
     }
 }

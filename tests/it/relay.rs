@@ -500,6 +500,26 @@ async fn t3_a_record_that_cri_does_not_show_is_removed_and_the_pull_fails() {
     assert_eq!(relay.proxy.counts().tags_not_visible.load(Ordering::Relaxed), 1);
 }
 
+/// Another pod may be between its pull and the question for the user: absent there would make it root.
+#[tokio::test]
+async fn t3_a_record_that_was_there_or_that_cri_says_nothing_of_stays() {
+    let relay = Relay::start();
+    let state = &relay.fake.state;
+    let caller = relay.caller().await;
+    let request = relay.pins("busybox", ONE, "sha256:aa", Some(1));
+    state.hangs.store(true, Ordering::SeqCst);
+    let (code, message) = caller.call(PULL, request).await.status();
+    assert_eq!((code, message.ends_with("tag record not visible")), (Code::Unavailable, true), "{message}");
+    assert_eq!(state.target("docker.io/library/busybox:latest").as_deref(), Some(ONE), "silent");
+
+    state.hangs.store(false, Ordering::SeqCst);
+    state.takes_up_records.store(false, Ordering::SeqCst);
+    let request = relay.pins("busybox", ONE, "sha256:aa", Some(2));
+    assert_eq!(caller.call(PULL, request).await.status().0, Code::Unavailable);
+    assert_eq!(state.target("docker.io/library/busybox:latest").as_deref(), Some(ONE), "was there before");
+    assert_eq!(relay.proxy.counts().tags_not_visible.load(Ordering::Relaxed), 2);
+}
+
 #[tokio::test]
 async fn s1_image_status_asks_containerd_first_and_shows_its_bytes() {
     let relay = Relay::start();

@@ -54,6 +54,8 @@ pub(crate) struct State {
     pub(crate) seen: Mutex<Vec<Seen>>,
     /// Whether CRI takes up records that were written through the Images API.
     pub(crate) takes_up_records: AtomicBool,
+    /// Whether CRI never answers ImageStatus.
+    pub(crate) hangs: AtomicBool,
     pub(crate) pull: Mutex<Pull>,
     /// What it calls itself.
     pub(crate) name: Mutex<&'static str>,
@@ -92,6 +94,7 @@ impl Fake {
             ids: Mutex::default(),
             seen: Mutex::default(),
             takes_up_records: AtomicBool::new(true),
+            hangs: AtomicBool::new(false),
             pull: Mutex::new(Pull::Succeed),
             name: Mutex::new("containerd"),
             events: sender,
@@ -216,7 +219,12 @@ impl State {
                 ..v1::VersionResponse::default()
             }),
             "/runtime.v1.ImageService/PullImage" => self.pull_image(&message).await,
-            "/runtime.v1.ImageService/ImageStatus" => self.image_status(&message),
+            "/runtime.v1.ImageService/ImageStatus" => {
+                if self.hangs.load(Ordering::SeqCst) {
+                    std::future::pending::<()>().await;
+                }
+                self.image_status(&message)
+            }
             "/runtime.v1.ImageService/ListImages" => reply(&vec![b'x'; 32 * 1024 * 1024]),
             "/runtime.v1.ImageService/ImageFsInfo" | "/runtime.v1.ImageService/Describe" => {
                 reply(b"\x9a\x06\x01?")
