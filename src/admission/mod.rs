@@ -168,6 +168,7 @@ impl Gate {
         settings: Settings,
     ) -> Self {
         Self {
+        let guard = Guard::open(settings.shown.as_deref(), store.now());
             current: Current::new(snapshot),
             registry,
             store,
@@ -176,7 +177,7 @@ impl Gate {
             denials: Denials::default(),
             slots: Arc::new(Slots::new(settings.concurrency)),
             audit,
-            guard: Guard::open(settings.shown.as_deref(), SystemTime::now()),
+            guard,
             settings,
             findings: findings::Findings::default(),
             bundled: Arc::default(),

@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use super::audit::Phases;
 use super::findings::{Undecided, WouldDeny, Wrong};
 use super::{Gate, PullRequest, Snapshot, is_proof, shown_name};
-use crate::cache::{Admission, Age, Durability, ImageName, Phase};
+use crate::cache::{Admission, Age, Durability, ImageName, Phase, Stamp};
 use crate::oci::{Digest, Reference, RequestedImage};
 use crate::outcome::{Denial, Fault, FaultReason};
 use crate::policy::evaluate::{Decision, Mode, Source, Unmatched};
@@ -88,7 +88,7 @@ impl Gate {
         facts: &ImageFacts,
     ) -> Shown {
         let snapshot = self.current.take();
-        let now = SystemTime::now();
+        let now = self.store.now();
         if snapshot.mode == Mode::Audit || snapshot.policies.is_empty() {
             self.note_shown(image, facts, now);
             return Shown::Show;
@@ -133,7 +133,7 @@ impl Gate {
         snapshot.mode == Mode::Audit || snapshot.policies.is_empty()
     }
 
-    fn note_shown(&self, image: Option<&RequestedImage>, facts: &ImageFacts, now: SystemTime) {
+    fn note_shown(&self, image: Option<&RequestedImage>, facts: &ImageFacts, now: Stamp) {
         if let Some(RequestedImage::Reference(reference)) = image {
             self.guard.present(&shown_name(reference), now);
         }

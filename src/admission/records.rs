@@ -5,8 +5,6 @@
 //! pass was forwarded as sent, so the id it came back with is that of whatever containerd resolved, and
 //! proves nothing. Who pulls is remembered once containerd did it, never before: a permit proves no credentials.
 
-use std::time::SystemTime;
-
 use super::audit::Phase;
 use super::{Admitted, Gate};
 use crate::cache::{Admission, Durability, ImageName};
@@ -55,7 +53,7 @@ impl Gate {
                 self.decided(&name, image, would_deny);
             }
         }
-        let now = SystemTime::now();
+        let now = self.store.now();
         self.guard.present(&shown_name(reference), now);
         if let Some(image_id) = arrival.image_id() {
             self.guard.present(image_id, now);

@@ -50,6 +50,12 @@ impl Stamp {
         self.wall
     }
 
+    /// Which boot of the machine, and seconds since it: a clock that nobody sets.
+    #[must_use]
+    pub const fn since_boot(self) -> (u64, u64) {
+        (self.boot, self.uptime)
+    }
+
     /// The same moment, or the one of `seconds` since 1970 where that is earlier: a claim never makes
     /// anything younger than now. By the boot clock it is as much older.
     #[must_use]
