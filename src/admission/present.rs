@@ -262,7 +262,8 @@ impl Gate {
                 let renewed = known
                     .as_ref()
                     .is_none_or(|known| known.snapshot != snapshot.fingerprint || !is_proof(known));
-                let image_id = image_id.or_else(|| known.filter(is_proof).and_then(|known| known.image_id));
+                let proof = known.as_ref().filter(|known| is_proof(known));
+                let image_id = image_id.or_else(|| proof.and_then(|known| known.image_id.clone()));
                 // No pod is known here, nor the name that a pull gives, nor how long the answer holds.
                 let about_the_image =
                     judgement.applications.iter().all(|application| application.basis == Basis::Image);
@@ -282,7 +283,8 @@ impl Gate {
                         at: self.store.now(),
                         pulled_by: Vec::new(),
                     };
-                    self.store.admit(admission, Durability::Durable);
+                    // A pull that ended meanwhile knows more.
+                    self.store.admit_in_place_of(known.as_ref(), admission, Durability::Durable);
                 }
                 if permit.would_deny().is_empty() { Background::Fine } else { Background::Denied }
             }
@@ -319,9 +321,11 @@ impl Gate {
                 let taken_back = |denial: &Denial| {
                     definite(denial) && (denial.policy.is_empty() || (refuses(denial) && plain(denial)))
                 };
-                if known.is_some() && denials.iter().any(taken_back) {
+                if let Some(known) = &known
+                    && denials.iter().any(taken_back)
+                    && self.store.withdraw(known)
+                {
                     tracing::warn!(image = name, %digest, "present image is no longer admitted: hidden from ImageStatus");
-                    self.store.withdraw(reference.repository(), &digest);
                 }
                 Background::Denied
             }

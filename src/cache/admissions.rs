@@ -9,14 +9,31 @@ use crate::oci::{Digest, Repository};
 
 impl Store {
     /// Records that an image was admitted, keeping the pullers of an earlier admission.
-    pub fn admit(&self, mut admission: Admission, durable: Durability) {
+    pub fn admit(&self, admission: Admission, durable: Durability) {
+        self.admit_if(admission, durable, |_| true);
+    }
+
+    /// The same in the place of `known`: not if another was recorded since that was read.
+    pub fn admit_in_place_of(&self, known: Option<&Admission>, admission: Admission, durable: Durability) {
+        self.admit_if(admission, durable, |now| now == known);
+    }
+
+    fn admit_if(
+        &self,
+        mut admission: Admission,
+        durable: Durability,
+        may_replace: impl FnOnce(Option<&Admission>) -> bool,
+    ) {
         let mut state = self.state();
         let used = state.tick();
-        if let Some(known) = state.admissions.get(&ImageRef(&admission.repository, &admission.digest)) {
-            for puller in known.pullers() {
-                if !admission.pulled_by.contains(puller) && admission.pulled_by.len() < PULLERS {
-                    admission.pulled_by.push(*puller);
-                }
+        let known = state.admissions.get_key_value(&ImageRef(&admission.repository, &admission.digest));
+        let known = known.map(|(image, admitted)| admitted.record(image));
+        if !may_replace(known.as_ref()) {
+            return;
+        }
+        for puller in known.into_iter().flat_map(|known| known.pulled_by) {
+            if !admission.pulled_by.contains(&puller) && admission.pulled_by.len() < PULLERS {
+                admission.pulled_by.push(puller);
             }
         }
         let image = state.image(&admission.repository, admission.digest);
@@ -58,10 +75,18 @@ impl Store {
         of_it.map(|(image, admitted)| admitted.record(image)).collect()
     }
 
-    /// Takes an admission back.
-    pub fn withdraw(&self, repository: &Repository, digest: &Digest) {
-        self.state().admissions.swap_remove(&ImageRef(repository, digest));
+    /// Takes this very admission back; whether it was still the one of its image.
+    pub fn withdraw(&self, admission: &Admission) -> bool {
+        let Admission { repository, digest, .. } = admission;
+        let mut state = self.state();
+        let known = state.admissions.get_key_value(&ImageRef(repository, digest));
+        if known.is_none_or(|(image, admitted)| admitted.record(image) != *admission) {
+            return false;
+        }
+        state.admissions.swap_remove(&ImageRef(repository, digest));
+        drop(state);
         self.remove_all(Kind::Admission, [image_key(repository, digest).into_bytes()]);
+        true
     }
 
     /// Says which images are on the node: they are evicted last (rule C5).

@@ -346,10 +346,6 @@ impl Admitted {
         self.used = used;
     }
 
-    pub(super) fn pullers(&self) -> &[Digest] {
-        &self.origin.pulled_by
-    }
-
     /// Whether containerd's id of the image starts with `digits`, without `sha256:`.
     pub(super) fn has_id(&self, digits: &IdPrefix) -> bool {
         match &self.image_id {
