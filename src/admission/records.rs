@@ -61,12 +61,12 @@ impl Gate {
     }
 
     /// Records a permit (rule C3). Of an earlier admission only one of the digest hands its image id on, and
-    /// a permit under `failurePolicy: Ignore` replaces no proof.
+    /// what a rule or a fault lets pass replaces no proof: that holds for every pod, not only for this one.
     pub(super) fn record(&self, admitted: &Admitted, digest: Digest, arrival: Arrival<'_>) {
         let source = admitted.permit.source();
         let repository = admitted.request.reference.repository();
         let known = self.store.admission(repository, &digest).filter(knows_its_id);
-        if source == Source::Ignored && known.as_ref().is_some_and(is_proof) {
+        if !is_by_digest(source) && known.as_ref().is_some_and(is_proof) {
             return;
         }
         let image_id = arrival.image_id().map(str::to_owned);
