@@ -35,6 +35,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::Notify;
+
 pub use findings::{Undecided, WouldDeny, Wrong};
 pub use import::Imported;
 pub use outage::Servable;
@@ -112,6 +114,7 @@ pub struct Gate {
     settings: Settings,
     findings: findings::Findings,
     bundled: Arc<Bundled>,
+    look_again: Arc<Notify>,
 }
 
 /// A decision with everything that led to it.
@@ -167,8 +170,8 @@ impl Gate {
         audit: Arc<Audit>,
         settings: Settings,
     ) -> Self {
-        Self {
         let guard = Guard::open(settings.shown.as_deref(), store.now());
+        Self {
             current: Current::new(snapshot),
             registry,
             store,
@@ -181,7 +184,14 @@ impl Gate {
             settings,
             findings: findings::Findings::default(),
             bundled: Arc::default(),
+            look_again: Arc::default(),
         }
+    }
+
+    /// Asks the background for a look at every present image.
+    #[must_use]
+    pub const fn look_again(&self) -> &Arc<Notify> {
+        &self.look_again
     }
 
     /// The snapshot in force.

@@ -85,6 +85,10 @@ impl Gate {
         let durability =
             if source == Source::Ignored { Durability::ThisProcess } else { Durability::Durable };
         self.store.admit(admission, durability);
+        // The look that the newer snapshot asked for may have been here already (rule S5).
+        if admitted.snapshot != self.current.take().fingerprint {
+            self.look_again.notify_one();
+        }
     }
 }
 

@@ -1,24 +1,30 @@
 //! The look at every image on the node: at start, after a reload or purge, and daily (rule S6).
 //!
-//! Images are taken one after the other, so that a node with hundreds of them asks a registry for one
-//! at a time. A look that left something undecided, or that containerd did not answer, is repeated
+//! The images of a registry are taken one after the other, so that a node with hundreds of them asks it
+//! for one at a time; two registries are asked at once, so that a slow one does not hold all images
+//! up. What an import brought is looked at once no more comes. A look that left something undecided, or that containerd did not answer, is repeated
 //! soon. What an image is, and what follows from it, is decided in `admission`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::ready;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use tokio::sync::Notify;
 
 use super::Daemon;
 use crate::admission::Background;
+use crate::containerd::ImageRecord;
 use crate::cri;
 use crate::oci::{Digest, Reference};
 
 impl Daemon {
     /// Looks until the future is dropped.
     pub(super) async fn look_daily(self: Arc<Self>) {
-        keep_looking(|| self.look_at_present(), &self.look_again, tokio::time::sleep).await;
+        let (again, imported) = (self.gate.look_again(), &self.imported);
+        keep_looking(|| self.look_at_present(), again, imported, tokio::time::sleep).await;
     }
 
     /// How many images stayed undecided; `None` if containerd could not be asked.
@@ -42,15 +48,32 @@ impl Daemon {
         self.gate.retain_present(
             &named.iter().map(|record| (record.name.as_str(), record.target.digest)).collect(),
         );
-        let mut undecided = 0;
-        for (index, record) in named.iter().enumerate() {
-            self.live().to_look_at = Some(named.len() - index);
-            let verdict = self.gate.decide_present(&record.name, record.target.digest, None).await;
-            undecided += usize::from(verdict == Background::Undecided);
+        self.live().to_look_at = Some(named.len());
+        let left = AtomicUsize::new(named.len());
+        let mut registries: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        for record in named {
+            if let Ok(reference) = Reference::parse(&record.name) {
+                registries.entry(reference.repository().host().to_owned()).or_default().push(record);
+            }
         }
+        let looks = registries.into_values().map(|records| self.look_at(records, &left));
+        let undecided = stream::iter(looks).buffer_unordered(REGISTRIES);
+        let undecided = undecided.fold(0, |sum, of_registry| ready(sum + of_registry)).await;
         self.live().to_look_at = Some(0);
         self.report_running().await;
         Some(undecided)
+    }
+
+    /// Images of one registry; how many stayed undecided.
+    async fn look_at(&self, records: Vec<ImageRecord>, left: &AtomicUsize) -> usize {
+        let mut undecided = 0;
+        for record in records {
+            let verdict = self.gate.decide_present(&record.name, record.target.digest, None).await;
+            undecided += usize::from(verdict == Background::Undecided);
+            let before = left.fetch_sub(1, Ordering::Relaxed);
+            self.live().to_look_at = Some(before.saturating_sub(1));
+        }
+        undecided
     }
 
     /// The containers that run of images which policy refuses, or would; for reports alone.
@@ -83,8 +106,12 @@ impl Daemon {
 }
 
 /// Repeats `look`, which gives how many images stayed undecided, or `None` if it could not be done.
-async fn keep_looking<L, P>(look: impl Fn() -> L, again: &Notify, sleep: impl Fn(Duration) -> P)
-where
+async fn keep_looking<L, P>(
+    look: impl Fn() -> L,
+    again: &Notify,
+    imported: &Notify,
+    sleep: impl Fn(Duration) -> P,
+) where
     L: Future<Output = Option<usize>>,
     P: Future<Output = ()>,
 {
@@ -95,7 +122,20 @@ where
         };
         tokio::select! {
             () = again.notified() => {}
+            () = imported.notified() => quiet(again, imported, &sleep).await,
             () = sleep(pause) => {}
+        }
+    }
+}
+
+/// Until nothing was imported for a while: each image of a long import would ask for a look.
+async fn quiet<P: Future<Output = ()>>(again: &Notify, imported: &Notify, sleep: impl Fn(Duration) -> P) {
+    loop {
+        tokio::select! {
+            biased;
+            () = again.notified() => return,
+            () = imported.notified() => {}
+            () = sleep(QUIET) => return,
         }
     }
 }
@@ -104,6 +144,10 @@ where
 const DAILY: Duration = Duration::from_secs(24 * 3600);
 /// After a look that left something undecided.
 const SOON: Duration = Duration::from_secs(60);
+/// After the last image of an import.
+const QUIET: Duration = Duration::from_secs(2);
+/// Asked at once: verifications of pulls need their slots.
+const REGISTRIES: usize = 2;
 
 #[cfg(test)]
 mod tests {
@@ -123,7 +167,7 @@ mod tests {
                 }
             }
         };
-        let (all, again) = (Notify::new(), Notify::new());
+        let (all, again, imported) = (Notify::new(), Notify::new(), Notify::new());
         let sleep = |pause| {
             pauses.borrow_mut().push(pause);
             if pauses.borrow().len() == found.len() {
@@ -131,7 +175,7 @@ mod tests {
             }
             std::future::ready(())
         };
-        tokio::select! { () = keep_looking(look, &again, sleep) => {}, () = all.notified() => {} }
+        tokio::select! { () = keep_looking(look, &again, &imported, sleep) => {}, () = all.notified() => {} }
         pauses.into_inner()
     }
 
@@ -159,8 +203,38 @@ mod tests {
             }
             async { Some(0) }
         };
-        let never = |_| std::future::pending::<()>();
-        tokio::select! { () = keep_looking(look, &again, never) => {}, () = third.notified() => {} }
+        let (never, imported) = (|_| std::future::pending::<()>(), Notify::new());
+        tokio::select! { () = keep_looking(look, &again, &imported, never) => {}, () = third.notified() => {} }
         assert_eq!(looks.get(), 3);
+    }
+
+    #[tokio::test]
+    async fn s6_a_long_import_asks_for_one_look_once_it_is_over() {
+        let (again, imported, looks, second) = (Notify::new(), Notify::new(), Cell::new(0), Notify::new());
+        let look = || {
+            looks.set(looks.get() + 1);
+            if looks.get() == 2 {
+                second.notify_one();
+            }
+            async { Some(0) }
+        };
+        let calm = Notify::new();
+        let sleep = |pause| {
+            let calm = &calm;
+            async move { if pause == QUIET { calm.notified().await } else { std::future::pending().await } }
+        };
+        let import = async {
+            for _ in 0..100 {
+                imported.notify_one();
+                tokio::task::yield_now().await;
+            }
+            let during = looks.get();
+            calm.notify_one();
+            second.notified().await;
+            during
+        };
+        let looking = keep_looking(look, &again, &imported, sleep);
+        let during = tokio::select! { () = looking => None, during = import => Some(during) };
+        assert_eq!(during, Some(1));
     }
 }

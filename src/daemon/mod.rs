@@ -113,7 +113,8 @@ struct Daemon {
     roots: Roots,
     live: Mutex<Live>,
     reloading: tokio::sync::Mutex<()>,
-    look_again: Notify,
+    /// Evidence was imported.
+    imported: Notify,
 }
 
 /// What changes with a reload.
@@ -214,7 +215,7 @@ pub async fn run(config_path: &Path, config: Config) -> Result<(), DaemonError> 
             trust: fresh.trust,
         }),
         reloading: tokio::sync::Mutex::new(()),
-        look_again: Notify::new(),
+        imported: Notify::new(),
     });
 
     let mut tasks = tokio::task::JoinSet::new();
@@ -473,7 +474,7 @@ impl Answer for Daemon {
             Request::CacheShow { image } => cache::show(self.gate.store(), &image).await,
             Request::CachePurge { image } => {
                 let answer = cache::purge(self.gate.store(), image.as_deref()).await;
-                self.look_again.notify_one();
+                self.gate.look_again().notify_one();
                 answer
             }
             Request::CacheExportable { images, after } => {
@@ -483,7 +484,7 @@ impl Answer for Daemon {
             Request::CacheImport { evidence } => {
                 let answer = cache::import(&self.gate, evidence).await;
                 // What is present and was not decided may be decided now (rule S6).
-                self.look_again.notify_one();
+                self.imported.notify_one();
                 answer
             }
             Request::CachePrewarm { image } => cache::prewarm(&self.gate, &image).await,

@@ -193,7 +193,7 @@ impl Daemon {
         live.trust = fresh.trust;
         live.to_look_at = None;
         drop(live);
-        self.look_again.notify_one();
+        self.gate.look_again().notify_one();
     }
 }
 

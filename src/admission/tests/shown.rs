@@ -1,10 +1,14 @@
 //! What ImageStatus shows: rules S1, S2.
 
+use futures_util::FutureExt as _;
 use serde_json::json;
 
+use super::kit::{Key, Node};
 use super::{ID, is_shown, keyed, nameless, pulled, signed};
-use crate::admission::{ImageFacts, Record, Shown};
+use crate::admission::{Background, ImageFacts, Record, Shown};
+use crate::cache::{Admission, Durability, Selection};
 use crate::oci::Digest;
+use crate::policy::evaluate::{Mode, Source};
 
 const OTHER: &str = "sha256:2222222222222222222222222222222222222222222222222222222222222222";
 
@@ -55,4 +59,60 @@ async fn s2_a_truncated_id_is_no_name_while_containerd_cannot_be_asked() {
     let unknown = node.image_status(asked, Record::Unknown, &nameless(ID));
     assert!(matches!(&unknown, Shown::Refuse(text) if text.ends_with("try again")), "{unknown:?}");
     assert_eq!(node.image_status(asked, Record::Absent, &nameless(ID)), Shown::Hide);
+}
+
+/// Whether a look was asked for since the last time.
+fn look_is_wanted(node: &Node) -> bool {
+    node.gate.look_again().notified().now_or_never().is_some()
+}
+
+#[tokio::test]
+async fn s5_a_pull_that_began_before_a_reload_asks_for_another_look() {
+    let (node, other) = (signed().await, Key::generate());
+    let admitted = node.pull(node.tagged()).await.unwrap();
+    node.gate.pulled(&admitted, ID, None);
+    assert!(!look_is_wanted(&node));
+    node.enforce(&node.policy(&[(&other, json!({}))], json!({})));
+    node.gate.pulled(&admitted, ID, None);
+    assert!(look_is_wanted(&node));
+    assert_eq!(node.look().await, Background::Denied);
+    assert!(!is_shown(&node.status_by_tag(ID)));
+}
+
+#[tokio::test]
+async fn c3_what_a_rule_lets_pass_replaces_no_proof() {
+    let (node, other) = (signed().await, Key::generate());
+    pulled(&node).await;
+    let proof = node.admission();
+    assert!(proof.is_some());
+    node.snapshot(&node.policy(&[(&other, json!({}))], json!({})), Mode::Audit);
+    let admitted = node.pull(node.tagged()).await.unwrap();
+    assert_eq!(admitted.permit.source(), Source::Audited);
+    node.gate.pulled(&admitted, OTHER, Some(node.image));
+    assert_eq!(node.admission(), proof);
+}
+
+#[tokio::test]
+async fn c3_a_look_does_not_take_back_what_a_pull_proved_meanwhile() {
+    let node = signed().await;
+    pulled(&node).await;
+    let proof = node.admission().unwrap();
+    for signatures in [&[(&node.key, json!({}))][..], &[]] {
+        node.sign(signatures);
+        let (store, answered) = (node.gate.store().clone(), proof.clone());
+        store.purge(&Selection::Everything);
+        let snapshot = Digest::of(b"older");
+        let older = Admission { snapshot, image_id: None, pulled_by: Vec::new(), ..proof.clone() };
+        store.admit(older, Durability::Durable);
+        node.answers(move |seen| {
+            if seen.line.ends_with(".sig") {
+                store.admit(answered.clone(), Durability::Durable);
+            }
+            None
+        });
+        node.forget_denials();
+        let found = node.look().await;
+        assert_eq!(found, if signatures.is_empty() { Background::Denied } else { Background::Fine });
+        assert_eq!(node.admission().as_ref(), Some(&proof));
+    }
 }
