@@ -33,7 +33,7 @@ use crate::cache::archive::{ImageEvidence, Piece};
 use crate::cache::{Age, ImageName, NotKept};
 use crate::oci::{Reference, Repository};
 use crate::outcome::{Contact, Denial, Fault, FaultReason};
-use crate::policy::evaluate::{self, Decision, Resolution, Source};
+use crate::policy::evaluate::{self, Decision, Permit, Resolution, Source};
 use crate::policy::{Coverage, Entry, EntryVerdict, Evidence, PodFacts};
 use crate::registry::Credentials;
 
@@ -107,6 +107,15 @@ impl Gate {
             Some(_) => Imported::Kept,
             None => Imported::NotKept(NotKept::Unwritten),
         }
+    }
+
+    /// Whether what is stored, of whatever age, proves this image under the snapshot in force.
+    pub(super) async fn stored_proves(&self, reference: &Reference, image: &ImageName) -> bool {
+        let Some(kept) = self.store.evidence(&image.repository, &image.digest).await else { return false };
+        let Judged { decision, proven, .. } =
+            self.judge_offline(reference, image, decoded(&kept.pieces)).await;
+        let proves = |permit: &Permit| permit.would_deny().is_empty() && permit.would_fault().is_none();
+        proven && matches!(&decision, Decision::Allow(permit) if proves(permit))
     }
 
     /// Judges an image by this evidence alone.

@@ -259,9 +259,11 @@ impl Gate {
                     Some(fault) => return self.undecided_now(name, image, fault.clone()),
                     None => self.decided(name, image, permit.would_deny()),
                 }
-                let renewed = known
-                    .as_ref()
-                    .is_none_or(|known| known.snapshot != snapshot.fingerprint || !is_proof(known));
+                let renewed = known.as_ref().is_none_or(|known| {
+                    known.snapshot != snapshot.fingerprint
+                        || !is_proof(known)
+                        || known.undecided_since.is_some()
+                });
                 let proof = known.as_ref().filter(|known| is_proof(known));
                 let image_id = image_id.or_else(|| proof.and_then(|known| known.image_id.clone()));
                 // No pod is known here, nor the name that a pull gives, nor how long the answer holds.
@@ -282,6 +284,7 @@ impl Gate {
                         image_id,
                         at: self.store.now(),
                         pulled_by: Vec::new(),
+                        undecided_since: None,
                     };
                     // A pull that ended meanwhile knows more.
                     self.store.admit_in_place_of(known.as_ref(), admission, Durability::Durable);
@@ -301,7 +304,10 @@ impl Gate {
                     self.registry.manifest(request.reference.repository(), &digest, &request.credentials);
                 match tokio::time::timeout(self.settings.verification, asking).await {
                     Ok(Ok(_)) => {}
-                    Ok(Err(fault)) => return self.undecided_now(name, image, fault),
+                    Ok(Err(fault)) => {
+                        self.bound(&request.reference, &image, known.as_ref(), &fault).await;
+                        return self.undecided_now(name, image, fault);
+                    }
                     Err(_) => {
                         let fault = Fault::new(FaultReason::Timeout, "the registry did not answer in time");
                         return self.undecided_now(name, image, fault);
@@ -329,7 +335,41 @@ impl Gate {
                 }
                 Background::Denied
             }
-            Decision::Undecided(fault) => self.undecided_now(name, image, fault),
+            Decision::Undecided(fault) => {
+                self.bound(&request.reference, &image, known.as_ref(), &fault).await;
+                self.undecided_now(name, image, fault)
+            }
+        }
+    }
+
+    /// Rule S5: a proof of another snapshot stands at most `cache.stale` once a registry that answers was found
+    /// to show strangers nothing, and what is stored does not prove the image any more.
+    async fn bound(
+        &self,
+        reference: &Reference,
+        image: &ImageName,
+        known: Option<&Admission>,
+        fault: &Fault,
+    ) {
+        let Some(known) =
+            known.filter(|known| is_proof(known) && known.snapshot != self.current.take().fingerprint)
+        else {
+            return;
+        };
+        // Anything else is no word of a registry about this image (rule S4).
+        let shows_nothing = matches!(fault.reason, FaultReason::RegistryDenied | FaultReason::ImageNotFound);
+        if !shows_nothing || self.stored_proves(reference, image).await {
+            return;
+        }
+        let Some(since) = known.undecided_since else {
+            let marked = Admission { undecided_since: Some(self.store.now()), ..known.clone() };
+            return self.store.admit_in_place_of(Some(known), marked, Durability::Durable);
+        };
+        if !self.store.is_current(since) && self.store.withdraw(known) {
+            tracing::warn!(
+                image = %reference,
+                "present image could not be decided under the policies in force for cache.stale: hidden from ImageStatus"
+            );
         }
     }
 

@@ -81,6 +81,7 @@ impl Gate {
                 Arrival::Pulled(_) => self.pullers(&admitted.request),
                 Arrival::Awaited | Arrival::Served(_) => Vec::new(),
             },
+            undecided_since: None,
         };
         let durability =
             if source == Source::Ignored { Durability::ThisProcess } else { Durability::Durable };

@@ -84,6 +84,7 @@ struct Origin {
     source: String,
     snapshot: Digest,
     pulled_by: Vec<Digest>,
+    undecided_since: Option<Stamp>,
 }
 
 enum ImageId {
@@ -175,6 +176,7 @@ impl State {
             source: admission.source.clone(),
             snapshot: admission.snapshot,
             pulled_by: admission.pulled_by.clone(),
+            undecided_since: admission.undecided_since,
         };
         let image_id = match &admission.image_id {
             None => ImageId::Unknown,
@@ -339,6 +341,7 @@ impl Admitted {
             },
             at: self.at,
             pulled_by: self.origin.pulled_by.clone(),
+            undecided_since: self.origin.undecided_since,
         }
     }
 

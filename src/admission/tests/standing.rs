@@ -3,7 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::kit::{Node, Setup, status};
+use super::kit::{Key, Node, Setup, WEEK, advance, basic, status};
+use super::{ID, is_shown, signed};
 use crate::admission::{Background, Wrong};
 use crate::policy::evaluate::{Mode, Source};
 use crate::sigstore::test_signer::Signer;
@@ -175,4 +176,50 @@ async fn s6_what_was_ignored_is_replaced_by_a_proof() {
     node.admit(Source::Ignored);
     assert_eq!(node.look().await, Background::Fine);
     assert_eq!(node.admission().unwrap().source, Source::Verified.word());
+}
+
+/// An image of a registry that answers only ada, pulled by her.
+async fn private() -> Node {
+    let node = signed().await;
+    node.answers(|seen| {
+        let stranger = seen.authorization.as_deref() != Some("Basic YWRhOm9uZQ==");
+        stranger.then(|| status(401).header("www-authenticate", "Basic realm=\"r\""))
+    });
+    let admitted = node.pull_as(node.tagged(), basic("ada", "one")).await.unwrap();
+    node.gate.pulled(&admitted, ID, None);
+    node
+}
+
+#[tokio::test]
+async fn s5_a_proof_that_a_registry_lets_nobody_decide_again_stands_at_most_stale() {
+    let (node, other) = (private().await, Key::generate());
+    node.enforce(&node.policy(&[(&other, json!({}))], json!({})));
+    let other_text = node.policy(&[(&other, json!({}))], json!({ "background": false }));
+    for (passed, shown) in [(0, true), (WEEK - 1, true), (1, false)] {
+        advance(passed);
+        // Another reload in between gives it no more time.
+        node.enforce(&other_text);
+        assert_eq!(node.look().await, Background::Undecided, "{passed}");
+        assert_eq!(is_shown(&node.status_by_tag(ID)), shown, "{passed}");
+    }
+}
+
+#[tokio::test]
+async fn s4_a_proof_stands_while_what_is_stored_proves_it_or_nobody_answers() {
+    let (node, other) = (private().await, Key::generate());
+    // The same key under another policy, with evidence of whatever age.
+    node.enforce(&node.policy(&[(&node.key, json!({}))], json!({ "background": false })));
+    for _ in 0..3 {
+        advance(WEEK);
+        assert_eq!(node.look().await, Background::Undecided);
+    }
+    assert!(is_shown(&node.status_by_tag(ID)));
+
+    node.enforce(&node.policy(&[(&other, json!({}))], json!({})));
+    node.stop();
+    for _ in 0..3 {
+        advance(WEEK);
+        assert_eq!(node.look().await, Background::Undecided);
+    }
+    assert!(is_shown(&node.status_by_tag(ID)));
 }
