@@ -7,8 +7,8 @@
 //! a crash. A lock file beside it (`<path>.lock`) keeps other processes out all the time.
 //!
 //! sled 0.34 may panic on damaged files and promises no format, so it is opened and used behind
-//! `catch_unwind`, on one thread of its own. What it cannot open, unless another process holds it,
-//! is moved aside (`<path>.damaged-1`, `-2`; older ones are deleted) and rebuilt from the last
+//! `catch_unwind`, on one thread of its own. What it cannot open, unless another process holds it or
+//! the system refuses it for now (a full disk, no descriptors), is moved aside (`<path>.damaged-1`, `-2`; older ones are deleted) and rebuilt from the last
 //! export. Losing both costs verifications, never a wrong verdict.
 
 use std::fs::{File, TryLockError};
@@ -17,6 +17,8 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
 
 use super::export::{Export, WriteRecord};
 use super::record::Kind;
@@ -66,6 +68,8 @@ pub(super) struct Engine {
     /// Since when the database says more than the export.
     outdated: Option<Instant>,
     failing: bool,
+    /// When it could last not be opened.
+    refused: Option<Instant>,
     /// Writes that failed since the start.
     pub(super) faults: u64,
 }
@@ -73,6 +77,8 @@ pub(super) struct Engine {
 enum Opened {
     Fine(sled::Db),
     Locked,
+    /// By the system, which says nothing of what is in it.
+    Refused(String),
     Damaged(String),
 }
 
@@ -100,6 +106,7 @@ impl Engine {
             used: now,
             outdated: None,
             failing: false,
+            refused: None,
             faults: 0,
         };
         if !engine.export.read_current(visit) {
@@ -118,6 +125,9 @@ impl Engine {
                 Opened::Fine(db) => break db,
                 Opened::Locked if Instant::now() < give_up => std::thread::sleep(LOCK_PAUSE),
                 Opened::Locked => return Err(StoreError::Held { path: self.path.clone() }),
+                Opened::Refused(cause) => {
+                    return Err(StoreError::Unusable { path: self.path.clone(), cause });
+                }
                 Opened::Damaged(cause) if moved => {
                     return Err(StoreError::Unusable { path: self.path.clone(), cause });
                 }
@@ -244,11 +254,16 @@ impl Engine {
     /// Works on the database, opening it if need be.
     fn guarded<T>(&mut self, work: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Option<T> {
         self.used = Instant::now();
-        if self.db.is_none()
-            && let Err(error) = self.reopen(self.used, None)
-        {
-            tracing::debug!(%error, "cache database");
-            return None;
+        if self.db.is_none() {
+            if self.refused.is_some_and(|since| since.elapsed() < AGAIN) {
+                return None;
+            }
+            let opened = self.reopen(self.used, None);
+            self.refused = opened.is_err().then(Instant::now);
+            if let Err(error) = opened {
+                tracing::debug!(%error, "cache database");
+                return None;
+            }
         }
         let db = self.db.as_ref()?;
         match std::panic::catch_unwind(AssertUnwindSafe(|| work(db))) {
@@ -318,9 +333,24 @@ fn open_guarded(path: &Path, visit: Option<Visit<'_>>) -> Opened {
     match opened {
         Ok(Ok(db)) => Opened::Fine(db),
         Ok(Err(sled::Error::Io(error))) if is_lock(&error) => Opened::Locked,
+        Ok(Err(sled::Error::Io(error))) if is_passing(&error) => Opened::Refused(error.to_string()),
         Ok(Err(error)) => Opened::Damaged(error.to_string()),
         Err(_) => Opened::Damaged("reading it panicked".to_owned()),
     }
+}
+
+/// A disk that is full and a want of descriptors or of rights pass: they are no damage.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE))
+        || matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded
+                | io::ErrorKind::ReadOnlyFilesystem
+                | io::ErrorKind::PermissionDenied
+                | io::ErrorKind::OutOfMemory
+                | io::ErrorKind::Interrupted
+        )
 }
 
 /// sled wraps the failed lock into an error of kind Other whose text names it.
@@ -357,6 +387,8 @@ const SMALL: [Kind; 4] = [Kind::Admission, Kind::Evidence, Kind::Tag, Kind::Verd
 const REST: Duration = Duration::from_secs(10);
 /// And at least as many times as long as opening it takes: then that is a twentieth of the time.
 const REST_FACTOR: u32 = 20;
+/// Before one that could not be opened is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
 /// Between two looks at a lock that another process holds.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// A closed database has nothing to do but what it is asked.
@@ -367,6 +399,30 @@ const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn c4_what_passes_is_no_damage() {
+        let os = |errno: Errno| io::Error::from(errno);
+        for errno in [
+            Errno::ENOSPC,
+            Errno::EDQUOT,
+            Errno::EMFILE,
+            Errno::ENFILE,
+            Errno::EROFS,
+            Errno::EACCES,
+            Errno::EPERM,
+            Errno::ENOMEM,
+            Errno::EINTR,
+        ] {
+            assert!(is_passing(&os(errno)), "{errno}");
+        }
+        for errno in [Errno::EIO, Errno::EINVAL, Errno::ENOTDIR, Errno::EISDIR, Errno::EFBIG] {
+            assert!(!is_passing(&os(errno)), "{errno}");
+        }
+        for kind in [io::ErrorKind::InvalidData, io::ErrorKind::UnexpectedEof, io::ErrorKind::Other] {
+            assert!(!is_passing(&io::Error::from(kind)), "{kind}");
+        }
+    }
 
     fn engine(path: &Path, visit: Visit<'_>) -> Result<Engine, StoreError> {
         Engine::open(path, Duration::ZERO, Box::new(|write| write(b"v1", b"of memory")), visit)
