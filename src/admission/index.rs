@@ -3,7 +3,8 @@
 //! A child passes if an index of the same repository that was admitted by proof lists it, and that
 //! index satisfies every entry now. Which admitted indexes list the child is asked of the registry, by
 //! digest and with the credentials of the pull: within one time limit, in a slot of the verifications,
-//! and once for all who ask the same at once. The verdicts on an index are those of any image.
+//! and once for all who ask the same at once. The verdicts on an index are those of any image. Which index
+//! it was is kept with the admission of the child, for when no registry answers.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ impl Gate {
         request: &PullRequest,
         case: &Case<'_>,
         child: Digest,
-    ) -> Option<Permit> {
+    ) -> Option<(Permit, Digest)> {
         // A tag stands for the index itself; only a digest can name a child.
         request.reference.digest()?;
         let repository = request.reference.repository();
@@ -57,10 +58,33 @@ impl Gate {
             let outcomes = self.outcomes(snapshot, request, case.applications, parent, &mut phases).await;
             let judged: Vec<_> = outcomes.into_iter().map(|outcome| outcome.judged).collect();
             if let Some(permit) = evaluate::by_index(case, child, admission.digest, &index, &judged) {
-                return Some(permit);
+                return Some((permit, admission.digest));
             }
         }
         None
+    }
+
+    /// The same while no registry answers (rule O1), by the index that admitted the child before: what it
+    /// lists never changes.
+    pub(super) async fn by_known_index(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        request: &PullRequest,
+        case: &Case<'_>,
+        child: Digest,
+    ) -> Option<(Permit, Digest)> {
+        request.reference.digest()?;
+        let proof = |digest| self.store.admission(request.reference.repository(), &digest).filter(is_proof);
+        let parent = proof(proof(child)?.parent?)?.digest;
+        let index = Resolved {
+            digest: parent,
+            resolution: Resolution::NotAsked,
+            contact: Contact::None,
+            fault: None,
+        };
+        let outcomes = self.outcomes(snapshot, request, case.applications, index, &mut Phases::start()).await;
+        let judged: Vec<_> = outcomes.into_iter().map(|outcome| outcome.judged).collect();
+        Some((evaluate::by_parent(case, child, parent, &judged)?, parent))
     }
 
     /// The manifest of `digest`, if it is an index that the registry serves to these credentials.

@@ -134,6 +134,8 @@ pub struct Judgement {
     pub judged: Vec<Judged>,
     /// One tree an entry that was verified.
     pub explanations: Vec<Explanation>,
+    /// The index by which a child manifest passes, if it does (rule D7).
+    pub parent: Option<Digest>,
     /// The rules (`policy/rule`) for which one host said that nothing is there while another could not say.
     pub in_doubt: BTreeSet<String>,
 }
@@ -146,6 +148,7 @@ pub struct Admitted {
     /// Whether a registry gave the digest in this request: only then a tag record is written (T2).
     pub resolution: Resolution,
     request: PullRequest,
+    parent: Option<Digest>,
     snapshot: Digest,
     forwarded: Instant,
 }
@@ -233,6 +236,7 @@ impl Gate {
             permit,
             resolution: judgement.resolution,
             request,
+            parent: judgement.parent,
             snapshot: snapshot.fingerprint,
             forwarded: Instant::now(),
         };
@@ -295,6 +299,7 @@ impl Gate {
             applications: applications.clone(),
             judged: Vec::new(),
             explanations: Vec::new(),
+            parent: None,
             in_doubt: BTreeSet::new(),
         };
         if let Some(decision) = evaluate::before_resolving(&case) {
@@ -334,14 +339,21 @@ impl Gate {
         judgement.explanations = outcomes.into_iter().map(|outcome| outcome.explanation).collect();
         let decision = evaluate::decide(&case, digest, judgement.resolution, &judged);
         judgement.judged = judged;
-        let decision = match decision {
-            Decision::Deny(denials) => {
+        let limit = self.settings.verification;
+        let by_index = match &decision {
+            Decision::Deny(_) => {
                 let looking = self.by_index(snapshot, request, &case, digest);
-                let by_index = tokio::time::timeout(self.settings.verification, looking).await.ok().flatten();
-                by_index.map_or(Decision::Deny(denials), Decision::Allow)
+                tokio::time::timeout(limit, looking).await.ok().flatten()
             }
-            decision @ (Decision::Allow(_) | Decision::Undecided(_)) => decision,
+            Decision::Undecided(fault) if fault.contact == Contact::None => {
+                let looking = self.by_known_index(snapshot, request, &case, digest);
+                tokio::time::timeout(limit, looking).await.ok().flatten()
+            }
+            Decision::Allow(_) | Decision::Undecided(_) => None,
         };
+        if let Some((permit, parent)) = by_index {
+            return Judgement { decision: Decision::Allow(permit), parent: Some(parent), ..judgement };
+        }
         Judgement { decision, ..judgement }
     }
 

@@ -266,6 +266,7 @@ impl Gate {
                 });
                 let proof = known.as_ref().filter(|known| is_proof(known));
                 let image_id = image_id.or_else(|| proof.and_then(|known| known.image_id.clone()));
+                let parent = proof.and_then(|known| known.parent);
                 // No pod is known here, nor the name that a pull gives, nor how long the answer holds.
                 let about_the_image =
                     judgement.applications.iter().all(|application| application.basis == Basis::Image);
@@ -284,6 +285,7 @@ impl Gate {
                         image_id,
                         at: self.store.now(),
                         pulled_by: Vec::new(),
+                        parent: judgement.parent.or(parent),
                         undecided_since: None,
                     };
                     // A pull that ended meanwhile knows more.

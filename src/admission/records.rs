@@ -70,17 +70,19 @@ impl Gate {
             return;
         }
         let image_id = arrival.image_id().map(str::to_owned);
+        let (known_id, known_parent) = known.map_or((None, None), |known| (known.image_id, known.parent));
         let admission = Admission {
             repository: repository.clone(),
             digest,
             source: source.word().to_owned(),
             snapshot: admitted.snapshot,
-            image_id: image_id.or_else(|| known.and_then(|known| known.image_id)),
+            image_id: image_id.or(known_id),
             at: self.store.now(),
             pulled_by: match arrival {
                 Arrival::Pulled(_) => self.pullers(&admitted.request),
                 Arrival::Awaited | Arrival::Served(_) => Vec::new(),
             },
+            parent: admitted.parent.or(known_parent),
             undecided_since: None,
         };
         let durability =

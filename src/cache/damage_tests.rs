@@ -63,6 +63,7 @@ fn admission(number: usize) -> Admission {
         image_id: Some(digest("id", number).to_string()),
         at: Stamp::new(1_800_000_000, 1, 1000),
         pulled_by: vec![digest("puller", number)],
+        parent: None,
         undecided_since: None,
     }
 }

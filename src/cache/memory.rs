@@ -84,6 +84,7 @@ struct Origin {
     source: String,
     snapshot: Digest,
     pulled_by: Vec<Digest>,
+    parent: Option<Digest>,
     undecided_since: Option<Stamp>,
 }
 
@@ -176,6 +177,7 @@ impl State {
             source: admission.source.clone(),
             snapshot: admission.snapshot,
             pulled_by: admission.pulled_by.clone(),
+            parent: admission.parent,
             undecided_since: admission.undecided_since,
         };
         let image_id = match &admission.image_id {
@@ -341,6 +343,7 @@ impl Admitted {
             },
             at: self.at,
             pulled_by: self.origin.pulled_by.clone(),
+            parent: self.origin.parent,
             undecided_since: self.origin.undecided_since,
         }
     }

@@ -236,6 +236,7 @@ mod tests {
             image_id: None,
             at: store.now(),
             pulled_by: Vec::new(),
+            parent: None,
             undecided_since: None,
         };
         store.admit(admission, Durability::ThisProcess);

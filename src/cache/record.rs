@@ -57,6 +57,9 @@ pub struct Admission {
     pub at: Stamp,
     /// Who pulled it: keyed hashes of credentials (rule O4).
     pub pulled_by: Vec<Digest>,
+    /// The index by which a child manifest was admitted (rule D7).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Digest>,
     /// Since when a later snapshot could not be decided, by the word of a registry (rule S5).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undecided_since: Option<Stamp>,

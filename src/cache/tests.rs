@@ -44,6 +44,7 @@ fn admission(store: &Store, number: usize) -> Admission {
         image_id: None,
         at: store.now(),
         pulled_by: vec![Digest::of(b"anonymous")],
+        parent: None,
         undecided_since: None,
     }
 }

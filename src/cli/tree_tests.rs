@@ -51,6 +51,7 @@ fn judgement(decision: Decision, verdict: Option<EntryVerdict>, tree: Option<Exp
         applications: policies.matching(&image(), &PodFacts::default(), std::time::SystemTime::UNIX_EPOCH),
         judged: verdict.into_iter().map(judged).collect(),
         explanations: tree.into_iter().collect(),
+        parent: None,
         in_doubt: std::collections::BTreeSet::new(),
     }
 }

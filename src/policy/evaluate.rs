@@ -499,21 +499,18 @@ pub fn by_index(
     index: &Index,
     judged: &[Judged],
 ) -> Option<Permit> {
-    if !index.manifests.iter().any(|entry| entry.digest == child) {
-        return None;
-    }
-    match decide(case, parent, Resolution::Answered, judged) {
-        Decision::Allow(permit)
-            if permit.would_deny.is_empty()
-                && permit.would_fault.is_none()
-                && permit.digest == Some(parent) =>
-        {
-            match permit.forward {
-                Forward::Pinned(_) => Some(Permit::verified(case, child, permit.source)),
-                Forward::AsSent => None,
-            }
-        }
-        Decision::Allow(_) | Decision::Deny(_) | Decision::Undecided(_) => None,
+    let lists = index.manifests.iter().any(|entry| entry.digest == child);
+    lists.then(|| by_parent(case, child, parent, judged)).flatten()
+}
+
+/// The same where `parent` is known to list `child`.
+#[must_use]
+pub fn by_parent(case: &Case<'_>, child: Digest, parent: Digest, judged: &[Judged]) -> Option<Permit> {
+    let Decision::Allow(permit) = decide(case, parent, Resolution::Answered, judged) else { return None };
+    let holds = permit.would_deny.is_empty() && permit.would_fault.is_none() && permit.digest == Some(parent);
+    match permit.forward {
+        Forward::Pinned(_) if holds => Some(Permit::verified(case, child, permit.source)),
+        Forward::Pinned(_) | Forward::AsSent => None,
     }
 }
 

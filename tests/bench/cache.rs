@@ -173,6 +173,7 @@ fn seed_with(path: &Path, images: usize, size: usize) {
                 image_id: Some(Digest::of(&number.to_le_bytes()).to_string()),
                 at: store.now(),
                 pulled_by: vec![Digest::of(b"anonymous")],
+                parent: None,
                 undecided_since: None,
             },
             Durability::Durable,

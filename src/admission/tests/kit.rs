@@ -388,6 +388,7 @@ impl Node {
             image_id: None,
             at: self.gate.store().now(),
             pulled_by: Vec::new(),
+            parent: None,
             undecided_since: None,
         };
         self.gate.store().admit(admission, Durability::Durable);

@@ -184,6 +184,28 @@ async fn d7_a_child_passes_by_an_admitted_index_that_lists_it() {
 }
 
 #[tokio::test]
+async fn o1_a_child_passes_by_its_index_while_the_registry_is_away() {
+    let node = signed().await;
+    node.pull(node.tagged()).await.unwrap();
+    node.pull(node.child()).await.unwrap();
+    let node = node.restart().await;
+    node.enforce(&node.keyed());
+    node.stop();
+    assert_eq!(node.pull(node.child()).await.unwrap().permit.source(), Source::Fresh);
+    advance(DAY);
+    let admitted = node.pull(node.child()).await.unwrap();
+    assert_eq!(admitted.permit.source(), Source::Stale);
+    assert_eq!(admitted.permit.forward(), &Forward::Pinned(node.child().text().to_owned()));
+    let other = Key::generate();
+    for (policy, passed) in [(node.policy(&[(&other, json!({}))], json!({})), 0), (node.keyed(), WEEK)] {
+        node.enforce(&policy);
+        advance(passed);
+        let refusal = node.pull(node.child()).await.unwrap_err();
+        assert!(refusal.message.starts_with("RegistryUnavailable: "), "{}", refusal.message);
+    }
+}
+
+#[tokio::test]
 async fn d7_an_index_that_a_rule_let_pass_admits_no_child() {
     let node = keyed().await;
     let policy = node.keyed();
