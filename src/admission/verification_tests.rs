@@ -2,7 +2,6 @@
 //! registry and the log are ours: what counts here are hostile and failing answers.
 
 use std::path::Path;
-use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -22,9 +21,10 @@ use crate::policy::{Compatibility, LoadOptions, OnlineRekor, PodFacts, PolicySet
 use crate::registry::tests::rekor::{FakeRekor, Holder, body, logged, unlogged_layer};
 use crate::registry::tests::server::{Reply, Seen, Server};
 use crate::registry::{Client, Credentials, RegistryOptions, RequestCounts, SIGNATURE_PREDICATE};
-use crate::sigstore::test_pki::{CODE_SIGNING, Draft, email, fulcio, key_usage, names, usages};
-use crate::sigstore::test_signer::{Signer, attestation, claim, pem};
 use crate::sigstore::{SignatureEvidence, TrustRoot};
+
+#[path = "verification_kinds_tests.rs"]
+mod kinds;
 
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const SBOM: &str = "https://spdx.dev/Document";
@@ -76,6 +76,19 @@ impl Content {
         self
     }
 
+    /// The `.att` tag with one layer, of this predicate type.
+    fn attestation(mut self, layer: &SignatureEvidence, predicate: &str) -> Self {
+        let SignatureEvidence::AttestationLayer { envelope, annotations } = layer else {
+            panic!("an attestation")
+        };
+        let mut annotations = json!(annotations);
+        annotations["predicateType"] = predicate.into();
+        self.blob(envelope);
+        let layer = described("application/vnd.dsse.envelope.v1+json", envelope, &annotations);
+        self.manifest(&Digest::of(&image()).cosign_tag(".att"), manifest(&[layer]));
+        self
+    }
+
     /// The fallback tag with these bundles, each under the annotation of a predicate type.
     fn bundles(mut self, bundles: &[(&[u8], &str)]) -> Self {
         let mut entries = Vec::new();
@@ -88,10 +101,15 @@ impl Content {
             self.blob(bundle);
             self.manifest("unused", referrer);
         }
+        self.referrers(&entries);
+        self
+    }
+
+    /// The fallback tag.
+    fn referrers(&mut self, entries: &[Value]) {
         let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries});
         let tag = Digest::of(&image()).cosign_tag("");
         self.add(&format!("manifests/{tag}"), media_type::OCI_INDEX, index.to_string().as_bytes());
-        self
     }
 
     /// Other bytes than its digest names.
@@ -173,7 +191,10 @@ impl Rig {
     }
 
     fn of_entry(fresh: Duration, folder: &Path, entry: Value, online_rekor: OnlineRekor) -> Self {
-        let snapshot = snapshot(entry, online_rekor);
+        Self::of(fresh, folder, snapshot(entry, online_rekor))
+    }
+
+    fn of(fresh: Duration, folder: &Path, snapshot: Snapshot) -> Self {
         let settings = Settings {
             verification: Duration::from_secs(60),
             concurrency: 4,
@@ -214,8 +235,18 @@ impl Rig {
     }
 }
 
+/// The fields of one `verifyImages` element.
+fn attestors(attestors: &[Value]) -> Value {
+    json!({ "attestors": [{ "count": 1, "entries": attestors }] })
+}
+
 /// One policy with one `verifyImages` element of these fields.
-fn snapshot(mut entry: Value, online_rekor: OnlineRekor) -> Snapshot {
+fn snapshot(entry: Value, online_rekor: OnlineRekor) -> Snapshot {
+    snapshot_under(TrustRoot::public_good().unwrap(), entry, online_rekor)
+}
+
+/// The same on a node with this trust root.
+fn snapshot_under(root: TrustRoot, mut entry: Value, online_rekor: OnlineRekor) -> Snapshot {
     entry["imageReferences"] = json!(["*"]);
     let rule = json!({
         "name": "signed", "match": {"any": [{"resources": {"kinds": ["Pod"]}}]}, "verifyImages": [entry],
@@ -226,7 +257,7 @@ fn snapshot(mut entry: Value, online_rekor: OnlineRekor) -> Snapshot {
     });
     let options = LoadOptions {
         compatibility: Compatibility::Default,
-        trust_root: RootSource::Ready(Arc::new(TrustRoot::public_good().unwrap())),
+        trust_root: RootSource::Ready(Arc::new(root)),
         online_rekor,
         now: SystemTime::now(),
     };
@@ -485,106 +516,38 @@ async fn c1_no_verdict_serves_another_policy_trust_or_repository() {
     assert_eq!(source(&judge(trusting(&holder, &log_key), "app").await), Source::Fresh);
 }
 
-/// An image with one piece of evidence, and the attestors of three policies: two that take it, which is
-/// another question each time, and one that does not.
-struct Kind {
-    name: &'static str,
-    content: Content,
-    good: [Value; 2],
-    bad: Value,
-}
-
-/// The fields of one `verifyImages` element.
-fn attestors(attestors: &[Value]) -> Value {
-    json!({ "attestors": [{ "count": 1, "entries": attestors }] })
-}
-
-fn kinds() -> Vec<Kind> {
-    let (holder, other, digest) = (Holder::new(), Holder::new(), Digest::of(&image()));
-    let [ours, theirs] = [&holder, &other].map(|holder| json!({ "keys": key(holder, &unlogged()) }));
-    let by_key = [attestors(slice::from_ref(&ours)), attestors(&[theirs.clone(), ours])];
-    let by_other = attestors(&[theirs]);
-    let keyed = |name, content: Content| Kind { name, content, good: by_key.clone(), bad: by_other.clone() };
-    let signature = Content::image().signature(&unlogged_layer(&holder, &digest));
-    let bundles = Content::image().bundles(&[(&bundle(&holder), SIGNATURE_PREDICATE)]);
-    vec![keyed("signature", signature), keyed("bundle", bundles), attested(&digest), certified(&digest)]
-}
-
-/// An attestation, and conditions that are read only from the second policy on.
-fn attested(digest: &Digest) -> Kind {
-    let signer = Signer::p256();
-    let envelope = signer.envelope(&attestation(digest, SBOM, r#"{"passed":true}"#)).into_bytes();
-    let annotations = json!({ "dev.cosignproject.cosign/signature": "", "predicateType": SBOM });
-    let layer = described("application/vnd.dsse.envelope.v1+json", &envelope, &annotations);
+/// So many signatures of 1 MiB each by somebody else, and ours behind them.
+fn behind(others: usize, ours: &SignatureEvidence) -> Content {
+    let SignatureEvidence::CosignLayer { payload, annotations } = ours else { panic!("a signature") };
     let mut content = Content::image();
-    content.blob(&envelope);
-    content.manifest(&digest.cosign_tag(".att"), manifest(&[layer]));
-    let keys = json!({ "publicKeys": signer.pem(), "rekor": unlogged() });
-    let asking = |conditions: Value| {
-        json!({ "attestations": [{
-            "type": SBOM, "attestors": [{ "entries": [{ "keys": keys }] }], "conditions": conditions,
-        }] })
-    };
-    let passed = |value: bool| {
-        asking(json!([{ "all": [{ "key": "{{ passed }}", "operator": "Equals", "value": value }] }]))
-    };
-    Kind { name: "attestation", content, good: [asking(json!([])), passed(true)], bad: passed(false) }
-}
-
-/// A signature by a certificate, which the second policy asks other authorities for as well: another trust.
-fn certified(digest: &Digest) -> Kind {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    let valid = |draft: Draft| draft.valid(now - 3600, now + 3600);
-    let [authority, stranger, leaf] = [(); 3].map(|()| Signer::p256());
-    let root = |signer: &Signer| pem("CERTIFICATE", &valid(Draft::authority("ca")).der(signer, "ca", signer));
-    let draft = Draft::new("").with(key_usage(0b1000_0000)).with(usages(false, &[CODE_SIGNING]));
-    let draft = valid(draft.with(names(true, &[email("a@b.test")])).with(fulcio(1, "https://issuer.test")));
-    let certificate = pem("CERTIFICATE", &draft.der(&leaf, "ca", &authority));
-    let mut layer = leaf.layer(&claim(digest, "null"));
-    if let SignatureEvidence::CosignLayer { annotations, .. } = &mut layer {
-        annotations.insert("dev.sigstore.cosign/certificate".to_owned(), certificate);
+    let mut layers = Vec::new();
+    for n in 0..others {
+        let mut large = vec![b'x'; 1 << 20];
+        large[..8].copy_from_slice(format!("{n:8}").as_bytes());
+        let theirs = json!({ "dev.cosignproject.cosign/signature": "AA==" });
+        layers.push(described(media_type::SIMPLE_SIGNING, &large, &theirs));
+        content.blob(&large);
     }
-    let keyless = |roots: String| {
-        attestors(&[json!({ "keyless": {
-            "subject": "a@b.test", "issuer": "https://issuer.test", "roots": roots,
-            "rekor": { "url": "https://rekor.test", "ignoreTlog": true }, "ctlog": { "ignoreSCT": true },
-        } })])
-    };
-    let (ours, theirs) = (root(&authority), root(&stranger));
-    let content = Content::image().signature(&layer);
-    let good = [keyless(ours.clone()), keyless(format!("{theirs}{ours}"))];
-    Kind { name: "certificate", content, good, bad: keyless(theirs) }
+    layers.push(described(media_type::SIMPLE_SIGNING, payload, &json!(annotations)));
+    content.blob(payload);
+    content.manifest(&Digest::of(&image()).cosign_tag(".sig"), manifest(&layers));
+    content
 }
 
 #[tokio::test]
-async fn c6_a_changed_policy_is_decided_from_disk_without_a_request() {
-    for Kind { name, content, good: [first, second], bad } in kinds() {
-        let server = content.serve().await;
-        let pinned = format!("{}/app@{}", server.address, Digest::of(&image()));
-        let folder = tempfile::tempdir().unwrap();
-        let hour = Duration::from_secs(3600);
-        let rig = |entry: &Value| Rig::of_entry(hour, folder.path(), entry.clone(), OnlineRekor::Never);
-        let before = rig(&first);
-        assert_eq!(source(&before.judge_as(&pinned).await), Source::Verified, "{name}");
-        // A reload.
-        before.gate.swap(Arc::new(snapshot(second.clone(), OnlineRekor::Never)));
-        let asked = server.lines().len();
-        assert!(asked > 0, "{name}");
-        assert_eq!(source(&before.judge_as(&pinned).await), Source::Fresh, "{name}");
-        assert_eq!(server.lines().len(), asked, "{name}: {:?}", server.lines());
-        assert!(before.gate.store().flush().await);
-        before.gate.store().close();
-        drop(before);
-        // A start with changed policies.
-        let mut third = second;
-        third["verifyDigest"] = false.into();
-        let after = rig(&third);
-        assert_eq!(source(&after.judge_as(&pinned).await), Source::Fresh, "{name}");
-        assert_eq!(server.lines().len(), asked, "{name}: {:?}", server.lines());
-        // What is on disk does not refuse: there may be more by now.
-        after.gate.swap(Arc::new(snapshot(bad, OnlineRekor::Never)));
-        assert!(matches!(after.judge_as(&pinned).await, Decision::Deny(_)), "{name}");
-        assert!(server.lines().len() > asked, "{name}");
-        after.gate.store().close();
+async fn one_verdict_reads_32_mib_and_no_more() {
+    let holder = Holder::new();
+    let layer = unlogged_layer(&holder, &Digest::of(&image()));
+    let folder = tempfile::tempdir().unwrap();
+    for (others, allowed) in [(31, true), (32, false)] {
+        let server = behind(others, &layer).serve().await;
+        let place = folder.path().join(others.to_string());
+        let rig = Rig::new(&place, &key(&holder, &unlogged()), OnlineRekor::Never);
+        let decision = rig.judge(&server).await;
+        if allowed {
+            assert_eq!(source(&decision), Source::Verified);
+        } else {
+            assert_eq!(reason(&decision), DenialReason::LimitExceeded);
+        }
     }
 }

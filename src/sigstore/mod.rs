@@ -42,7 +42,7 @@ pub(crate) mod test_pki;
 #[cfg(test)]
 pub(crate) mod test_signer;
 #[cfg(test)]
-mod test_sigstore;
+pub(crate) mod test_sigstore;
 mod timestamp;
 mod trust_root;
 mod verify;

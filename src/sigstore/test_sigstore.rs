@@ -26,31 +26,31 @@ use crate::sigstore::{
     TimestampAuthorities,
 };
 
-pub(super) const SUBJECT: &str = "alice@signer.test";
-pub(super) const ISSUER: &str = "https://issuer.test";
+pub(crate) const SUBJECT: &str = "alice@signer.test";
+pub(crate) const ISSUER: &str = "https://issuer.test";
 
-pub(super) fn image() -> Digest {
+pub(crate) fn image() -> Digest {
     Digest::of(b"image")
 }
 
-pub(super) struct Instance {
+pub(crate) struct Instance {
     root: Signer,
     between: Signer,
     certificate_log: Signer,
     stamper: Signer,
-    pub(super) log: Log,
-    pub(super) tiles: TiledLog,
+    pub(crate) log: Log,
+    pub(crate) tiles: TiledLog,
     /// From when to when the intermediate certificate is valid.
     between_validity: (u64, u64),
 }
 
 impl Instance {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_intermediate((TIME - 90_000, TIME + 90_000))
     }
 
     /// One whose intermediate certificate is valid from and to these times.
-    pub(super) fn with_intermediate(between_validity: (u64, u64)) -> Self {
+    pub(crate) fn with_intermediate(between_validity: (u64, u64)) -> Self {
         Self {
             root: Signer::p384(),
             between: Signer::p256(),
@@ -63,7 +63,7 @@ impl Instance {
     }
 
     /// The same with other signers in the place of its own.
-    pub(super) fn with_signers(self, other: impl Fn(Signer) -> Signer) -> Self {
+    pub(crate) fn with_signers(self, other: impl Fn(Signer) -> Signer) -> Self {
         Self {
             root: other(self.root),
             between: other(self.between),
@@ -75,22 +75,22 @@ impl Instance {
         }
     }
 
-    pub(super) fn root(&self) -> Certificate {
+    pub(crate) fn root(&self) -> Certificate {
         self.root_as(&Draft::authority("root").valid(TIME - 100_000, TIME + 100_000))
     }
 
     /// The root's key with another certificate.
-    pub(super) fn root_as(&self, draft: &Draft) -> Certificate {
+    pub(crate) fn root_as(&self, draft: &Draft) -> Certificate {
         draft.self_signed(&self.root)
     }
 
-    pub(super) fn intermediate(&self) -> Certificate {
+    pub(crate) fn intermediate(&self) -> Certificate {
         let (from, to) = self.between_validity;
         Draft::authority("between").valid(from, to).issued(&self.between, "root", &self.root)
     }
 
     /// What this instance certifies by default: half an hour before and after [`TIME`].
-    pub(super) fn draft() -> Draft {
+    pub(crate) fn draft() -> Draft {
         Draft::new("")
             .with(key_usage(0b1000_0000))
             .with(usages(false, &[CODE_SIGNING]))
@@ -99,26 +99,26 @@ impl Instance {
     }
 
     /// A certificate that is in the certificate log.
-    pub(super) fn certify(&self, signer: &Signer, draft: &Draft) -> Certificate {
+    pub(crate) fn certify(&self, signer: &Signer, draft: &Draft) -> Certificate {
         let body = draft.body(signer, "between", &algorithm(&self.between));
         let promise = sct(&self.certificate_log, TIME * 1000, &self.between.spki, &body);
         draft.clone().with(sct_list(&[promise])).issued(signer, "between", &self.between)
     }
 
     /// A certificate that is in no log.
-    pub(super) fn certify_silently(&self, signer: &Signer, draft: &Draft) -> Certificate {
+    pub(crate) fn certify_silently(&self, signer: &Signer, draft: &Draft) -> Certificate {
         draft.issued(signer, "between", &self.between)
     }
 
-    pub(super) fn stamp(&self, over: &[u8], time: u64) -> Vec<u8> {
+    pub(crate) fn stamp(&self, over: &[u8], time: u64) -> Vec<u8> {
         self.stamped(&TokenDraft { time: format!("{}Z", digits(time)), ..TokenDraft::new(over, "stamps") })
     }
 
-    pub(super) fn stamped(&self, draft: &TokenDraft) -> Vec<u8> {
+    pub(crate) fn stamped(&self, draft: &TokenDraft) -> Vec<u8> {
         draft.signed(&self.stamper)
     }
 
-    pub(super) fn timestamps(&self) -> Arc<TimestampAuthorities> {
+    pub(crate) fn timestamps(&self) -> Arc<TimestampAuthorities> {
         Arc::new(TimestampAuthorities::from_chain(self.stamping_chain()))
     }
 
@@ -130,7 +130,7 @@ impl Instance {
     }
 
     /// The `trusted_root.json` of this instance.
-    pub(super) fn trusted_root(&self) -> Value {
+    pub(crate) fn trusted_root(&self) -> Value {
         let window = json!({"start": "2023-01-01T00:00:00Z"});
         let log = |address: &str, id: &[u8], signer: &Signer, details: &str| {
             json!({
@@ -169,12 +169,12 @@ impl Instance {
         })
     }
 
-    pub(super) fn logs(&self) -> Arc<Logs> {
+    pub(crate) fn logs(&self) -> Arc<Logs> {
         self.logs_within(Window::ALWAYS)
     }
 
     /// Logs that are believed until this time.
-    pub(super) fn logs_until(&self, end: SystemTime) -> Arc<Logs> {
+    pub(crate) fn logs_until(&self, end: SystemTime) -> Arc<Logs> {
         self.logs_within(Window { start: None, end: Some(end) })
     }
 
@@ -190,16 +190,16 @@ impl Instance {
         Arc::new(Logs::new(vec![log, tiles]))
     }
 
-    pub(super) fn authorities(&self) -> Arc<Authorities> {
+    pub(crate) fn authorities(&self) -> Arc<Authorities> {
         Arc::new(Authorities::from_roots(vec![self.root()]))
     }
 
-    pub(super) fn sct(&self) -> SctTrust {
+    pub(crate) fn sct(&self) -> SctTrust {
         SctTrust::Required(Arc::new(Logs::from_keys(&[self.certificate_log.key()])))
     }
 
     /// Alice, logged; timestamps prove something.
-    pub(super) fn alice(&self) -> Attestor {
+    pub(crate) fn alice(&self) -> Attestor {
         let text = IdentityText { subject: SUBJECT, issuer: ISSUER, ..IdentityText::default() };
         self.attestor(Who::Identity(IdentitySigner {
             authorities: self.authorities(),
@@ -209,7 +209,7 @@ impl Instance {
     }
 
     /// The holder of this very certificate.
-    pub(super) fn holder(&self, certificate: &Certificate) -> Attestor {
+    pub(crate) fn holder(&self, certificate: &Certificate) -> Attestor {
         self.attestor(Who::Certificate(CertificateSigner {
             certificate: certificate.clone(),
             intermediates: vec![self.intermediate()],
@@ -219,7 +219,7 @@ impl Instance {
         }))
     }
 
-    pub(super) fn key(&self, signer: &Signer) -> Attestor {
+    pub(crate) fn key(&self, signer: &Signer) -> Attestor {
         self.attestor(Who::Key(KeySigner { key: signer.key(), hash: HashAlgorithm::Sha256 }))
     }
 
@@ -234,31 +234,40 @@ impl Instance {
 }
 
 /// One signature with everything that is stored beside it, to be changed by tests.
-pub(super) struct Signature {
-    pub(super) signer: Signer,
-    pub(super) certificate: Option<Certificate>,
-    pub(super) chain: Vec<Certificate>,
-    pub(super) payload: String,
+pub(crate) struct Signature {
+    pub(crate) signer: Signer,
+    pub(crate) certificate: Option<Certificate>,
+    pub(crate) chain: Vec<Certificate>,
+    pub(crate) payload: String,
     /// The signature over the payload, or over the encoding of the envelope around it.
-    pub(super) signature: Vec<u8>,
+    pub(crate) signature: Vec<u8>,
     /// The whole envelope as an `.att` layer stores it.
-    pub(super) envelope: String,
+    pub(crate) envelope: String,
     /// The promise of a log, or its entry in a bundle.
-    pub(super) entries: Vec<Value>,
-    pub(super) stamps: Vec<Vec<u8>>,
+    pub(crate) entries: Vec<Value>,
+    pub(crate) stamps: Vec<Vec<u8>>,
 }
 
 impl Signature {
-    /// Over a simple-signing payload.
-    pub(super) fn claim(signer: Signer, certificate: Option<Certificate>, chain: Vec<Certificate>) -> Self {
-        let payload = claim(&image(), "null");
+    /// Over cosign's simple-signing payload.
+    pub(crate) fn claim(signer: Signer, certificate: Option<Certificate>, chain: Vec<Certificate>) -> Self {
+        Self::simple(signer, certificate, chain, claim(&image(), "null"))
+    }
+
+    /// Over this simple-signing payload.
+    pub(crate) fn simple(
+        signer: Signer,
+        certificate: Option<Certificate>,
+        chain: Vec<Certificate>,
+        payload: String,
+    ) -> Self {
         let signature = signer.sign(payload.as_bytes());
         let (entries, stamps) = (vec![], vec![]);
         Self { signer, certificate, chain, payload, signature, envelope: String::new(), entries, stamps }
     }
 
     /// Over an envelope around this statement.
-    pub(super) fn statement(
+    pub(crate) fn statement(
         signer: Signer,
         certificate: Option<Certificate>,
         chain: Vec<Certificate>,
@@ -272,12 +281,12 @@ impl Signature {
     }
 
     /// cosign's statement over the image.
-    pub(super) fn cosign(signer: Signer, certificate: Option<Certificate>, chain: Vec<Certificate>) -> Self {
+    pub(crate) fn cosign(signer: Signer, certificate: Option<Certificate>, chain: Vec<Certificate>) -> Self {
         Self::statement(signer, certificate, chain, statement(&image(), "{}"))
     }
 
     /// The PEM of who is said to have signed.
-    pub(super) fn verifier(&self) -> String {
+    pub(crate) fn verifier(&self) -> String {
         match &self.certificate {
             Some(certificate) => pem("CERTIFICATE", certificate.der()),
             None => self.signer.pem(),
@@ -285,18 +294,18 @@ impl Signature {
     }
 
     /// What the signature is over.
-    pub(super) fn signed(&self) -> Vec<u8> {
+    pub(crate) fn signed(&self) -> Vec<u8> {
         if self.envelope.is_empty() {
             return self.payload.clone().into_bytes();
         }
         format!("DSSEv1 28 application/vnd.in-toto+json {} {}", self.payload.len(), self.payload).into_bytes()
     }
 
-    pub(super) fn hashedrekord(&self) -> String {
+    pub(crate) fn hashedrekord(&self) -> String {
         hashedrekord(self.payload.as_bytes(), &self.signature, &self.verifier())
     }
 
-    pub(super) fn hashedrekord_v2(&self) -> String {
+    pub(crate) fn hashedrekord_v2(&self) -> String {
         let verifier = match &self.certificate {
             Some(certificate) => Verifier::Certificate(certificate.der()),
             None => Verifier::Key(&self.signer.spki),
@@ -304,21 +313,21 @@ impl Signature {
         hashedrekord_v2(&self.signed(), &self.signature, &verifier)
     }
 
-    pub(super) fn dsse(&self) -> String {
+    pub(crate) fn dsse(&self) -> String {
         let body = dsse_entry(self.payload.as_bytes(), &STANDARD.encode(&self.signature), &self.verifier());
         let hash = |text: &str| hex::encode(sha256(text.as_bytes()));
         body.replace(&hash("not looked at"), &hash(&self.envelope))
     }
 
     /// As a `.sig` layer.
-    pub(super) fn layer(&self) -> SignatureEvidence {
+    pub(crate) fn layer(&self) -> SignatureEvidence {
         let mut annotations = self.annotations();
         annotations.insert("dev.cosignproject.cosign/signature".to_owned(), STANDARD.encode(&self.signature));
         SignatureEvidence::CosignLayer { payload: self.payload.clone().into_bytes(), annotations }
     }
 
     /// As an `.att` layer.
-    pub(super) fn attestation_layer(&self) -> SignatureEvidence {
+    pub(crate) fn attestation_layer(&self) -> SignatureEvidence {
         let mut annotations = self.annotations();
         annotations.insert("dev.cosignproject.cosign/signature".to_owned(), String::new());
         SignatureEvidence::AttestationLayer { envelope: self.envelope.clone().into_bytes(), annotations }
@@ -343,7 +352,7 @@ impl Signature {
     }
 
     /// As a bundle: with a key, a certificate, or a chain in version 0.2.
-    pub(super) fn bundle(&self) -> Value {
+    pub(crate) fn bundle(&self) -> Value {
         let raw = |found: &Certificate| json!({"rawBytes": STANDARD.encode(found.der())});
         let mut material = match &self.certificate {
             None => json!({"publicKey": {"hint": "a claim"}}),
@@ -370,7 +379,7 @@ impl Signature {
         bundle
     }
 
-    pub(super) fn bundle_evidence(&self) -> SignatureEvidence {
+    pub(crate) fn bundle_evidence(&self) -> SignatureEvidence {
         SignatureEvidence::Bundle { json: self.bundle().to_string().into_bytes() }
     }
 }
