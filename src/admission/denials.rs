@@ -48,6 +48,14 @@ impl Denials {
         self.lock().clear();
     }
 
+    /// Lets time pass for what is remembered.
+    #[cfg(test)]
+    pub(super) fn pass(&self, time: Duration) {
+        for (at, _) in self.lock().values_mut() {
+            *at = at.checked_sub(time).expect("the machine runs longer than that");
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Question, (Instant, Vec<Outcome>)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -112,5 +120,20 @@ mod tests {
             denials.keep(question("image", "ada"), &outcomes, now);
             assert!(denials.of(question("image", "ada"), now).is_none(), "{outcomes:?}");
         }
+    }
+
+    #[test]
+    fn c2_denials_are_bounded_and_make_room_by_age_alone() {
+        let (denials, start) = (Denials::default(), Instant::now());
+        let remembered = |n: usize, now| denials.of(question(&n.to_string(), "ada"), now).is_some();
+        for n in 0..=MOST {
+            denials.keep(question(&n.to_string(), "ada"), &[denied()], start);
+        }
+        assert!((0..MOST).all(|n| remembered(n, start)));
+        assert!(!remembered(MOST, start), "one too many");
+        let later = start + MEMORY;
+        denials.keep(question(&MOST.to_string(), "ada"), &[denied()], later);
+        assert!(remembered(MOST, later));
+        assert_eq!(denials.lock().len(), 1);
     }
 }
