@@ -1,12 +1,14 @@
 //! The gate against a registry that fails on demand, with clocks that stand until they are moved.
 
 mod conditions;
+mod denied;
 mod images;
 mod import;
 mod kit;
 mod mirrors;
 mod outage;
 mod shown;
+mod slots;
 mod standing;
 
 use std::sync::Arc;
