@@ -91,7 +91,7 @@ impl Store {
 
     /// Says which images are on the node: they are evicted last (rule C5).
     pub fn mark_present(&self, digests: BTreeSet<Digest>) {
-        self.state().present = digests;
+        self.state().present = Some(digests);
     }
 }
 

@@ -125,7 +125,8 @@ impl Store {
     fn keep(&self, repository: &Repository, digest: &Digest, pieces: &[Vec<u8>], record: &EvidenceRecord) {
         let mut state = self.state();
         let image = state.image(repository, *digest);
-        let mut orphans = state.keep_evidence(image, record);
+        let used = state.tick();
+        let mut orphans = state.keep_evidence(image, record, used);
         let Options { max_entries, max_size, .. } = self.shared.options;
         let removed = state.evict_evidence(max_entries, max_size, &mut orphans);
         drop(state);

@@ -30,7 +30,8 @@ fn try_take_in(shared: &Shared, key: &[u8], sealed: &[u8]) -> Option<()> {
                 return None;
             }
             let mut state = lock();
-            let verdict = state.verdict(&record, 0);
+            let used = state.used_on_disk(record.at);
+            let verdict = state.verdict(&record, used);
             state.verdicts.entry(hash).or_insert(verdict);
         }
         Some(Kind::Admission) => {
@@ -40,7 +41,8 @@ fn try_take_in(shared: &Shared, key: &[u8], sealed: &[u8]) -> Option<()> {
             }
             let mut state = lock();
             let image = state.image(&record.repository, record.digest);
-            let admitted = state.admitted(&record, Durability::Durable, 0);
+            let used = state.used_on_disk(record.at);
+            let admitted = state.admitted(&record, Durability::Durable, used);
             state.admissions.entry(image).or_insert(admitted);
         }
         Some(Kind::Evidence) => {
@@ -51,7 +53,8 @@ fn try_take_in(shared: &Shared, key: &[u8], sealed: &[u8]) -> Option<()> {
             let mut state = lock();
             let image = state.image(&repository, digest);
             if !state.evidence.contains_key(&image) {
-                state.keep_evidence(image, &record);
+                let used = state.used_on_disk(record.at);
+                state.keep_evidence(image, &record, used);
             }
         }
         Some(Kind::Tag) => {

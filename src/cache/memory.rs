@@ -31,11 +31,14 @@ pub(super) struct State {
     blobs: IndexMap<Digest, Blob>,
     /// Of all `blobs`.
     blob_bytes: u64,
-    /// Images that are on the node: evicted last.
-    pub(super) present: BTreeSet<Digest>,
+    /// Images that are on the node: evicted last. `None` before the first look at the node.
+    pub(super) present: Option<BTreeSet<Digest>>,
     repositories: Pool<Repository>,
     origins: Pool<Origin>,
     questions: Pool<Question>,
+    /// When the process began, in seconds since 1970: uses are counted from there, so that every one is
+    /// younger than the records of the disk.
+    began: u64,
     uses: u64,
 }
 
@@ -153,9 +156,21 @@ impl<T: Eq + Hash + Clone> Pool<T> {
 }
 
 impl State {
+    /// Nothing yet, in a process that begins now.
+    pub(super) fn beginning(now: Stamp) -> Self {
+        Self { began: now.seconds(), ..Self::default() }
+    }
+
+    /// The time of a use, for the order in which records go.
     pub(super) fn tick(&mut self) -> u64 {
         self.uses += 1;
-        self.uses
+        self.began.saturating_add(self.uses)
+    }
+
+    /// The same of a record from the disk. Uses are not written down; verdicts and evidence that are in use
+    /// are made anew within `cache.fresh`.
+    pub(super) fn used_on_disk(&self, at: Stamp) -> u64 {
+        at.seconds().min(self.began)
     }
 
     pub(super) fn image(&mut self, repository: &Repository, digest: Digest) -> ImageKey {
@@ -191,7 +206,7 @@ impl State {
     }
 
     /// Keeps what an image's verdicts rest on, in place of what was kept before.
-    pub(super) fn keep_evidence(&mut self, image: ImageKey, record: &EvidenceRecord) -> Orphans {
+    pub(super) fn keep_evidence(&mut self, image: ImageKey, record: &EvidenceRecord, used: u64) -> Orphans {
         for (at, digest) in record.blobs.iter().enumerate() {
             let blob = self.blobs.entry(*digest).or_default();
             blob.named += 1;
@@ -200,7 +215,6 @@ impl State {
                 self.blob_bytes += u64::from(blob.bytes);
             }
         }
-        let used = self.tick();
         let EvidenceRecord { blobs, at, origin, .. } = record;
         let evidence = Evidence { blobs: Blobs::of(blobs), at: *at, origin: *origin, used };
         let old = self.evidence.insert(image, evidence);
@@ -233,11 +247,15 @@ impl State {
         }
     }
 
+    fn is_present(&self, digest: &Digest) -> bool {
+        self.present.as_ref().is_some_and(|present| present.contains(digest))
+    }
+
     /// Drops the verdicts of oldest use, those of present images last.
     pub(super) fn evict_verdicts(&mut self, most: usize) -> Vec<Digest> {
         let Some(surplus) = surplus(self.verdicts.len(), most) else { return Vec::new() };
         let order = |(hash, verdict): (&Digest, &Verdict)| {
-            ((self.present.contains(&verdict.image.digest), verdict.used), *hash)
+            ((self.is_present(&verdict.image.digest), verdict.used), *hash)
         };
         let removed = first(self.verdicts.iter().map(order), surplus);
         for hash in &removed {
@@ -246,11 +264,13 @@ impl State {
         removed
     }
 
-    /// The same for admissions.
+    /// The same for admissions, whose loss hides a present image: until it is known which ones those are, as
+    /// many again may stay.
     pub(super) fn evict_admissions(&mut self, most: usize) -> Vec<ImageKey> {
+        let most = if self.present.is_some() { most } else { most.saturating_mul(2) };
         let Some(surplus) = surplus(self.admissions.len(), most) else { return Vec::new() };
         let order = |(image, admitted): (&ImageKey, &Admitted)| {
-            ((self.present.contains(&image.digest), admitted.used), image.clone())
+            ((self.is_present(&image.digest), admitted.used), image.clone())
         };
         let removed = first(self.admissions.iter().map(order), surplus);
         for image in &removed {
@@ -273,7 +293,7 @@ impl State {
         // A tenth more than it must, as with `surplus`.
         let (images, bytes) = (images - images / 10, bytes - bytes / 10);
         let order = |(image, evidence): (&ImageKey, &Evidence)| {
-            ((self.present.contains(&image.digest), evidence.used), image.clone())
+            ((self.is_present(&image.digest), evidence.used), image.clone())
         };
         let mut removed = Vec::new();
         for image in first(self.evidence.iter().map(order), usize::MAX) {

@@ -200,9 +200,10 @@ impl Store {
 
     fn prepare(options: Options) -> (Self, Receiver<Job>) {
         let (jobs, receiver) = sync_channel(QUEUE);
+        let state = State::beginning((options.clock.now)());
         let shared = Shared {
             options,
-            state: Arc::default(),
+            state: Arc::new(Mutex::new(state)),
             jobs,
             phase: watch::Sender::new(Phase::Opening),
             thread: Mutex::new(None),

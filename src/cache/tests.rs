@@ -168,6 +168,85 @@ async fn c5_evidence_of_oldest_use_goes_first_and_of_present_images_last() {
 }
 
 #[tokio::test]
+async fn c5_oldest_goes_first_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = || Options { max_entries: 10, ..options(folder.path()) };
+    let store = Store::open(options()).unwrap();
+    let now = store.now();
+    // So many seconds ago: another order than that of writing or of keys.
+    let ago = |number: usize| now.earlier(now.seconds() - u64::try_from(number).unwrap());
+    let put = |store: &Store, number: usize, at: Stamp| {
+        store.put_verdict(key(number), at, None);
+        store.admit(Admission { at, ..admission(store, number) }, Durability::Durable);
+        store.put_evidence(&repository(), &key(number).digest, vec![vec![7; number]], at);
+    };
+    for number in 0..10 {
+        put(&store, number, ago(number));
+    }
+    assert!(store.flush().await);
+    store.close();
+
+    let store = Store::open(options()).unwrap();
+    let used = key(9);
+    assert_eq!(store.verdict(&used), Some(Age::Fresh));
+    assert!(store.admission(&repository(), &used.digest).is_some());
+    assert!(store.evidence(&repository(), &used.digest).await.is_some());
+    store.mark_present(BTreeSet::new());
+    put(&store, 10, now);
+    let admitted = store.admissions_in(&repository());
+    let mut held = Vec::new();
+    for number in 0..11 {
+        if store.evidence(&repository(), &key(number).digest).await.is_some() {
+            held.push(number);
+        }
+    }
+    let of = |test: &dyn Fn(usize) -> bool| (0..11).filter(|number| test(*number)).collect::<Vec<_>>();
+    let kept = [
+        of(&|number| store.verdict(&key(number)).is_some()),
+        of(&|number| admitted.iter().any(|admission| admission.digest == key(number).digest)),
+        held,
+    ];
+    assert_eq!(kept, [[0, 1, 2, 3, 4, 5, 6, 9, 10]; 3]);
+    store.close();
+}
+
+#[tokio::test]
+async fn c5_no_admission_of_a_present_image_goes_before_the_first_look() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = || Options { max_entries: 10, ..options(folder.path()) };
+    let store = Store::open(options()).unwrap();
+    let now = store.now();
+    // The one of the image that is on the node is the oldest.
+    let old = Admission { at: now.earlier(now.seconds() - 1000), ..admission(&store, 0) };
+    store.admit(old, Durability::Durable);
+    for number in 1..10 {
+        store.admit(admission(&store, number), Durability::Durable);
+    }
+    assert!(store.flush().await);
+    store.close();
+
+    let store = Store::open(options()).unwrap();
+    let admitted = |number: usize| {
+        store.admissions_in(&repository()).iter().any(|admission| admission.digest == key(number).digest)
+    };
+    for number in 10..20 {
+        store.admit(admission(&store, number), Durability::Durable);
+    }
+    assert_eq!((store.counts().admissions, admitted(0)), (20, true));
+    store.mark_present(BTreeSet::from([key(0).digest]));
+    store.admit(admission(&store, 20), Durability::Durable);
+    assert_eq!((store.counts().admissions, admitted(0)), (9, true));
+    store.close();
+    // Nobody looks: what is kept is bounded all the same.
+    let store = Store::open(Options { path: folder.path().join("other"), ..options() }).unwrap();
+    for number in 0..30 {
+        store.admit(admission(&store, number), Durability::Durable);
+    }
+    assert!(store.counts().admissions <= 20);
+    store.close();
+}
+
+#[tokio::test]
 async fn c6_a_piece_that_two_images_rest_on_goes_with_the_last() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(options(folder.path())).unwrap();
