@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::engine::Job;
 use super::memory::{IdPrefix, ImageRef};
 use super::record::{Admission, Kind, image_key};
 use super::{Durability, Store};
@@ -85,7 +86,8 @@ impl Store {
         }
         state.admissions.swap_remove(&ImageRef(repository, digest));
         drop(state);
-        self.remove_all(Kind::Admission, [image_key(repository, digest).into_bytes()]);
+        let key = Kind::Admission.key(image_key(repository, digest).as_bytes());
+        self.send_surely(Job::TakeBack(vec![key]));
         true
     }
 

@@ -8,8 +8,9 @@
 //!
 //! sled 0.34 may panic on damaged files and promises no format, so it is opened and used behind
 //! `catch_unwind`, on one thread of its own. What it cannot open, unless another process holds it or
-//! the system refuses it for now (a full disk, no descriptors), is moved aside (`<path>.damaged-1`, `-2`; older ones are deleted) and rebuilt from the last
-//! export. Losing both costs verifications, never a wrong verdict.
+//! the system refuses it for now (a full disk, no descriptors), is moved aside (`<path>.damaged-1`, `-2`;
+//! older ones are deleted) and rebuilt from the last export. Losing both costs verifications, never a wrong
+//! verdict. What was taken back does not come back by that ([`mark`]).
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -21,12 +22,15 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::export::{Export, WriteRecord};
+use super::mark::{self, Mark};
 use super::record::Kind;
 
 /// What the store asks of its thread.
 pub(super) enum Job {
     Put(Vec<u8>, Vec<u8>),
     Remove(Vec<Vec<u8>>),
+    /// Removes what must not come back, whatever is lost.
+    TakeBack(Vec<Vec<u8>>),
     Get(Vec<u8>, tokio::sync::oneshot::Sender<Option<Vec<u8>>>),
     Flush(tokio::sync::oneshot::Sender<bool>),
     Close,
@@ -61,6 +65,8 @@ pub(super) struct Engine {
     _lock: File,
     db: Option<sled::Db>,
     export: Export,
+    /// What the database and exports carry that are read.
+    mark: Mark,
     records: Records,
     /// How long it must be idle before it is closed.
     rest: Duration,
@@ -96,11 +102,13 @@ impl Engine {
     ) -> Result<Self, StoreError> {
         let now = Instant::now();
         let lock = lock(path, now + patience)?;
+        let mark = mark::read(&with_ending(path, ".mark")).map_err(|error| unusable(path, &error))?;
         let mut engine = Self {
             path: path.to_owned(),
             _lock: lock,
             db: None,
             export: Export::of(path),
+            mark,
             records,
             rest: REST,
             used: now,
@@ -109,7 +117,7 @@ impl Engine {
             refused: None,
             faults: 0,
         };
-        if !engine.export.read_current(visit) {
+        if !engine.export.read_current(&mark, visit) {
             engine.reopen(now + patience, Some(visit))?;
             engine.outdated = Some(now);
         }
@@ -121,7 +129,7 @@ impl Engine {
         // One that is there but empty was emptied: reading the export would undo a purge.
         let (mut moved, mut rebuilt) = (false, !self.path.exists());
         let db = loop {
-            match open_guarded(&self.path, again(&mut visit)) {
+            match open_guarded(&self.path, &self.mark, again(&mut visit)) {
                 Opened::Fine(db) => break db,
                 Opened::Locked if Instant::now() < give_up => std::thread::sleep(LOCK_PAUSE),
                 Opened::Locked => return Err(StoreError::Held { path: self.path.clone() }),
@@ -144,7 +152,7 @@ impl Engine {
         self.used = Instant::now();
         if rebuilt {
             let export = Export::of(&self.path);
-            export.read_any(&mut |key, value| {
+            export.read_any(&self.mark.clone(), &mut |key, value| {
                 if let Some(visit) = again(&mut visit) {
                     visit(key, value);
                 }
@@ -196,6 +204,7 @@ impl Engine {
         match job {
             Job::Put(key, value) => self.put(&key, &value),
             Job::Remove(keys) => keys.iter().for_each(|key| self.remove(key)),
+            Job::TakeBack(keys) => self.take_back(&keys),
             Job::Get(key, answer) => {
                 let value = self.guarded(|db| db.get(&key)).flatten().map(|value| value.to_vec());
                 drop(answer.send(value));
@@ -220,6 +229,21 @@ impl Engine {
     fn remove(&mut self, key: &[u8]) {
         let written = self.outdate() && self.guarded(|db| db.remove(key)).is_some();
         self.say_once(written);
+    }
+
+    /// The mark comes first: after a crash in between nothing is read rather than what was taken back.
+    fn take_back(&mut self, keys: &[Vec<u8>]) {
+        // Opened under the mark that it still carries.
+        let open = self.outdate() && self.guarded(|_| Ok(())).is_some();
+        let renewed = mark::renew(&with_ending(&self.path, ".mark"));
+        if let Ok(mark) = renewed {
+            self.mark = mark;
+        }
+        let mut batch = sled::Batch::default();
+        keys.iter().for_each(|key| batch.remove(key.as_slice()));
+        batch.insert(MARK, self.mark.as_slice());
+        let written = open && self.guarded(|db| db.apply_batch(batch).and_then(|()| db.flush())).is_some();
+        self.say_once(written && renewed.is_ok());
     }
 
     fn insert(&mut self, key: &[u8], value: &[u8]) -> bool {
@@ -278,7 +302,7 @@ impl Engine {
 
     fn export(&mut self) {
         self.guarded(|db| db.flush());
-        match self.export.write(&self.records) {
+        match self.export.write(&self.mark, &self.records) {
             Ok(()) => self.outdated = None,
             Err(error) => {
                 tracing::warn!(%error, path = %self.path.display(), "cache export cannot be written");
@@ -314,12 +338,19 @@ fn unusable(path: &Path, error: &io::Error) -> StoreError {
     StoreError::Unusable { path: path.to_owned(), cause: error.to_string() }
 }
 
-fn open_guarded(path: &Path, visit: Option<Visit<'_>>) -> Opened {
+fn open_guarded(path: &Path, mark: &Mark, visit: Option<Visit<'_>>) -> Opened {
     let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).mode(sled::Mode::LowSpace);
     // Opening walks the log; reading finds what opening does not look at. Blobs are most of the
     // database and are read, and checked, one at a time when they are needed.
     let opened = std::panic::catch_unwind(AssertUnwindSafe(|| {
         let db = config.open()?;
+        if !db.was_recovered() {
+            db.insert(MARK, mark.as_slice())?;
+            // Without it the database would not be read again.
+            db.flush()?;
+        } else if db.get(MARK)?.is_none_or(|found| found != mark) {
+            return Err(sled::Error::Unsupported(OLDER.to_owned()));
+        }
         if let Some(visit) = visit {
             for kind in SMALL {
                 for pair in db.scan_prefix([kind.letter()]) {
@@ -383,6 +414,9 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 const EXPORT_EVERY: Duration = Duration::from_secs(10);
 /// The kinds of record that memory keeps and the export carries: all but blobs.
 const SMALL: [Kind; 4] = [Kind::Admission, Kind::Evidence, Kind::Tag, Kind::Verdict];
+/// The key of the mark, which is of no kind of record.
+const MARK: &[u8] = b"mark";
+const OLDER: &str = "it is from before something was taken back";
 /// How long the database stays open after its last use, at least.
 const REST: Duration = Duration::from_secs(10);
 /// And at least as many times as long as opening it takes: then that is a twentieth of the time.
@@ -492,6 +526,67 @@ mod tests {
         drop(engine);
         let (_, found) = shown(&path);
         assert_eq!(found, []);
+    }
+
+    /// A database with one record, and the same without it; an export of both.
+    fn taken_back(folder: &Path) -> PathBuf {
+        let path = folder.join("cache");
+        let (mut engine, _) = shown(&path);
+        engine.do_it(Job::Put(b"v1".to_vec(), b"one".to_vec()));
+        engine.export();
+        let (before, export) = (folder.join("before"), with_ending(&path, ".export"));
+        assert!(engine.guarded(|db| db.flush()).is_some());
+        assert!(
+            std::process::Command::new("cp").arg("-a").args([&path, &before]).status().unwrap().success()
+        );
+        assert!(export.exists());
+        engine.do_it(Job::TakeBack(vec![b"v1".to_vec()]));
+        assert_eq!((read(&mut engine, b"v1"), export.exists()), (None, false));
+        path
+    }
+
+    #[test]
+    fn c4_what_was_taken_back_is_not_in_the_last_export_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = taken_back(folder.path());
+        assert_eq!(shown(&path).1, []);
+        std::fs::remove_dir_all(&path).unwrap();
+        assert!(with_ending(&path, ".export.last").exists());
+        assert_eq!(shown(&path).1, []);
+    }
+
+    #[test]
+    fn c4_a_database_from_before_something_was_taken_back_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = taken_back(folder.path());
+        std::fs::remove_dir_all(&path).unwrap();
+        std::fs::rename(folder.path().join("before"), &path).unwrap();
+        let (mut engine, found) = shown(&path);
+        assert_eq!(found, []);
+        assert!(with_ending(&path, ".damaged-1").exists());
+        // It works, and its next export counts.
+        engine.do_it(Job::Put(b"v2".to_vec(), b"two".to_vec()));
+        engine.export();
+        drop(engine);
+        assert_eq!(shown(&path).1, [(b"v1".to_vec(), b"of memory".to_vec())]);
+    }
+
+    #[test]
+    fn c4_without_its_mark_nothing_is_read() {
+        for content in [None, Some("short"), Some("another number 1")] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = taken_back(folder.path());
+            let (mut engine, _) = shown(&path);
+            engine.do_it(Job::Put(b"v2".to_vec(), b"two".to_vec()));
+            engine.export();
+            drop(engine);
+            let mark = with_ending(&path, ".mark");
+            match content {
+                None => std::fs::remove_file(mark).unwrap(),
+                Some(content) => std::fs::write(mark, content).unwrap(),
+            }
+            assert_eq!(shown(&path).1, [], "{content:?}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! to `<path>.export.last`; that one is read only if the database is lost. It is made anew at most
 //! every ten seconds, from memory, as a temporary file, with fsync and rename.
 //!
-//! Form: `[digest of the rest: 32 bytes]` and then `[key length][key][value length][value]`, lengths in
+//! Form: `[digest of the mark (see `mark`) and the rest: 32 bytes]` and then `[key length][key][value length][value]`, lengths in
 //! 4 bytes little endian. Values are sealed as in the database, so each record is checked by itself
 //! once more. Reading and writing go record by record: all of them at once would be most of the
 //! memory that the daemon takes.
@@ -16,6 +16,8 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
+
+use super::mark::Mark;
 
 /// Writes one record.
 pub(super) type WriteRecord<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> io::Result<()>;
@@ -38,19 +40,19 @@ impl Export {
     }
 
     /// Shows every record to `visit` if the export says what the database says; whether it does.
-    pub(super) fn read_current(&self, visit: &mut dyn FnMut(&[u8], &[u8])) -> bool {
-        read(&self.current, visit)
+    pub(super) fn read_current(&self, mark: &Mark, visit: &mut dyn FnMut(&[u8], &[u8])) -> bool {
+        read(&self.current, mark, visit)
     }
 
-    /// Shows every record of the newest export there is to `visit`.
-    pub(super) fn read_any(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
-        let _ = read(&self.current, visit) || read(&self.last, visit);
+    /// Shows every record of the newest export of this mark to `visit`.
+    pub(super) fn read_any(&self, mark: &Mark, visit: &mut dyn FnMut(&[u8], &[u8])) {
+        let _ = read(&self.current, mark, visit) || read(&self.last, mark, visit);
     }
 
     /// Must have returned before the database is written: from then on the export is behind.
     ///
     /// # Errors
-    /// What renaming says. The file is durably renamed, or a purge could be undone by a power cut.
+    /// What renaming says. The file is durably renamed, or a write could be undone by a power cut.
     pub(super) fn outdate(&self) -> io::Result<()> {
         match std::fs::rename(&self.current, &self.last) {
             Ok(()) => File::open(self.current.parent().unwrap_or(Path::new("/")))?.sync_all(),
@@ -63,9 +65,14 @@ impl Export {
     ///
     /// # Errors
     /// What the disk says; an earlier export stays then.
-    pub(super) fn write(&self, records: &dyn Fn(WriteRecord<'_>) -> io::Result<()>) -> io::Result<()> {
+    pub(super) fn write(
+        &self,
+        mark: &Mark,
+        records: &dyn Fn(WriteRecord<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut file = BufWriter::new(File::create(&self.temporary)?);
         let mut sum = Context::new(&SHA256);
+        sum.update(mark);
         file.write_all(&[0; SUM])?;
         records(&mut |key, value| {
             for part in [key, value] {
@@ -86,23 +93,28 @@ impl Export {
 }
 
 /// Nothing is shown of a file whose digest is wrong.
-fn read(path: &Path, visit: &mut dyn FnMut(&[u8], &[u8])) -> bool {
-    match File::open(path).and_then(|file| read_from(file, visit)) {
+fn read(path: &Path, mark: &Mark, visit: &mut dyn FnMut(&[u8], &[u8])) -> bool {
+    match File::open(path).and_then(|file| read_from(file, mark, visit)) {
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(error) => {
-            tracing::error!(path = %path.display(), %error, "cache export is damaged and not used");
+            tracing::error!(path = %path.display(), %error, "cache export is not used");
             false
         }
     }
 }
 
 /// Shows every record in `file` to `visit`.
-pub(super) fn read_from(file: impl Read + Seek, visit: &mut dyn FnMut(&[u8], &[u8])) -> io::Result<()> {
+pub(super) fn read_from(
+    file: impl Read + Seek,
+    mark: &[u8],
+    visit: &mut dyn FnMut(&[u8], &[u8]),
+) -> io::Result<()> {
     let mut file = BufReader::with_capacity(BUFFER, file);
     let mut wanted = [0; SUM];
     file.read_exact(&mut wanted)?;
     let mut sum = Context::new(&SHA256);
+    sum.update(mark);
     let mut buffer = vec![0; BUFFER];
     loop {
         let length = file.read(&mut buffer)?;
@@ -112,7 +124,7 @@ pub(super) fn read_from(file: impl Read + Seek, visit: &mut dyn FnMut(&[u8], &[u
         }
     }
     if sum.finish().as_ref() != wanted {
-        return Err(io::Error::other("its digest is wrong"));
+        return Err(io::Error::other("it is damaged, or from before something was taken back"));
     }
     file.seek(SeekFrom::Start(SUM as u64))?;
     let (mut key, mut value) = (Vec::new(), Vec::new());

@@ -64,7 +64,7 @@ pub(crate) fn cache_export(data: &[u8]) -> Option<()> {
     let read = |file: &[u8]| {
         let mut records = Records::new();
         let read =
-            read_from(Cursor::new(file), &mut |key, value| records.push((key.to_vec(), value.to_vec())));
+            read_from(Cursor::new(file), &[], &mut |key, value| records.push((key.to_vec(), value.to_vec())));
         (read.is_ok(), records)
     };
     let sum = Digest::of(data);

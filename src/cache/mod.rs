@@ -20,6 +20,7 @@ mod export;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod load;
+mod mark;
 mod memory;
 mod pages;
 mod purge;
@@ -288,12 +289,15 @@ impl Store {
     }
 
     fn remove_all(&self, kind: Kind, keys: impl IntoIterator<Item = Vec<u8>>) {
-        let keys: Vec<_> = keys.into_iter().map(|rest| kind.key(&rest)).collect();
-        if keys.is_empty() {
+        self.send_surely(Job::Remove(keys.into_iter().map(|rest| kind.key(&rest)).collect()));
+    }
+
+    /// What is forgotten must not come back: a full queue is waited for, on a thread of its own.
+    fn send_surely(&self, job: Job) {
+        if matches!(&job, Job::Remove(keys) | Job::TakeBack(keys) if keys.is_empty()) {
             return;
         }
-        // What is forgotten must not come back: a full queue is waited for, on a thread of its own.
-        if let Err(TrySendError::Full(job)) = self.shared.jobs.try_send(Job::Remove(keys)) {
+        if let Err(TrySendError::Full(job)) = self.shared.jobs.try_send(job) {
             let jobs = self.shared.jobs.clone();
             drop(std::thread::spawn(move || jobs.send(job)));
         }
@@ -345,7 +349,7 @@ fn ignore(jobs: &Receiver<Job>) {
     while let Ok(job) = jobs.recv() {
         match job {
             Job::Close => break,
-            Job::Put(..) | Job::Remove(_) | Job::Get(..) | Job::Flush(_) => {}
+            Job::Put(..) | Job::Remove(_) | Job::TakeBack(_) | Job::Get(..) | Job::Flush(_) => {}
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use super::Store;
-use super::memory::Orphans;
-use super::record::Kind;
+use super::engine::Job;
+use super::memory::{ImageKey, Orphans};
+use super::record::{Kind, image_key};
 use crate::oci::{Digest, Repository};
 
 /// Which images are meant.
@@ -68,10 +69,17 @@ impl Store {
         }
         drop(state);
         let images = admissions.iter().chain(&evidence).collect::<HashSet<_>>().len();
-        self.remove_images(Kind::Admission, &admissions);
-        self.remove_all(Kind::Verdict, verdicts.iter().map(|hash| hash.as_bytes().to_vec()));
-        self.remove_evidence(&evidence, &orphans);
-        self.remove_all(Kind::Tag, tags.into_iter().map(String::into_bytes));
+        let of_image = |image: &ImageKey| image_key(&image.repository, &image.digest).into_bytes();
+        let of_digest = |digest: &Digest| digest.as_bytes().to_vec();
+        let gone: Vec<_> = admissions
+            .iter()
+            .map(|image| Kind::Admission.key(&of_image(image)))
+            .chain(evidence.iter().map(|image| Kind::Evidence.key(&of_image(image))))
+            .chain(verdicts.iter().map(|hash| Kind::Verdict.key(&of_digest(hash))))
+            .chain(orphans.0.iter().map(|blob| Kind::Blob.key(&of_digest(blob))))
+            .chain(tags.iter().map(|name| Kind::Tag.key(name.as_bytes())))
+            .collect();
+        self.send_surely(Job::TakeBack(gone));
         images
     }
 }
