@@ -1,18 +1,29 @@
 //! Evidence on its way between nodes: `pullgate cache export`, `import` and `prewarm` against real registries
-//! and signatures, through the daemon and without one, and files that somebody changed on the way.
+//! and signatures, through the daemon and without one, and files that somebody changed on the way. And what an
+//! administrator sees of the cache, or breaks in it.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use pullgate::oci::Digest;
 use serde_json::{Value, json};
 
-use crate::kit::{self, Node, Space, folder, gate::Gate, image::Image, policy::Policy, registry::Registry};
+use crate::kit::{
+    self, Node, Space, folder,
+    gate::{Gate, binary},
+    image::Image,
+    policy::Policy,
+    registry::Registry,
+};
 
 kit::on_each_containerd!(
     o1_evidence_of_every_kind_serves_another_node_while_the_registry_is_away,
     c6_evidence_moves_without_daemons,
     c6_a_hostile_file_brings_nothing_in,
     o4_images_are_verified_before_anything_pulls_them,
+    what_is_kept_is_listed_shown_and_purged_with_and_without_a_daemon,
+    c4_a_start_on_damaged_files_costs_verifications_alone,
 );
 
 const SCAN: &str = "https://scan.test/v1";
@@ -266,4 +277,117 @@ fn o4_images_are_verified_before_anything_pulls_them(node: &Node) {
     scene.registry.stop();
     gate.start_again();
     assert_eq!(cache(&gate, &names, 0).matches(": allowed (fresh) ").count(), 3);
+}
+
+fn what_is_kept_is_listed_shown_and_purged_with_and_without_a_daemon(node: &Node) {
+    let scene = Scene::new(node);
+    let gate = scene.pulled(node);
+    let [tagged, bundled, attested] = &scene.images;
+    let list = |images: &[&Image]| {
+        let text = cache(&gate, &["list"], 0);
+        for image in images {
+            let start = format!("{}  verified  ", image.by_digest());
+            let age = text.lines().find_map(|line| line.strip_prefix(&start)?.strip_suffix(" s"));
+            assert!(age.is_some_and(|age| age.parse::<u64>().is_ok()), "{start}: {text}");
+        }
+        assert_eq!(text.lines().count(), images.len(), "{text}");
+    };
+    let show = |image: &Image| {
+        let shown = cache_json(&gate, &["show", &image.by_digest()], 0);
+        for (name, value) in [
+            ("image", json!(image.by_digest())),
+            ("source", json!("verified")),
+            ("imageId", json!(image.id)),
+            ("evidence", json!(1)),
+            ("evidenceOrigin", json!("fetched")),
+        ] {
+            assert_eq!(shown[name], value, "{name}: {shown}");
+        }
+        assert!(
+            ["evidenceBytes", "admittedAt", "fetchedAt"].iter().all(|name| shown[name].is_u64()),
+            "{shown}"
+        );
+        let text = cache(&gate, &["show", &image.by_digest()], 0);
+        let names: Vec<_> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+        let all = "admittedAt evidence evidenceBytes evidenceOrigin fetchedAt image imageId snapshot source";
+        assert_eq!(names.join(" "), all, "{text}");
+        assert!(text.contains(&format!("image          {}\n", image.by_digest())), "{text}");
+    };
+    let purge = |image: &Image, left: &[&Image]| {
+        let said = cache(&gate, &["purge", &image.by_digest()], 0);
+        assert!(said.contains("1 images forgotten"), "{said}");
+        let said = cache(&gate, &["show", &image.by_digest()], 2);
+        assert_eq!(said, format!("pullgate: {} is not in the cache\n", image.by_digest()));
+        list(left);
+    };
+    list(&[tagged, bundled, attested]);
+    scene.images.iter().for_each(show);
+    purge(tagged, &[bundled, attested]);
+    assert_shows_its_progress_on_a_terminal_alone(&gate);
+    gate.stop();
+    list(&[bundled, attested]);
+    show(attested);
+    purge(bundled, &[attested]);
+    gate.start_again();
+    list(&[attested]);
+    assert_eq!(gate.cri().pull(bundled.by_tag()).expect(), bundled.id);
+    list(&[attested, bundled]);
+}
+
+fn assert_shows_its_progress_on_a_terminal_alone(gate: &Gate) {
+    let (file, config) = (gate.folder().join("evidence"), gate.folder().join("config.yaml"));
+    let arguments =
+        ["cache", "export", &file.display().to_string(), "--config", &config.display().to_string()]
+            .map(str::to_owned);
+    let plain = Command::new(binary()).args(&arguments).output().expect("pullgate");
+    assert!(plain.status.success() && plain.stderr.is_empty(), "{plain:?}");
+    assert!(!plain.stdout.contains(&0x1b) && !plain.stdout.contains(&b'\r'), "{plain:?}");
+    let line = format!("{} {}", binary().display(), arguments.join(" "));
+    let terminal = Command::new("script").args(["-qec", &line, "/dev/null"]).output().expect("script");
+    let shown = String::from_utf8_lossy(&terminal.stdout).into_owned();
+    assert!(terminal.status.success() && shown.contains("exporting "), "{shown}");
+}
+
+/// What happens to a file of the cache, all of which are beside or in its folder.
+type Damage = fn(&Path);
+
+fn c4_a_start_on_damaged_files_costs_verifications_alone(node: &Node) {
+    let scene = Scene::new(node);
+    let gate = scene.pulled(node);
+    let unsigned = scene.unsigned();
+    let damages: [(&str, Damage); 5] = [
+        ("a folder that is a file", |cache| {
+            fs::remove_dir_all(cache).expect("a folder");
+            fs::write(cache, "not a database").expect("a file");
+        }),
+        ("an export with another byte", |cache| {
+            let export = cache.with_extension("export");
+            let mut bytes = fs::read(&export).expect("an export");
+            *bytes.last_mut().expect("a byte") ^= 1;
+            fs::write(export, bytes).expect("a file");
+        }),
+        ("half a database without its export", |cache| {
+            fs::remove_file(cache.with_extension("export")).expect("an export");
+            let file = fs::OpenOptions::new().write(true).open(cache.join("db")).expect("a database");
+            let length = file.metadata().expect("a file").len();
+            file.set_len(length / 2).expect("a file");
+        }),
+        ("no mark", |cache| fs::remove_file(cache.with_extension("mark")).expect("a mark")),
+        ("nothing", |cache| {
+            fs::remove_file(cache.with_extension("export")).expect("an export");
+            fs::remove_dir_all(cache).expect("a folder");
+        }),
+    ];
+    for (name, damage) in damages {
+        gate.stop();
+        damage(&gate.cache());
+        gate.start_again();
+        kit::until(name, || (gate.status_json()["cache"]["state"] == "open").then_some(()));
+        for image in &scene.images {
+            assert_eq!(gate.cri().pull(image.by_tag()).expect(), image.id, "{name}");
+        }
+        let refusal = gate.cri().pull(unsigned.by_tag()).expect_refusal();
+        assert!(refusal.message().starts_with("SignatureValidationFailed"), "{name}: {refusal}");
+        assert_eq!(gate.cri().image_status(unsigned.by_tag()).expect("an answer"), None, "{name}");
+    }
 }

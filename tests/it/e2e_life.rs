@@ -26,6 +26,7 @@ kit::on_each_containerd!(
     s2_image_never_runs_as_root_after_a_change_in_between,
     s2_s5_image_that_a_new_policy_denies_is_not_absent_at_once,
     s6_containers_of_denied_images_are_named_and_left_running,
+    s6_a_start_with_another_policy_looks_at_what_is_there,
     c6_verdicts_survive_a_restart,
     d6_broken_policies_leave_the_last_good_ones,
     e6_containerd_may_restart,
@@ -125,7 +126,54 @@ fn s6_containers_of_denied_images_are_named_and_left_running(node: &Node) {
     kit::until("the metric", || (gate.metric("pullgate_denied_containers") >= 1.0).then_some(()));
     let text = String::from_utf8(gate.command(&["status", "--would-deny"]).stdout).expect("text");
     assert!(text.contains("running of it      default/pod-"), "{text}");
+    let log = gate.log();
+    let lines: Vec<Value> = log
+        .lines()
+        .filter(|line| line.contains("container runs of an image that policy refuses; it is left running"))
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert!(
+        lines.iter().any(|line| {
+            ["image", "namespace", "pod", "container"].iter().all(|name| line[name] == found[0][name])
+        }),
+        "{log}"
+    );
     assert_eq!(running.uid(), 1000, "it runs on");
+}
+
+/// Rules S4 and S6: nothing that was pulled tells it, and a registry that is away hides nothing.
+fn s6_a_start_with_another_policy_looks_at_what_is_there(node: &Node) {
+    let registry = Registry::olareg();
+    node.containerd.knows(&registry);
+    let space = Space::on(&registry);
+    let image = space.image("app").user("1000").push("1");
+    node.key.sign(&image);
+    let gate = Gate::start(&node.containerd, &[space.policy("keyed").key(node.key)]);
+    gate.cri().pull(image.by_tag()).expect();
+    let found = |undecided: u32, denied: u32| {
+        kit::until("the look at present images", || {
+            let images = gate.status_json()["images"].clone();
+            (images == json!({"undecided": undecided, "denied": denied, "toLookAt": 0})).then_some(())
+        });
+    };
+    found(0, 0);
+    gate.stop();
+    registry.stop();
+    gate.write_policies(&[space.policy("keyed").key(node.other_key)]);
+    gate.start_again();
+    found(1, 0);
+    assert!(gate.cri().image_status(image.by_tag()).expect("an answer").is_some());
+
+    gate.stop();
+    registry.start_again();
+    gate.start_again();
+    found(0, 1);
+    // An error for minutes after it was shown (rule S2).
+    for name in [image.by_tag(), image.by_digest(), image.id.clone()] {
+        let refusal = gate.cri().image_status(name).expect_err("not shown");
+        assert!(refusal.message().contains("no longer admitted"), "{refusal}");
+    }
+    assert!(gate.log().contains("present image is no longer admitted: hidden from ImageStatus"));
 }
 
 fn c6_verdicts_survive_a_restart(node: &Node) {

@@ -1,16 +1,26 @@
-//! How `pullgate verify` gets to a registry: by the environment's proxies, by ports, by IPv6.
+//! How `pullgate verify` gets to a registry: by the environment's proxies, by ports, by IPv6, and by an
+//! authority that only the config knows.
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    net::{TcpListener, TcpStream},
+    fs,
+    io::{self, BufRead as _, BufReader, Write as _},
+    net::{Shutdown, TcpListener, TcpStream},
+    path::Path,
     process::{Command, Output},
     sync::mpsc,
     thread,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::kit::{folder, gate::binary};
+use crate::kit::{
+    Node, folder,
+    gate::binary,
+    image::Image,
+    on_containerd,
+    policy::Policy,
+    registry::{Registry, Tls},
+};
 
 /// Answers every request on `address` with a status, and tells of the first line of each.
 fn listener(address: &str, status: &'static str) -> (String, mpsc::Receiver<String>) {
@@ -109,4 +119,116 @@ fn hosts_of_no_proxy_and_this_machine_are_reached_directly() {
         assert_eq!(asked.recv().expect("a request"), "HEAD /v2/app/manifests/1 HTTP/1.1");
         assert_eq!(heard.try_recv().ok(), None, "{address}");
     }
+}
+
+/// `pullgate verify` of an image that our key has signed, with these keys in `registry`.
+fn verify_signed(node: &Node, image: &str, registry: &Value) -> (Option<i32>, String) {
+    let folder = folder();
+    let policy = folder.join("policy.json");
+    let document = Policy::new("keyed", "*").key(node.key).document();
+    fs::write(&policy, document.to_string()).expect("a policy file");
+    let config = folder.join("config.yaml");
+    let text = json!({"policy": {"paths": [policy]}, "registry": registry});
+    fs::write(&config, text.to_string()).expect("a config");
+    let mut command = Command::new(binary());
+    command.arg("verify").arg("--config").arg(config).arg(image);
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "DOCKER_CONFIG"] {
+        command.env_remove(name).env_remove(name.to_lowercase());
+    }
+    let output = command.env("HOME", &folder).output().expect("pullgate");
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A registry with an image that our key has signed.
+fn signed(node: &Node) -> (Registry, Image) {
+    let registry = Registry::docker();
+    let image = registry.image("app").push("1");
+    node.key.sign(&image);
+    (registry, image)
+}
+
+fn allowed(image: &str) -> (Option<i32>, String) {
+    (Some(0), format!("{image}: allowed (verified)"))
+}
+
+/// The code and the beginning of what was said, as long as what is expected.
+fn beginning((code, said): (Option<i32>, String), expected: &str) -> (Option<i32>, String) {
+    (code, said.chars().take(expected.chars().count()).collect())
+}
+
+#[test]
+fn a_registry_of_a_private_authority_is_reached_by_ca_files() {
+    on_containerd("2", "a_registry_of_a_private_authority_is_reached_by_ca_files", |node| {
+        let (registry, image) = signed(node);
+        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a certificate");
+        let other = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a certificate");
+        let folder = folder();
+        let file = |name: &str, pem: String| {
+            let path = folder.join(name);
+            fs::write(&path, pem).expect("a file");
+            path
+        };
+        let certificate = file("ca.pem", made.cert.pem());
+        let key = file("server.key", made.signing_key.serialize_pem());
+        let other = file("other.pem", other.cert.pem());
+        let tls = registry.over_tls(Tls { certificate: certificate.clone(), key, clients: None });
+        let image = image.by_tag().replace(registry.host(), tls.host());
+        let (code, words) = allowed(&image);
+        for files in [json!([certificate]), json!([other, certificate])] {
+            let verified = verify_signed(node, &image, &json!({"caFiles": files}));
+            assert_eq!(beginning(verified, &words), (code, words.clone()));
+        }
+        for files in [json!([]), json!([other])] {
+            let (code, said) = verify_signed(node, &image, &json!({"caFiles": files}));
+            assert_eq!(code, Some(3), "{said}");
+            assert!(said.contains("certificate"), "{said}");
+        }
+    });
+}
+
+/// `[::1]:port` before a registry.
+fn over_ipv6(registry: &Registry) -> String {
+    let listener = TcpListener::bind("[::1]:0").expect("a loopback port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let target = registry.host().to_owned();
+    thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let Ok(server) = TcpStream::connect(&target) else { continue };
+            for (from, to) in [(&client, &server), (&server, &client)] {
+                let (mut from, mut to) =
+                    (from.try_clone().expect("a socket"), to.try_clone().expect("a socket"));
+                thread::spawn(move || {
+                    // Either side may be gone.
+                    let _ = io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn an_image_of_an_ipv6_address_is_verified_and_has_its_folder() {
+    on_containerd("2", "an_image_of_an_ipv6_address_is_verified_and_has_its_folder", |node| {
+        let (registry, image) = signed(node);
+        let (address, nobody) = (over_ipv6(&registry), "[::1]:1");
+        let at = |host: &str| image.by_tag().replace(registry.host(), host);
+        let certs = folder();
+        let configured = json!({"configPath": certs});
+        for name in [at(&address), image.by_digest().replace(registry.host(), &address)] {
+            let (code, words) = allowed(&name);
+            assert_eq!(beginning(verify_signed(node, &name, &configured), &words), (code, words));
+        }
+        // The same image by a name that only its folder leads to.
+        let (code, said) = verify_signed(node, &at(nobody), &configured);
+        assert_eq!(code, Some(3), "{said}");
+        for server in [registry.host(), &address] {
+            let folder = Path::new(&certs).join("[::1]_1_");
+            fs::create_dir_all(&folder).expect("a folder");
+            fs::write(folder.join("hosts.toml"), format!("server = \"http://{server}\"\n")).expect("a file");
+            let (code, words) = allowed(&at(nobody));
+            assert_eq!(beginning(verify_signed(node, &at(nobody), &configured), &words), (code, words));
+        }
+    });
 }
