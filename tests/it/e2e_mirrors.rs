@@ -11,13 +11,15 @@ use crate::kit::{
     image::Image,
     policy::Policy,
     proxy::{Action, Proxy},
-    registry::{Registry, Tls},
+    registry::{Registry, Release, Tls},
 };
 
 kit::on_each_containerd!(
     mirror_that_disagrees_about_a_tag_is_believed_by_both_and_verified,
     mirror_without_signatures_leaves_them_to_the_registry,
     mirror_that_is_behind_hides_no_signature,
+    forged_signatures_of_a_mirror_hide_none_and_prove_nothing,
+    signature_that_the_registry_took_back_counts_as_long_as_a_mirror_has_it,
     mirror_that_is_away_or_empty_leaves_all_to_the_registry,
     mirror_in_the_registrys_place_serves_while_that_is_away,
     mirror_that_may_not_resolve_is_not_asked_for_tags,
@@ -35,7 +37,11 @@ struct Mirrored {
 
 impl Mirrored {
     fn on(node: &Node) -> Self {
-        let (registry, mirror) = (Registry::docker(), Registry::docker());
+        Self::of(node, Release::V2)
+    }
+
+    fn of(node: &Node, release: Release) -> Self {
+        let (registry, mirror) = (Registry::distribution(release), Registry::distribution(release));
         let certs = node.containerd.certs().join(registry.host());
         fs::create_dir_all(&certs).unwrap();
         let this = Self { registry, mirror, certs };
@@ -111,6 +117,50 @@ fn mirror_that_is_behind_hides_no_signature(node: &Node) {
     node.other_key.sign(&both.at_mirror(&image));
     node.key.sign(&image);
     assert_eq!(both.gate(node).cri().pull(image.by_tag()).expect(), image.id);
+}
+
+/// The tag of an image's signature.
+fn signature_tag(image: &Image) -> String {
+    image.digest.replace(':', "-") + ".sig"
+}
+
+fn forged_signatures_of_a_mirror_hide_none_and_prove_nothing(node: &Node) {
+    for release in Release::ALL {
+        let both = Mirrored::of(node, release);
+        let (signed, unsigned) = (both.everywhere(), both.everywhere());
+        node.key.sign(&signed);
+        // The mirror puts the good signature of another image beside both of them.
+        let another = both.mirror.image("app").push("another");
+        node.key.sign(&another);
+        for image in [&signed, &unsigned] {
+            both.mirror.retag("app", &signature_tag(&another), &signature_tag(image));
+        }
+        let gate = both.gate(node);
+        assert_eq!(gate.cri().pull(signed.by_digest()).expect(), signed.id, "{release:?}");
+        let refusal = gate.cri().pull(unsigned.by_digest()).expect_refusal();
+        let expected =
+            format!("SignatureValidationFailed: {}: keyed/signed: invalid signature", unsigned.by_digest());
+        assert!(refusal.message().starts_with(&expected), "{release:?}: {refusal}");
+        assert_eq!(node.containerd.record(&unsigned.by_digest()), None, "{release:?}");
+    }
+}
+
+fn signature_that_the_registry_took_back_counts_as_long_as_a_mirror_has_it(node: &Node) {
+    for release in Release::ALL {
+        let both = Mirrored::of(node, release);
+        let image = both.everywhere();
+        node.key.sign(&image);
+        node.key.sign(&both.at_mirror(&image));
+        let gate = both.gate(node);
+        both.registry.delete_manifest("app", &signature_tag(&image));
+        assert_eq!(gate.cri().pull(image.by_tag()).expect(), image.id, "{release:?}");
+        both.mirror.delete_manifest("app", &signature_tag(&image));
+        gate.purge_cache();
+        let refusal = gate.cri().pull(image.by_tag()).expect_refusal();
+        let expected =
+            format!("SignatureValidationFailed: {}: keyed/signed: signature not found", image.by_tag());
+        assert!(refusal.message().starts_with(&expected), "{release:?}: {refusal}");
+    }
 }
 
 fn mirror_that_is_away_or_empty_leaves_all_to_the_registry(node: &Node) {

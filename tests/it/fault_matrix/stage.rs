@@ -2,17 +2,14 @@
 //! proxy for each fault of an answer. A cell only chooses what is behind its registry's address.
 
 use std::{
-    fs,
-    path::PathBuf,
     sync::OnceLock,
     time::{Duration, SystemTime},
 };
 
 use http::{StatusCode, header};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 use crate::kit::{
-    self,
+    authority::Authority,
     cosign::Key,
     front::{Behind, Front},
     image::Image,
@@ -136,35 +133,4 @@ fn redirect(to: String) -> Action {
 fn nobody() -> String {
     static NOBODY: OnceLock<Front> = OnceLock::new();
     NOBODY.get_or_init(|| Front::before(Behind::Nobody)).host()
-}
-
-/// A certificate authority.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let key = KeyPair::generate().expect("a key");
-        let mut parameters = CertificateParams::default();
-        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = parameters.self_signed(&key).expect("a certificate").pem();
-        Self { issuer: Issuer::new(parameters, key), pem }
-    }
-
-    /// Files of a certificate for loopback that holds until then, and of its key.
-    fn issue(&self, end: SystemTime) -> (PathBuf, PathBuf) {
-        let key = KeyPair::generate().expect("a key");
-        let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let mut parameters = CertificateParams::new(names).expect("names");
-        parameters.not_before = (end - Duration::from_secs(30 * 86_400)).into();
-        parameters.not_after = end.into();
-        let certificate = parameters.signed_by(&key, &self.issuer).expect("a certificate");
-        let folder = kit::folder();
-        let (certificate_file, key_file) = (folder.join("certificate.pem"), folder.join("key.pem"));
-        fs::write(&certificate_file, certificate.pem()).expect("a file");
-        fs::write(&key_file, key.serialize_pem()).expect("a file");
-        (certificate_file, key_file)
-    }
 }

@@ -170,6 +170,12 @@ impl Pull {
         self
     }
 
+    /// An identity token, which is exchanged for tokens of a registry.
+    pub(crate) fn identity_token(mut self, token: &str) -> Self {
+        self.auth = Some(AuthConfig { identity_token: token.to_owned(), ..Default::default() });
+        self
+    }
+
     /// As what a pod's author named it.
     pub(crate) fn user_specified(mut self, image: &str) -> Self {
         image.clone_into(&mut self.spec.user_specified_image);

@@ -8,6 +8,7 @@
 //! The tools come from `tests/tools/install`. A test whose tool is missing, or that is not run by
 //! root, says so and returns; with `CI=true` it fails.
 
+pub(crate) mod authority;
 pub(crate) mod containerd;
 pub(crate) mod cosign;
 pub(crate) mod cri;
@@ -21,6 +22,7 @@ pub(crate) mod proxy;
 pub(crate) mod ran;
 pub(crate) mod registry;
 pub(crate) mod sigstore;
+pub(crate) mod tokens;
 pub(crate) mod tuf;
 
 use std::{
@@ -118,14 +120,26 @@ impl<'a> Space<'a> {
     }
 }
 
+/// What the tests of a node start, besides containerd itself.
+const TOOLS: &[&str] = &[
+    "bin/runc",
+    "bin/olareg",
+    "bin/docker-registry",
+    "bin/distribution-3",
+    "bin/token-server",
+    "bin/cosign-2",
+    "bin/cosign-3",
+];
+
 /// Runs `test` on the shared node of a containerd version, or says what is missing.
 pub(crate) fn on_containerd(version: &'static str, test: &str, body: fn(&Node)) {
     let missing = if !nix::unistd::geteuid().is_root() {
         Some("root is needed".to_owned())
     } else {
         let containerd = format!("containerd-{version}/bin/containerd");
-        [containerd.as_str(), "bin/runc", "bin/olareg", "bin/docker-registry", "bin/cosign-2", "bin/cosign-3"]
+        [containerd.as_str()]
             .into_iter()
+            .chain(TOOLS.iter().copied())
             .find(|tool| !tools().join(tool).exists())
             .map(|tool| format!("{tool} is missing (tests/tools/install)"))
     };

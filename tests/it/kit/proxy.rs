@@ -66,11 +66,19 @@ impl Proxy {
         registry: &Registry,
         decide: impl Fn(&Seen) -> Action + Send + Sync + 'static,
     ) -> Self {
+        Self::before_host(registry.host(), decide)
+    }
+
+    /// The same before any `host:port`.
+    pub(crate) fn before_host(
+        upstream: &str,
+        decide: impl Fn(&Seen) -> Action + Send + Sync + 'static,
+    ) -> Self {
         let listener = block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let host = listener.local_addr().expect("an address").to_string();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let context = Arc::new(Context {
-            upstream: registry.host().to_owned(),
+            upstream: upstream.to_owned(),
             seen: Arc::clone(&seen),
             decide: Box::new(decide),
             client: reqwest::Client::builder().no_proxy().build().expect("an HTTP client"),

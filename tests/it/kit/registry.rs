@@ -1,5 +1,8 @@
-//! Real registries on loopback ports: olareg (with the referrers API) and docker-registry (without).
+//! Real registries on loopback ports: olareg (with the referrers API), distribution 2.8 and 3 (without).
 //! Their stores are on disk and their ports stay, so that they can be stopped and started again.
+//!
+//! Images are pushed and signed at a registry without a lock; [`Registry::guarded`] is another door to
+//! the same content, with TLS or authentication.
 
 use std::{
     fs,
@@ -9,7 +12,7 @@ use std::{
 };
 
 use reqwest::{Client, Response, StatusCode, header};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{block_on, folder, free_port, image, image::Blob, process::Daemon, tools, until};
 
@@ -25,8 +28,43 @@ pub(crate) struct Registry {
 
 enum Program {
     Olareg,
-    Docker,
-    DockerOverTls(Tls),
+    Distribution(Release, Guard),
+}
+
+/// A release of distribution, the reference registry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Release {
+    /// 2.8, as Debian has it under the name docker-registry.
+    V2,
+    V3,
+}
+
+impl Release {
+    pub(crate) const ALL: [Self; 2] = [Self::V2, Self::V3];
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::V2 => "bin/docker-registry",
+            Self::V3 => "bin/distribution-3",
+        }
+    }
+}
+
+/// What is between clients and the content.
+#[derive(Default)]
+pub(crate) struct Guard {
+    pub(crate) tls: Option<Tls>,
+    /// The section `auth` of distribution's configuration.
+    pub(crate) auth: Option<Value>,
+    pub(crate) http: HttpVersions,
+}
+
+/// What is spoken over TLS.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum HttpVersions {
+    #[default]
+    OneAndTwo,
+    OneOnly,
 }
 
 /// The files of a server.
@@ -51,12 +89,23 @@ impl Registry {
 
     /// A registry without the referrers API.
     pub(crate) fn docker() -> Self {
-        Self::start(Program::Docker)
+        Self::distribution(Release::V2)
     }
 
-    /// Another docker-registry with the content of this one, over TLS.
+    /// A release of distribution; neither has the referrers API.
+    pub(crate) fn distribution(release: Release) -> Self {
+        Self::start(Program::Distribution(release, Guard::default()))
+    }
+
+    /// Another distribution of the same release with the content of this one, behind a guard.
+    pub(crate) fn guarded(&self, guard: Guard) -> Self {
+        let Program::Distribution(release, _) = self.program else { panic!("a distribution") };
+        Self::start_with(Program::Distribution(release, guard), Some(self.store.clone()))
+    }
+
+    /// The same over TLS.
     pub(crate) fn over_tls(&self, tls: Tls) -> Self {
-        Self::start_with(Program::DockerOverTls(tls), Some(self.store.clone()))
+        self.guarded(Guard { tls: Some(tls), ..Guard::default() })
     }
 
     /// `127.0.0.1:port`.
@@ -97,30 +146,72 @@ impl Registry {
                 command.arg(store);
                 command
             }
-            program @ (Program::Docker | Program::DockerOverTls(..)) => {
+            Program::Distribution(release, guard) => {
                 let config = self.folder.join("reg.yml");
                 let mut text = json!({
                     "version": "0.1",
-                    "storage": {"filesystem": {"rootdirectory": store}},
+                    "storage": {"filesystem": {"rootdirectory": store}, "delete": {"enabled": true}},
                     "http": {"addr": self.host},
                 });
-                if let Program::DockerOverTls(Tls { certificate, key, clients }) = program {
+                if let Some(Tls { certificate, key, clients }) = &guard.tls {
                     let clients: Vec<_> = clients.iter().collect();
                     let tls = json!({"certificate": certificate, "key": key, "clientcas": clients});
                     text["http"]["tls"] = tls;
+                    text["http"]["http2"]["disabled"] = json!(guard.http == HttpVersions::OneOnly);
+                }
+                if let Some(auth) = &guard.auth {
+                    text["auth"] = auth.clone();
                 }
                 fs::write(&config, text.to_string()).expect("a config");
-                let mut command = Command::new(tools().join("bin/docker-registry"));
-                command.arg("serve").arg(config);
+                let mut command = Command::new(tools().join(release.program()));
+                // 3 would send traces to a collector.
+                command.arg("serve").arg(config).env("OTEL_TRACES_EXPORTER", "none");
                 command
             }
         };
-        let mut daemon = Daemon::spawn(&mut command, &self.folder.join("registry.log"));
+        let mut daemon = Daemon::spawn(&mut command, &self.log_file());
         until("the registry", || {
             daemon.assert_running();
             block_on(self.client().get(self.url("")).send()).ok()
         });
         *self.daemon.lock().expect("one at a time") = Some(daemon);
+    }
+
+    /// Everything it logged; distribution's has one line a request in Apache's combined format.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.log_file()).expect("a log")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.join("registry.log")
+    }
+
+    /// Puts the manifest of one tag under another as well.
+    pub(crate) fn retag(&self, repository: &str, from: &str, to: &str) {
+        block_on(async {
+            let manifest = self.manifest(repository, from).await;
+            let media_type = manifest.headers()[header::CONTENT_TYPE].clone();
+            let bytes = manifest.bytes().await.expect("a manifest");
+            let put = self.client().put(self.url(&format!("{repository}/manifests/{to}")));
+            let put = put.header(header::CONTENT_TYPE, media_type).body(bytes).send().await;
+            expect(StatusCode::CREATED, put).await;
+        });
+    }
+
+    /// Takes a tag's manifest away, with all tags that it has.
+    pub(crate) fn delete_manifest(&self, repository: &str, tag: &str) {
+        block_on(async {
+            let manifest = self.manifest(repository, tag).await;
+            let digest = manifest.headers()["docker-content-digest"].to_str().expect("ASCII");
+            let url = self.url(&format!("{repository}/manifests/{digest}"));
+            expect(StatusCode::ACCEPTED, self.client().delete(url).send().await).await;
+        });
+    }
+
+    async fn manifest(&self, repository: &str, tag: &str) -> Response {
+        let accept = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json";
+        let get = self.client().get(self.url(&format!("{repository}/manifests/{tag}")));
+        expect(StatusCode::OK, get.header(header::ACCEPT, accept).send().await).await
     }
 
     pub(crate) fn push_blob(&self, repository: &str, blob: &Blob) {
