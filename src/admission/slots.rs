@@ -38,6 +38,18 @@ impl Slots {
         Some(Slot { _of_all: of_all, _of_host: of_host })
     }
 
+    /// How many nobody holds.
+    #[cfg(test)]
+    pub(super) fn free(&self) -> usize {
+        self.all.available_permits()
+    }
+
+    /// Takes so many from everybody.
+    #[cfg(test)]
+    pub(super) async fn hold(&self, slots: u32) -> OwnedSemaphorePermit {
+        Arc::clone(&self.all).acquire_many_owned(slots).await.unwrap()
+    }
+
     fn of(&self, host: &str) -> Arc<Semaphore> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = hosts.get(host) {

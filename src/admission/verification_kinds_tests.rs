@@ -1,6 +1,8 @@
 //! Evidence of every kind is decided again from the disk: under a changed policy, and under a changed
 //! trust root of the node (rules C1, C6, S5).
 
+use std::slice;
+
 use super::*;
 use crate::sigstore::test_pki::{CODE_SIGNING, Draft, email, fulcio, key_usage, names, usages};
 use crate::sigstore::test_signer::{Signer, TIME, attestation, claim, pem, statement};
@@ -33,8 +35,8 @@ impl Kind {
 
     /// Taken from this attestor, alone or as the second of two.
     fn by(name: &'static str, content: Content, ours: &Value, theirs: &Value) -> Self {
-        let good = [attestors(&[ours.clone()]), attestors(&[theirs.clone(), ours.clone()])];
-        Self::of(name, content, good, attestors(&[theirs.clone()]))
+        let good = [attestors(slice::from_ref(ours)), attestors(&[theirs.clone(), ours.clone()])];
+        Self::of(name, content, good, attestors(slice::from_ref(theirs)))
     }
 
     fn resting_on(self, rests_on: &'static [&'static str]) -> Self {

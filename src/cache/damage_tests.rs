@@ -159,7 +159,7 @@ async fn life() -> Vec<Moment> {
     // By the administrator, and by the look at present images; something new in the same moment.
     life.goes_on(|store| {
         assert_eq!(store.purge(&Selection::Image(repository(), digest("image", 0))), 1);
-        store.withdraw(&repository(), &digest("image", 1));
+        assert!(store.withdraw(&store.admission(&repository(), &digest("image", 1)).unwrap()));
         put(store, IMAGES);
     })
     .await;

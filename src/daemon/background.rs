@@ -173,7 +173,7 @@ mod tests {
             if pauses.borrow().len() == found.len() {
                 all.notify_one();
             }
-            std::future::ready(())
+            ready(())
         };
         tokio::select! { () = keep_looking(look, &again, &imported, sleep) => {}, () = all.notified() => {} }
         pauses.into_inner()

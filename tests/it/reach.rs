@@ -60,7 +60,7 @@ fn verify(image: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Outp
         }]},
     });
     let file = folder.join("policy.yaml");
-    std::fs::write(&file, policy.to_string()).expect("a policy file");
+    fs::write(&file, policy.to_string()).expect("a policy file");
     let mut command = Command::new(binary());
     command.arg("verify").arg("-p").arg(file).arg(image).args(arguments);
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "DOCKER_CONFIG"] {

@@ -208,9 +208,8 @@ impl World<'_> {
                 Err(refusal) if refusal.message().starts_with("SignatureValidationFailed") => {}
                 answer => self.wrong(format!("at the end {name}: {answer:?}")),
             }
-            match cri.image_status(&name) {
-                Ok(Some(_)) => self.wrong(format!("at the end {name} is shown")),
-                Ok(None) | Err(_) => {}
+            if let Ok(Some(_)) = cri.image_status(&name) {
+                self.wrong(format!("at the end {name} is shown"));
             }
         }
         // Of all of them there was evidence a moment ago.
