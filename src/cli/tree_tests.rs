@@ -142,6 +142,7 @@ fn json_says_the_same() {
         json!(["signed-by-us/our-registry", "Audit", 0, "denied", {
             "reason": "signature-invalid",
             "cause": "invalid signature",
+            "why": null,
             "message": "failed to verify image registry.example.com/app:1: .attestors[0].entries[0].keys: x\n y",
         }])
     );
