@@ -54,7 +54,9 @@ pub(super) fn read<T: DeserializeOwned>(text: &str) -> Attempt<T> {
             blanked
         };
         attempts += 1;
-        if !blanked || attempts == ATTEMPTS_LIMIT {
+        // A list of which nothing is left is a mistake that was made here.
+        let all = !rules.is_empty() && rules.iter().all(|rule| is_blank(&lines, *rule));
+        if !blanked || all || attempts == ATTEMPTS_LIMIT {
             return Attempt { item: None, text, mistakes };
         }
     }
@@ -141,6 +143,10 @@ fn blank(lines: &mut [String], from: u64, to: u64) {
     }
 }
 
+fn is_blank(lines: &[String], (from, to): (u64, u64)) -> bool {
+    (from..to).all(|number| line(lines, number).is_none_or(str::is_empty))
+}
+
 fn line(lines: &[String], number: u64) -> Option<&str> {
     lines.get(index(number)?).map(String::as_str)
 }
@@ -199,6 +205,14 @@ mod tests {
         assert!(found[0].1.starts_with("expected sequence start"), "{found:#?}");
         assert_eq!(found[1].1, "unknown field `keyles`; did you mean `keyless`?");
         assert_eq!(found[2].1, "p/three: match is missing");
+    }
+
+    #[test]
+    fn what_was_blanked_is_no_mistake_itself() {
+        let entry = "    verifyImages:\n    - imageRefs: [a]\n";
+        let text = format!("{HEAD}  rules:\n  - name: one\n{entry}  - name: two\n    verifyImages: {{}}\n");
+        let lines: Vec<_> = mistakes(&text).into_iter().map(|(line, _)| line).collect();
+        assert_eq!(lines, [8, 10]);
     }
 
     #[test]
