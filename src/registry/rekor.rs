@@ -15,11 +15,12 @@
 //! a log does not hold what it would not take. Everything else, and no answer, is
 //! [`FaultReason::LogUnavailable`]: undecided, never absent. Bounds: one try, 10 s and 1 MiB an answer,
 //! 32 entries read and 4 used, envelopes of 1 MiB sent (larger ones are asked for by hash), as many requests at once as to a registry. What was found is kept in
-//! memory, at most 4 MiB.
+//! memory for ten minutes, at most 4 MiB: a log that signs with another key signs its old entries anew when it is
+//! asked.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -45,9 +46,9 @@ pub struct LogQuestion<'a> {
     pub key: Option<&'a PublicKey>,
 }
 
-/// Entries that were found, by question.
+/// Entries that were found and when, by question.
 #[derive(Default)]
-pub(super) struct LogMemory(Mutex<HashMap<Digest, Vec<String>>>);
+pub(super) struct LogMemory(Mutex<HashMap<Digest, (Instant, Vec<String>)>>);
 
 impl Client {
     /// The log entries of a layer, each as the value of its [`LOG_BUNDLE`] annotation.
@@ -55,13 +56,13 @@ impl Client {
         let Some(asked) = Asked::of(&question) else {
             return Lookup::Absent;
         };
-        if let Some(known) = self.log.recall(&asked.key) {
+        if let Some(known) = self.log.recall(&asked.key, Instant::now()) {
             return Lookup::Found(known);
         }
         match self.ask_log(&asked).await {
             Ok(entries) if entries.is_empty() => Lookup::Absent,
             Ok(entries) => {
-                self.log.keep(asked.key, &entries);
+                self.log.keep(asked.key, &entries, Instant::now());
                 Lookup::Found(entries)
             }
             Err(fault) => Lookup::Unreachable(unavailable(&question, &fault)),
@@ -239,19 +240,21 @@ impl Entry {
 }
 
 impl LogMemory {
-    fn recall(&self, key: &Digest) -> Option<Vec<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    fn recall(&self, key: &Digest, now: Instant) -> Option<Vec<String>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, entries) = known.get(key)?;
+        (now.saturating_duration_since(*at) < KEPT).then(|| entries.clone())
     }
 
-    fn keep(&self, key: Digest, entries: &[String]) {
+    fn keep(&self, key: Digest, entries: &[String], now: Instant) {
         let size = |entries: &[String]| entries.iter().map(String::len).sum::<usize>();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept: usize = known.values().map(|entries| size(entries)).sum();
+        let kept: usize = known.values().map(|(_, entries)| size(entries)).sum();
         if kept + size(entries) > MEMORY_LIMIT {
             // They are also kept with the evidence; this only saves questions.
             known.clear();
         }
-        known.insert(key, entries.to_vec());
+        known.insert(key, (now, entries.to_vec()));
     }
 }
 
@@ -305,3 +308,20 @@ const USED_LIMIT: usize = 4;
 /// Rekor refuses more in one question.
 const QUERIES_LIMIT: usize = 10;
 const MEMORY_LIMIT: usize = 4 * 1024 * 1024;
+/// How long an entry is not asked for again.
+const KEPT: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_asked_for_again_after_a_while() {
+        let (memory, key, found) = (LogMemory::default(), Digest::of(b"x"), Instant::now());
+        memory.keep(key, &["entry".to_owned()], found);
+        for (later, known) in [(0, true), (599, true), (600, false)] {
+            let entries = memory.recall(&key, found + Duration::from_secs(later));
+            assert_eq!(entries.is_some(), known, "{later} s");
+        }
+    }
+}
