@@ -56,5 +56,5 @@ fn level(level: LogLevel) -> LevelFilter {
 
 /// Threads that judge pulls.
 const WORKERS: usize = 4;
-/// Threads for host names and files; as many as verifications at once.
+/// Threads for files; as many as verifications at once. Names have threads of their own.
 const BLOCKING: usize = 16;

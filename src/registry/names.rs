@@ -127,10 +127,12 @@ mod tests {
             },
             1,
         );
-        let held = HELD.lock().unwrap();
-        let flights: Vec<_> = (0..20).map(|_| names.flight("a.test").unwrap()).collect();
-        assert_eq!(names.flight("b.test").err(), Some(Busy));
-        drop(held);
+        let flights: Vec<_> = {
+            let _held = HELD.lock().unwrap();
+            let flights = (0..20).map(|_| names.flight("a.test").unwrap()).collect();
+            assert_eq!(names.flight("b.test").err(), Some(Busy));
+            flights
+        };
         for found in futures_util::future::join_all(flights).await {
             assert_eq!(found.unwrap().unwrap(), [SocketAddr::from(([127, 0, 0, 1], 0))]);
         }
