@@ -114,7 +114,11 @@ impl Client {
             found: Found::Nothing,
             end: list.end,
         };
-        let (pieces, unread) = self.open(search, first, unread).await?;
+        let (mut pieces, mut unread) = self.open(search, first, unread).await?;
+        if unread.found == Found::Nothing && unread.candidates.is_empty() {
+            // That there is nothing is not for a part to say.
+            (pieces, unread) = self.open_rest(search, unread).await?;
+        }
         if unread.is_exhausted() {
             return unread.answer(search.step, pieces);
         }
@@ -125,10 +129,20 @@ impl Client {
     pub(super) async fn later_referrers(
         &self,
         search: Search<'_>,
-        mut unread: UnreadReferrers,
+        unread: UnreadReferrers,
     ) -> Result<Vec<SignatureEvidence>, Fault> {
+        let (pieces, unread) = self.open_rest(search, unread).await?;
+        Ok(unread.answer(search.step, pieces)?.map(|fetched| fetched.pieces).unwrap_or_default())
+    }
+
+    /// Opens all that was left, of the whole list.
+    async fn open_rest(
+        &self,
+        search: Search<'_>,
+        mut unread: UnreadReferrers,
+    ) -> Result<(Vec<SignatureEvidence>, UnreadReferrers), Fault> {
         let mut candidates = std::mem::take(&mut unread.candidates);
-        if unread.extent == Extent::Part {
+        if std::mem::replace(&mut unread.extent, Extent::Whole) == Extent::Part {
             let whole = self.pages(search, &unread.wanted, Filter::Nothing).await?;
             if let Some(Listing { list, .. }) = whole {
                 candidates.extend(list.candidates);
@@ -140,8 +154,7 @@ impl Client {
         // What is in both lists is opened once.
         let mut seen = unread.opened.clone();
         candidates.retain(|candidate| seen.insert(candidate.entry.digest));
-        let (pieces, unread) = self.open(search, candidates, unread).await?;
-        Ok(unread.answer(search.step, pieces)?.map(|fetched| fetched.pieces).unwrap_or_default())
+        self.open(search, candidates, unread).await
     }
 
     /// Opens candidates within the bounds and reads what they hold.

@@ -276,6 +276,22 @@ async fn d4_that_a_host_has_no_referrers_api_is_remembered_and_denies_nothing() 
 }
 
 #[tokio::test]
+async fn a_tag_without_evidence_is_nothing_found_each_time() {
+    let [signatures, other] = [signature_layer(b"a", 1), layer("text/plain", b"x", 0)].map(|it| manifest(&[it]));
+    for (listed, kind) in [(&signatures, SIGNATURES), (&other, media_type::OCI_EMPTY)] {
+        let content = Content::default().by_digest(listed.clone()).tag_index(&[entry(listed, kind)]);
+        let bare = || Reply::new(404, "404 page not found");
+        let path = format!("referrers/{}", subject());
+        let server = content.with(format!("{path}{QUERY}"), bare).with(path, bare).serve().await;
+        let client = client();
+        for _ in 0..2 {
+            let found = fetch(&client, &server, &wanted(ReferrerForms::Bundles, &[]), &Budget::verdict());
+            assert_eq!(pieces(found.await), Lookup::Absent, "{kind}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_next_page_is_the_one_that_is_called_so() {
     let next = "</v2/p1?a=1,2>; rel=\"prev\", </v2/p3>; rel=\"next\", </v2/p9>; rel=last";
     for (link, expected) in [
