@@ -260,12 +260,15 @@ fn without_quoted(text: &str) -> Option<String> {
 
 /// How Go's network code says that a connection, or TLS on it, did not come about or broke off before the
 /// first byte of an answer.
-const NO_ANSWER: [&str; 7] = [
+const NO_ANSWER: [&str; 9] = [
     "dial tcp",
     "proxyconnect tcp: dial tcp",
     "read tcp ",
     "write tcp ",
     "net/http: TLS handshake timeout",
+    "net/http: timeout awaiting response headers",
+    // `image_pull_progress_timeout`.
+    "context canceled",
     "tls: ",
     "remote error: tls: ",
 ];
@@ -294,6 +297,8 @@ mod tests {
             "tls: failed to verify certificate: x509: certificate signed by unknown authority",
             "remote error: tls: handshake failure",
             "net/http: TLS handshake timeout",
+            "net/http: timeout awaiting response headers",
+            "context canceled",
             "EOF",
             "read tcp 127.0.0.1:48862->127.0.0.1:35873: read: connection reset by peer",
         ];
