@@ -1,23 +1,34 @@
 //! What a pull comes to while a registry fails, for each way to fail and all that a node may know of the
 //! image: the tables of `docs/outages.md`, cell by cell, before a real registry.
 //!
-//! The tables follow from rules D4, O1, O2, S4, S5, C2 and E1. In every cell also: an image that nobody
+//! The tables follow from rules D4, O1, O2, O4, S4, S5, C2 and E1. The gate is in this process (`cell`), its clocks
+//! in the cell's hand, for the verdicts of a registry alone and of one with a mirror; and the built daemon
+//! in front of a real containerd (`node`) for what the kubelet sees. In every cell also: an image that nobody
 //! signed does not pass, a verified one stays visible to the kubelet, the text for the kubelet is of the
-//! right kind, and once the registry works again pulls pass by themselves.
+//! right kind, it takes no longer than the table says, and once the registry works again pulls pass by themselves.
 
 mod cell;
+mod node;
 mod stage;
 
 use std::{thread, time::Duration};
 
 use pullgate::{config::Config, daemon};
 
-use cell::{By, SCALE, State};
+use cell::{By, Place, SCALE, State};
 
-/// One test for each row.
+/// Three tests for each row.
 macro_rules! rows {
     ($($test:ident: $fault:literal,)*) => {
-        $(#[test] fn $test() { check($fault); })*
+        $(#[test] fn $test() { alone($fault); })*
+
+        mod with_a_mirror {
+            $(#[test] fn $test() { super::mirrored($fault); })*
+        }
+
+        mod on_a_node {
+            $(#[test] fn $test() { super::on_node($fault); })*
+        }
 
         const ROWS: &[&str] = &[$($fault,)*];
     };
@@ -50,10 +61,15 @@ rows! {
 
 #[test]
 fn every_row_of_the_tables_is_a_test() {
-    for by in [By::Tag, By::Digest] {
-        let rows: Vec<_> = table(by).iter().map(|row| row[0].clone()).collect();
-        assert_eq!(rows, ROWS, "{by:?}");
-        assert!(table(by).iter().all(|row| row.len() == State::ALL.len() + 2), "{by:?}");
+    for (heading, columns) in [
+        (BY_TAG, State::ALL.len() + 1),
+        (BY_DIGEST, State::ALL.len() + 1),
+        (MIRRORED, MIRRORED_CELLS.len() + 1),
+        (ON_A_NODE, node::Known::ALL.len() + 1),
+    ] {
+        let table = table(heading);
+        assert_eq!(table.iter().map(|row| &row[0]).collect::<Vec<_>>(), ROWS, "{heading}");
+        assert!(table.iter().all(|row| row.len() == 1 + columns), "{heading}");
     }
 }
 
@@ -67,34 +83,111 @@ fn o1_a_registry_that_lets_all_time_run_out_leaves_some_for_what_is_stored() {
     }
 }
 
-fn check(fault: &'static str) {
+/// A cell of the gate in this process.
+type Cell = (State, By, Place);
+
+/// A registry without mirrors, by tag and by digest.
+fn alone(fault: &'static str) {
+    let cells = |by| State::ALL.map(|state| (state, by, Place::Alone));
+    check(fault, &[(BY_TAG, &cells(By::Tag)), (BY_DIGEST, &cells(By::Digest))]);
+}
+
+/// One with a mirror, by tag.
+fn mirrored(fault: &'static str) {
+    check(fault, &[(MIRRORED, &MIRRORED_CELLS.map(|(place, state)| (state, By::Tag, place)))]);
+}
+
+/// The cells of this row in these tables.
+fn check(fault: &'static str, tables: &[(&str, &[Cell])]) {
     if !nix::unistd::geteuid().is_root() {
         return crate::kit::skip(fault, "root is needed");
     }
-    let cells: Vec<_> =
-        State::ALL.into_iter().flat_map(|state| [(state, By::Tag), (state, By::Digest)]).collect();
     let seen: Vec<_> = thread::scope(|scope| {
+        let cells = tables.iter().flat_map(|(heading, cells)| {
+            cells.iter().enumerate().map(move |(at, cell)| (*heading, 1 + at, *cell))
+        });
         let threads: Vec<_> = cells
-            .iter()
-            .map(|&(state, by)| scope.spawn(move || (state, by, cell::see(fault, state, by))))
+            .map(|(heading, column, (state, by, place))| {
+                let see = move || cell::see(fault, state, by, place);
+                (heading, column, format!("{place:?}, {state:?}, by {by:?}"), scope.spawn(see))
+            })
             .collect();
-        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+        let joined = |(heading, column, name, thread): (_, _, _, thread::ScopedJoinHandle<'_, _>)| {
+            (heading, column, name, thread.join().expect("no panic"))
+        };
+        threads.into_iter().map(joined).collect()
     });
     let mut failures = Vec::new();
-    for (column, (state, by, seen)) in seen.into_iter().enumerate().map(|(at, cell)| (1 + at / 2, cell)) {
-        let table = table(by);
-        let row = table.iter().find(|row| row[0] == fault).expect("a row");
-        let name = format!("{fault} / {state:?} / by {by:?}");
-        if seen.word != row[column] {
-            failures.push(format!("{name}: wanted {}, got {}", row[column], seen.word));
+    for (heading, column, name, seen) in seen {
+        let cell::Seen { word, took, of_unsigned, recovered: [recovered, unsigned_recovered], wrong } = seen;
+        let [row, works] = [fault, "works"].map(|fault| row(heading, fault));
+        let mut fail = |what: String| failures.push(format!("{fault} / {name}: {what}"));
+        if word != row[column] {
+            fail(format!("wanted {}, got {word}", row[column]));
         }
         let limit = limit(fault, row.last().expect("a column"));
-        if seen.took > limit {
-            failures.push(format!("{name}: took {:?}, at most {limit:?} is promised", seen.took));
+        if took > limit {
+            fail(format!("took {took:?}, at most {limit:?} is promised"));
         }
-        failures.extend(seen.wrong.into_iter().map(|wrong| format!("{name}: {wrong}")));
+        // Nobody has ever verified it, whatever is known of the signed one.
+        let as_new = &row[column_of_new(heading, column)];
+        let audits = heading != MIRRORED && State::ALL[column - 1] == State::NewAudited;
+        let denied = if audits { "audited" } else { UNSIGNED };
+        if of_unsigned != denied && (of_unsigned != *as_new || as_new == "verified") {
+            fail(format!("unsigned: wanted {as_new} or {denied}, got {of_unsigned}"));
+        }
+        if recovered != works[column] && (recovered != "fresh" || works[column] == "signature-invalid") {
+            fail(format!("once the registry works again: wanted {}, got {recovered}", works[column]));
+        }
+        if unsigned_recovered != denied {
+            fail(format!(
+                "unsigned, once the registry works again: wanted {denied}, got {unsigned_recovered}"
+            ));
+        }
+        wrong.into_iter().for_each(fail);
     }
-    assert!(failures.is_empty(), "{} of 18 cells and more:\n{}", failures.len(), failures.join("\n"));
+    assert!(failures.is_empty(), "{} things are wrong:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// The column for an image that the node does not know, by the policy and with the hosts of another column.
+fn column_of_new(heading: &str, column: usize) -> usize {
+    if heading == MIRRORED {
+        // Three for each place.
+        return column - (column - 1) % 3;
+    }
+    // The first three are such columns.
+    if column <= 3 { column } else { 1 }
+}
+
+/// The same through the daemon and containerd: the gate's words as by tag, and what the kubelet sees.
+fn on_node(fault: &'static str) {
+    if !nix::unistd::geteuid().is_root() {
+        return crate::kit::skip(fault, "root is needed");
+    }
+    let (words, answers) = (row(BY_TAG, fault), row(ON_A_NODE, fault));
+    let promised = limit(fault, words.last().expect("a column"));
+    let mut failures = Vec::new();
+    let event = answers.last().expect("a column");
+    for (cell, wanted) in node::see(fault, "2").into_iter().zip(&answers[1..]) {
+        let node::Seen { known, word, answer, took, text, forwarded, wrong } = cell;
+        let mut fail = |what: String| failures.push(format!("{fault} / {known:?}: {what}"));
+        let column = State::ALL.iter().position(|state| *state == known.state()).expect("a column");
+        if word != words[1 + column] {
+            fail(format!("the gate says {word}, not {}", words[1 + column]));
+        }
+        if answer != *wanted {
+            fail(format!("wanted {wanted}, got {answer}"));
+        }
+        if known == node::Known::New && text != *event {
+            fail(format!("the event says `{text}`"));
+        }
+        let limit = if forwarded { promised + node::CONTAINERDS_PATIENCE * 3 } else { promised };
+        if took > limit && answer != "waits" {
+            fail(format!("took {took:?}, at most {limit:?} is promised"));
+        }
+        wrong.into_iter().for_each(fail);
+    }
+    assert!(failures.is_empty(), "{} things are wrong:\n{}", failures.len(), failures.join("\n"));
 }
 
 /// The time that the table promises, by the limits of the cells, and something for a busy machine.
@@ -103,20 +196,42 @@ fn limit(fault: &str, promised: &str) -> Duration {
     let promised = Duration::from_secs(seconds);
     let waited_out = [stage::SILENT, "sends a byte at a time"].contains(&fault);
     let scaled = if waited_out { promised / SCALE } else { promised };
-    scaled + Duration::from_secs(5)
+    scaled + Duration::from_secs(10)
 }
 
-/// The rows of a table in the document, cell by cell.
-fn table(by: By) -> Vec<Vec<String>> {
+/// The rows of the last table below a heading of the document, cell by cell.
+fn table(heading: &str) -> Vec<Vec<String>> {
     let document = include_str!("../../docs/outages.md");
-    let (tags, digests) = document
-        .split_once("## Pulled by tag")
-        .and_then(|(_, tables)| tables.split_once("## Pulled by digest"))
-        .expect("two tables");
-    let text = if by == By::Tag { tags } else { digests };
-    let rows = text.lines().filter(|line| line.starts_with("| ") && line.ends_with(" s |"));
+    let (_, text) = document.split_once(&format!("\n## {heading}\n")).expect("a heading");
+    let text = text.split("\n## ").next().unwrap_or_default();
+    let (_, rows) = text.rsplit_once("|---|\n").expect("a table");
+    let rows = rows.lines().take_while(|line| line.starts_with('|'));
     rows.map(|row| {
         row.trim_matches('|').split('|').map(|cell| cell.replace('`', "").trim().to_owned()).collect()
     })
     .collect()
 }
+
+fn row(heading: &str, fault: &str) -> Vec<String> {
+    table(heading).into_iter().find(|row| row[0] == fault).expect("a row")
+}
+
+/// The word for an image that nobody signed.
+const UNSIGNED: &str = "signature-not-found";
+const BY_TAG: &str = "Pulled by tag";
+const BY_DIGEST: &str = "Pulled by digest";
+const MIRRORED: &str = "With a mirror";
+const ON_A_NODE: &str = "What the kubelet sees";
+
+/// In the order of the columns.
+const MIRRORED_CELLS: [(Place, State); 9] = [
+    (Place::Mirror, State::New),
+    (Place::Mirror, State::Fresh),
+    (Place::Mirror, State::Stale),
+    (Place::Registry, State::New),
+    (Place::Registry, State::Fresh),
+    (Place::Registry, State::Stale),
+    (Place::Both, State::New),
+    (Place::Both, State::Fresh),
+    (Place::Both, State::Stale),
+];

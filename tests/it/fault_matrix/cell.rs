@@ -6,7 +6,7 @@ use std::{
     cell::Cell as Held,
     fs,
     num::NonZeroUsize,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -56,12 +56,29 @@ pub(super) enum By {
     Digest,
 }
 
+/// Which of a registry's hosts fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It has no mirror, and fails.
+    Alone,
+    /// Its mirror does, and it works.
+    Mirror,
+    /// It does, and its mirror works.
+    Registry,
+    /// Both do.
+    Both,
+}
+
 /// What was seen in a cell.
 pub(super) struct Seen {
     /// The word of the verdict.
     pub(super) word: String,
     /// How long it took.
     pub(super) took: Duration,
+    /// The word for an image that nobody signed.
+    pub(super) of_unsigned: String,
+    /// Both words once the registry works again.
+    pub(super) recovered: [String; 2],
     /// What else is not as it should be.
     pub(super) wrong: Vec<String>,
 }
@@ -89,12 +106,33 @@ impl State {
     }
 }
 
+impl Place {
+    const fn has_mirror(self) -> bool {
+        !matches!(self, Self::Alone)
+    }
+
+    const fn fails_at_mirror(self) -> bool {
+        matches!(self, Self::Mirror | Self::Both)
+    }
+
+    const fn fails_at_registry(self) -> bool {
+        !matches!(self, Self::Mirror)
+    }
+}
+
 /// Fills in one cell, on a thread of its own.
-pub(super) fn see(fault: &'static str, state: State, by: By) -> Seen {
-    let cell = std::thread::spawn(move || Cell::set_up(fault, state).see(by));
+pub(super) fn see(fault: &'static str, state: State, by: By, place: Place) -> Seen {
+    let cell = std::thread::spawn(move || Cell::set_up(fault, state, place).see(by));
     cell.join().unwrap_or_else(|panic| {
         let why = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-        Seen { word: format!("panic: {why}"), took: Duration::ZERO, wrong: Vec::new() }
+        let (of_unsigned, recovered) = (String::new(), [String::new(), String::new()]);
+        Seen {
+            word: format!("panic: {why}"),
+            took: Duration::ZERO,
+            of_unsigned,
+            recovered,
+            wrong: Vec::new(),
+        }
     })
 }
 
@@ -115,18 +153,24 @@ struct Cell {
     state: State,
     stage: &'static Stage,
     runtime: tokio::runtime::Runtime,
+    place: Place,
     front: Front,
+    mirror: Front,
     gate: Gate,
+    /// The cell's `/etc/hosts`.
     hosts: PathBuf,
+    /// The folder of its `hosts.toml`.
+    certs: PathBuf,
 }
 
 impl Cell {
     /// The state, then the fault.
-    fn set_up(fault: &'static str, state: State) -> Self {
+    fn set_up(fault: &'static str, state: State, place: Place) -> Self {
         let stage = Stage::shared();
         let hosts = own_hosts_file();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let front = Front::before(stage.working(fault));
+        let [front, mirror] = [(); 2].map(|()| Front::before(stage.working(fault)));
+        let certs = kit::folder();
         let store = kit::folder().join("cache");
         let patient = Timeouts {
             connect: kit::PATIENCE,
@@ -135,8 +179,11 @@ impl Cell {
             look_up: kit::PATIENCE,
         };
         let opened = open(&runtime, &store);
-        let cell =
-            Self { fault, state, stage, gate: gate(opened, client(stage, patient)), runtime, front, hosts };
+        let gate_of = |store, timeouts| gate(store, client(stage, timeouts, &certs));
+        let gate = gate_of(opened, patient);
+        let certs = certs.clone();
+        let cell = Self { fault, state, stage, gate, place, runtime, front, mirror, hosts, certs };
+        cell.write_hosts_toml();
         cell.gate.swap(cell.snapshot(&stage.key, state));
         if state.is_known() {
             for by in [By::Digest, By::Tag] {
@@ -173,7 +220,7 @@ impl Cell {
         } else {
             cell.gate.store().clone()
         };
-        let cell = Self { gate: gate(kept, client(stage, timeouts)), ..cell };
+        let cell = Self { gate: gate_of(kept, timeouts), ..cell };
         let key = match state {
             State::OtherPolicy => &stage.later_key,
             State::OtherPolicyUnsigned => &stage.foreign_key,
@@ -190,10 +237,10 @@ impl Cell {
     }
 
     fn see(self, by: By) -> Seen {
-        let (began, connections) = (Instant::now(), self.front.connections());
+        let (began, connections) = (Instant::now(), self.connections());
         let (word, refusal) = self.judge(&self.stage.signed, by);
         let took = began.elapsed();
-        let connections = self.front.connections() - connections;
+        let connections = self.connections() - connections;
         let mut wrong: Vec<String> = refusal.iter().filter_map(|refusal| misspoken(&word, refusal)).collect();
         let mut check = |holds: bool, what: &str| {
             if !holds {
@@ -201,12 +248,10 @@ impl Cell {
             }
         };
         let waits = if self.fault == SILENT { connections } else { 0 };
-        // By digest it is asked for the manifest beside.
-        let at_once = match by {
-            By::Tag => 1,
-            By::Digest => 2,
-        };
-        check(waits <= at_once, &format!("a silent registry is waited for {waits} times"));
+        // A mirror is waited for when the tag is resolved and when signatures are looked for. By digest a
+        // registry is asked for the manifest beside.
+        let most = if self.place.fails_at_mirror() || by == By::Digest { 2 } else { 1 };
+        check(waits <= most, &format!("silence is waited for {waits} times"));
         let (of_unsigned, refused) = self.judge(&self.stage.unsigned, by);
         check(
             refused.is_some() || self.state.may_pass_unverified(),
@@ -220,15 +265,18 @@ impl Cell {
             check(self.shown(), "the image is hidden from the kubelet after a look at it");
         }
         self.recover();
-        let decided = kit::within(RECOVERY, || {
-            let (word, refusal) = self.judge(&self.stage.signed, by);
-            let unsigned = self.state == State::OtherPolicyUnsigned;
-            let wanted = if unsigned { word == "signature-invalid" } else { refusal.is_none() };
-            wanted.then_some(())
+        // A connection that the fault broke may cost one more call.
+        let recovered = [(&self.stage.signed, &SIGNED[..]), (&self.stage.unsigned, &UNSIGNED[..])];
+        let recovered = recovered.map(|(image, words)| {
+            let mut last = String::new();
+            let decided = kit::within(RECOVERY, || {
+                last = self.judge(image, by).0;
+                words.contains(&last.as_str()).then_some(())
+            });
+            if decided.is_none() { format!("{last}, after {RECOVERY:?}") } else { last }
         });
-        check(decided.is_some(), "once the registry works again, pulls do not come to what they should");
         self.gate.store().close();
-        Seen { word, took, wrong }
+        Seen { word, took, of_unsigned, recovered, wrong }
     }
 
     /// The word of the verdict, and the kubelet's text if it is a refusal.
@@ -268,7 +316,9 @@ impl Cell {
     }
 
     fn fail(&self) {
-        self.front.put(self.stage.failing(self.fault));
+        for front in self.failing() {
+            front.put(self.stage.failing(self.fault));
+        }
         if self.fault == NO_NAME {
             fs::write(&self.hosts, "").expect("a hosts file");
         }
@@ -276,7 +326,20 @@ impl Cell {
 
     fn recover(&self) {
         fs::write(&self.hosts, HOSTS).expect("a hosts file");
-        self.front.put(self.stage.working(self.fault));
+        for front in self.failing() {
+            front.put(self.stage.working(self.fault));
+        }
+    }
+
+    /// The hosts that fail.
+    fn failing(&self) -> impl Iterator<Item = &Front> {
+        let registry = self.place.fails_at_registry().then_some(&self.front);
+        registry.into_iter().chain(self.place.fails_at_mirror().then_some(&self.mirror))
+    }
+
+    /// Connections to hosts that fail.
+    fn connections(&self) -> usize {
+        self.failing().map(Front::connections).sum()
     }
 
     fn request(&self, image: &Image, by: By) -> PullRequest {
@@ -297,7 +360,24 @@ impl Cell {
     }
 
     fn host(&self) -> String {
-        if self.fault == NO_NAME { self.front.named_host() } else { self.front.host() }
+        self.host_of(&self.front, self.place.fails_at_registry())
+    }
+
+    fn host_of(&self, front: &Front, fails: bool) -> String {
+        if fails && self.fault == NO_NAME { front.named_host() } else { front.host() }
+    }
+
+    /// The registry's mirror, if it has one.
+    fn write_hosts_toml(&self) {
+        if !self.place.has_mirror() {
+            return;
+        }
+        let scheme = if self.fault.contains("certificate") { "https" } else { "http" };
+        let (registry, mirror) = (self.host(), self.host_of(&self.mirror, self.place.fails_at_mirror()));
+        let folder = self.certs.join(&registry);
+        fs::create_dir(&folder).expect("a folder");
+        let text = format!("server = \"{scheme}://{registry}\"\n[host.\"{scheme}://{mirror}\"]\n");
+        fs::write(folder.join("hosts.toml"), text).expect("a hosts.toml");
     }
 
     fn snapshot(&self, key: &Key, state: State) -> Arc<Snapshot> {
@@ -353,11 +433,12 @@ fn gate(store: Store, client: registry::Client) -> Gate {
     Gate::new(Arc::new(nothing), Arc::new(client), store, audit, settings)
 }
 
-fn client(stage: &Stage, timeouts: Timeouts) -> registry::Client {
+fn client(stage: &Stage, timeouts: Timeouts, certs: &Path) -> registry::Client {
     let authority =
         CertificateAuthority { name: "ours".to_owned(), pem: stage.authority.clone().into_bytes() };
     let options = RegistryOptions {
         certificate_authorities: vec![authority],
+        config_path: Some(certs.to_owned()),
         concurrency_per_host: NonZeroUsize::MIN.saturating_add(3),
         timeouts,
         ..RegistryOptions::default()
@@ -365,7 +446,7 @@ fn client(stage: &Stage, timeouts: Timeouts) -> registry::Client {
     registry::Client::new(&options).expect("a client")
 }
 
-fn open(runtime: &tokio::runtime::Runtime, path: &std::path::Path) -> Store {
+fn open(runtime: &tokio::runtime::Runtime, path: &Path) -> Store {
     let store = Store::start(Options {
         path: path.to_owned(),
         max_entries: 100,
@@ -405,6 +486,9 @@ fn own_hosts_file() -> PathBuf {
     hosts
 }
 
+/// What a registry that works can come to.
+const SIGNED: [&str; 3] = ["verified", "fresh", "signature-invalid"];
+const UNSIGNED: [&str; 2] = ["signature-not-found", "audited"];
 const HOSTS: &str = "127.0.0.1 localhost\n";
 const DAY: u64 = 86_400;
 /// A denial is remembered for five seconds; the rest is patience with a busy machine.

@@ -12,7 +12,7 @@ use crate::kit::{
     authority::Authority,
     cosign::Key,
     front::{Behind, Front},
-    image::Image,
+    image::{self, Image},
     proxy::{Action, Proxy, Seen},
     registry::{Registry, Tls},
 };
@@ -59,6 +59,22 @@ impl Stage {
         });
         let proxies = PROXIED.iter().map(|(name, fault)| (*name, proxy(&registry, *fault))).collect();
         Self { registry, tls, authority: ours.pem, proxies, key, later_key, foreign_key, signed, unsigned }
+    }
+
+    /// An image of the registry.
+    pub(super) fn image(&self, repository: &str) -> image::Builder<'_> {
+        self.registry.image(repository)
+    }
+
+    /// Signs images by the first two keys.
+    pub(super) fn sign(&self, images: &[Image]) {
+        self.key.sign_all(images);
+        self.later_key.sign_all(images);
+    }
+
+    /// Puts an image into another repository as well.
+    pub(super) fn copy(&self, image: &Image, repository: &str) {
+        image.at(format!("{}/{repository}", self.registry.host())).copy_to(&self.registry);
     }
 
     /// What is behind the address of a registry that works, for cells of this fault.

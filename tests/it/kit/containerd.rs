@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::Mutex,
+    time::Duration,
 };
 
 use containerd_client::{
@@ -25,12 +26,26 @@ pub(crate) struct Containerd {
     daemon: Mutex<Option<Daemon>>,
 }
 
+/// A record of containerd's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TagRecord {
+    pub(crate) target: String,
+    /// Seconds and nanoseconds.
+    written: Option<(i64, i32)>,
+}
+
 impl Containerd {
     /// Starts containerd of a version (`1.7`, `2.1`, `2.4`, or `2` for the newest).
     pub(crate) fn start(version: &'static str) -> Self {
+        Self::impatient(version, Duration::from_secs(300))
+    }
+
+    /// The same with another time than the built-in one for a pull that does not get on.
+    pub(crate) fn impatient(version: &'static str, patience: Duration) -> Self {
         let folder = folder();
         let sandbox = Registry::shared().sandbox_image();
-        fs::write(folder.join("config.toml"), config(version, &folder, &sandbox)).expect("a config");
+        fs::write(folder.join("config.toml"), config(version, &folder, &sandbox, patience))
+            .expect("a config");
         fs::create_dir_all(folder.join("cni")).expect("a folder");
         let network = r#"{"cniVersion":"0.4.0","name":"test","plugins":[{"type":"loopback"}]}"#;
         fs::write(folder.join("cni/10-lo.conflist"), network).expect("a network config");
@@ -123,11 +138,18 @@ impl Containerd {
 
     /// The digest that the record of a name points to, in the namespace of CRI.
     pub(crate) fn record(&self, name: &str) -> Option<String> {
+        self.tag_record(name).map(|record| record.target)
+    }
+
+    /// The same, and when it was written.
+    pub(crate) fn tag_record(&self, name: &str) -> Option<TagRecord> {
         let mut request = Request::new(GetImageRequest { name: name.to_owned() });
         request.metadata_mut().insert("containerd-namespace", "k8s.io".parse().expect("ASCII"));
         block_on(async {
             let mut images = ImagesClient::new(cri::channel(&self.socket()));
-            images.get(request).await.ok()?.into_inner().image?.target.map(|target| target.digest)
+            let image = images.get(request).await.ok()?.into_inner().image?;
+            let written = image.updated_at.map(|at| (at.seconds, at.nanos));
+            Some(TagRecord { target: image.target?.digest, written })
         })
     }
 
@@ -156,12 +178,13 @@ impl Drop for Containerd {
     }
 }
 
-fn config(version: &str, folder: &Path, sandbox: &str) -> String {
+fn config(version: &str, folder: &Path, sandbox: &str, patience: Duration) -> String {
     let template = if version.starts_with('1') { CONFIG_1 } else { CONFIG_2 };
     template
         .replace("$D", &folder.display().to_string())
         .replace("$T", &tools().display().to_string())
         .replace("$SANDBOX", sandbox)
+        .replace("$PATIENCE", &format!("{}s", patience.as_secs()))
 }
 
 const CONFIG_1: &str = r#"
@@ -185,6 +208,7 @@ disabled_plugins = [
   stream_server_port = "0"
   disable_apparmor = true
   restrict_oom_score_adj = true
+  image_pull_progress_timeout = "$PATIENCE"
   [plugins."io.containerd.grpc.v1.cri".registry]
     config_path = "$D/certs.d"
   [plugins."io.containerd.grpc.v1.cri".cni]
@@ -218,6 +242,7 @@ disabled_plugins = [
 
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = "overlayfs"
+  image_pull_progress_timeout = "$PATIENCE"
   [plugins."io.containerd.cri.v1.images".pinned_images]
     sandbox = "$SANDBOX"
   [plugins."io.containerd.cri.v1.images".registry]
