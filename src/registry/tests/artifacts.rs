@@ -277,7 +277,8 @@ async fn d4_that_a_host_has_no_referrers_api_is_remembered_and_denies_nothing() 
 
 #[tokio::test]
 async fn a_tag_without_evidence_is_nothing_found_each_time() {
-    let [signatures, other] = [signature_layer(b"a", 1), layer("text/plain", b"x", 0)].map(|it| manifest(&[it]));
+    let [signatures, other] =
+        [signature_layer(b"a", 1), layer("text/plain", b"x", 0)].map(|it| manifest(&[it]));
     for (listed, kind) in [(&signatures, SIGNATURES), (&other, media_type::OCI_EMPTY)] {
         let content = Content::default().by_digest(listed.clone()).tag_index(&[entry(listed, kind)]);
         let bare = || Reply::new(404, "404 page not found");
@@ -285,8 +286,9 @@ async fn a_tag_without_evidence_is_nothing_found_each_time() {
         let server = content.with(format!("{path}{QUERY}"), bare).with(path, bare).serve().await;
         let client = client();
         for _ in 0..2 {
-            let found = fetch(&client, &server, &wanted(ReferrerForms::Bundles, &[]), &Budget::verdict());
-            assert_eq!(pieces(found.await), Lookup::Absent, "{kind}");
+            let (wanted, budget) = (wanted(ReferrerForms::Bundles, &[]), Budget::verdict());
+            let found = fetch(&client, &server, &wanted, &budget).await;
+            assert_eq!(pieces(found), Lookup::Absent, "{kind}");
         }
     }
 }
