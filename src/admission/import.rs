@@ -111,9 +111,8 @@ impl Gate {
 
     /// Whether what is stored, of whatever age, proves this image under the snapshot in force.
     pub(super) async fn stored_proves(&self, reference: &Reference, image: &ImageName) -> bool {
-        let Some(kept) = self.store.evidence(&image.repository, &image.digest).await else { return false };
-        let Judged { decision, proven, .. } =
-            self.judge_offline(reference, image, decoded(&kept.pieces)).await;
+        let Some(pieces) = self.store.evidence_of_any_age(image).await else { return false };
+        let Judged { decision, proven, .. } = self.judge_offline(reference, image, decoded(&pieces)).await;
         let proves = |permit: &Permit| permit.would_deny().is_empty() && permit.would_fault().is_none();
         proven && matches!(&decision, Decision::Allow(permit) if proves(permit))
     }

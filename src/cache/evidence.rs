@@ -151,7 +151,16 @@ impl Store {
         self.kept(record).await
     }
 
-    /// The same, ready to travel. It counts as no use (rule C5), and tags are left to [`Self::held`].
+    /// The pieces alone, of whatever age. It counts as no use.
+    pub async fn evidence_of_any_age(&self, image: &ImageName) -> Option<Vec<Vec<u8>>> {
+        let record = {
+            let state = self.state();
+            state.evidence.get(&ImageRef(&image.repository, &image.digest))?.record(&state)
+        };
+        self.pieces(&record.blobs).await
+    }
+
+    /// Those that serve, ready to travel. It counts as no use (rule C5), and tags are left to [`Self::held`].
     pub async fn export_evidence(&self, image: &ImageName) -> Option<ImageEvidence> {
         let record = {
             let state = self.state();
@@ -165,8 +174,13 @@ impl Store {
     async fn kept(&self, record: EvidenceRecord) -> Option<Kept> {
         let EvidenceRecord { blobs, at, origin, .. } = record;
         let age = self.age_of(at, origin)?;
+        let pieces = self.pieces(&blobs).await?;
+        Some(Kept { pieces, age, at, origin })
+    }
+
+    async fn pieces(&self, blobs: &[Digest]) -> Option<Vec<Vec<u8>>> {
         let mut pieces = Vec::new();
-        for blob in &blobs {
+        for blob in blobs {
             let key = Kind::Blob.key(blob.as_bytes());
             let (answer, value) = tokio::sync::oneshot::channel();
             self.send(Job::Get(key.clone(), answer));
@@ -178,7 +192,7 @@ impl Store {
             }
             pieces.push(piece);
         }
-        Some(Kept { pieces, age, at, origin })
+        Some(pieces)
     }
 
     /// How far evidence may be trusted by its age; imported evidence is past `fresh` from the start.
