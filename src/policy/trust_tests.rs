@@ -419,7 +419,7 @@ fn what_cannot_be_trusted_is_a_load_error() {
 }
 
 #[test]
-fn the_shipped_examples_load_without_a_warning_and_enforced_without_a_notice() {
+fn the_shipped_examples_load_without_a_warning_or_a_field_that_means_nothing() {
     for (name, text) in [
         ("01", include_str!("../../config/policies/01-one-key.yaml")),
         ("02", include_str!("../../config/policies/02-two-keys.yaml")),
@@ -435,6 +435,12 @@ fn the_shipped_examples_load_without_a_warning_and_enforced_without_a_notice() {
         let text = text.replace("failureAction: Audit", "failureAction: Enforce");
         let enforced =
             PolicySet::load(&[PolicySource { file: PathBuf::from(name), text }], &options()).unwrap();
-        assert_eq!(enforced.notices, [], "{name}");
+        // Keyless needs an address of the log, here and in a cluster, and it is said not to be asked.
+        let notices: Vec<_> = enforced
+            .notices
+            .iter()
+            .filter(|notice| !notice.message.contains("rekor.url is not asked"))
+            .collect();
+        assert!(notices.is_empty(), "{name}: {notices:?}");
     }
 }
