@@ -28,9 +28,19 @@ pub enum RequestedImage {
     Reference(Reference),
 }
 
-/// A repository in containerd's normalised form, with the host in lower case and without `:443`.
+/// A repository in containerd's normalised form, with the host in lower case and without `:443`; what is
+/// read back from a file too.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "Written")]
 pub struct Repository {
+    host: String,
+    path: String,
+}
+
+/// A repository as it was written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
     host: String,
     path: String,
 }
@@ -123,6 +133,15 @@ impl Repository {
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
+    }
+}
+
+impl TryFrom<Written> for Repository {
+    type Error = ReferenceError;
+
+    fn try_from(written: Written) -> Result<Self, ReferenceError> {
+        let read = Self::from_key(&format!("{}/{}", written.host, written.path))?;
+        if read.host == written.host { Ok(read) } else { Err(malformed(&written.host)) }
     }
 }
 
@@ -454,5 +473,29 @@ mod tests {
         }
         assert!(Repository::from_key("app").is_err());
         assert!(Repository::from_key("ghcr.io/org/app:v1").is_err());
+    }
+
+    #[test]
+    fn a_repository_in_a_file_is_one_or_an_error() {
+        let read = |host: &str, path: &str| {
+            serde_json::from_value::<Repository>(serde_json::json!({ "host": host, "path": path }))
+        };
+        for text in ["nginx", "Registry/app", "GHCR.io:443/org/app", "[::1]:5000/a"] {
+            let repository = Repository::parse(text).unwrap();
+            assert_eq!(read(repository.host(), repository.path()).unwrap(), repository);
+        }
+        for (host, path) in [
+            ("", "a"),
+            ("a.io", ""),
+            ("a.io", "../b"),
+            ("a.io", "b:v1"),
+            ("a.io/b", "c"),
+            ("A.io", "b"),
+            ("a.io:443", "b"),
+            ("user@a.io", "b"),
+            ("a.io", "b?c"),
+        ] {
+            assert!(read(host, path).is_err(), "{host} {path}");
+        }
     }
 }
