@@ -35,7 +35,7 @@ pub(crate) fn hostile(node: &Node) -> Vec<Row> {
         ("50 endless chunked answers", Harm::Endless, &all[..]),
         ("50 answers of a TiB", Harm::Huge, &all[..]),
         ("50 times endless headers", Harm::Headers, &all[..]),
-        ("50 times 256 MiB in 256 KiB of gzip", Harm::Compressed, &all[..]),
+        ("50 times 64 MiB in 64 KiB of gzip", Harm::Compressed, &all[..]),
         ("50 answers that stop before their last byte", Harm::Stall, &all[..1]),
     ]
     .into_iter()

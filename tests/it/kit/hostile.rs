@@ -67,6 +67,10 @@ struct Seen {
 
 impl Hostile {
     pub(crate) fn start(harm: Harm, at: At) -> Self {
+        if harm == Harm::Compressed {
+            // It takes a while, which the runtime must not wait for.
+            bomb();
+        }
         let listener = block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let host = listener.local_addr().expect("an address").to_string();
         let seen = Arc::<Seen>::default();
@@ -223,11 +227,11 @@ async fn head(stream: &mut TcpStream) -> Option<String> {
     String::from_utf8(head).ok()
 }
 
-/// 256 MiB in 256 KiB.
+/// 64 MiB in 64 KiB.
 fn bomb() -> &'static [u8] {
     static BOMB: OnceLock<Vec<u8>> = OnceLock::new();
     BOMB.get_or_init(|| {
-        let made = Command::new("sh").args(["-c", "head -c 268435456 /dev/zero | gzip -9"]).output();
+        let made = Command::new("sh").args(["-c", "head -c 67108864 /dev/zero | gzip -9"]).output();
         made.expect("gzip").stdout
     })
 }
