@@ -48,10 +48,10 @@ pub(crate) fn look_up(entries: usize) {
     for number in 0..entries {
         store.put_verdict(verdict(number), store.now(), None);
         if number % BATCH == BATCH - 1 {
-            assert!(block_on(store.flush()), "on disk");
+            flush(&store);
         }
     }
-    assert!(block_on(store.flush()), "on disk");
+    flush(&store);
     let times = (0..200_000)
         .map(|round: usize| {
             // A stride that has no factor in common with the number of entries.
@@ -68,14 +68,23 @@ pub(crate) fn look_up(entries: usize) {
     println!("{} {} {memory}", times.median().as_nanos(), times.at(0.99).as_nanos());
 }
 
-/// `cache list` and `cache export` of a million images through the daemon, and what pulls wait meanwhile.
+/// `cache list` of a million images through the daemon, `cache export` of those with evidence, and what pulls
+/// wait meanwhile.
 pub(crate) fn million(node: &Node) -> Vec<Row> {
     let images = 1_000_000;
     let space = node.space();
     let image = space.image("app").push("1");
     node.key.sign(&image);
     let cache = kit::folder().join("cache");
-    seed_with(&cache, images, 1);
+    let store = Store::open(options(&cache, images)).expect("a cache");
+    for number in 0..images {
+        admit(&store, number);
+        if number < EXPORTED {
+            keep(&store, number, 256);
+        }
+    }
+    flush(&store);
+    store.close();
     let gate = Gate::before(&node.containerd)
         .set("/cache/path", cache.display().to_string())
         .set("/cache/maxEntries", images * 2)
@@ -134,7 +143,8 @@ pub(crate) fn million(node: &Node) -> Vec<Row> {
             mib(gate.memory("VmHWM:")),
             mib(most),
         );
-        rows.push(Row::plain(format!("`cache {what}` of 1 000 000 images"), figure));
+        let images = if what == "export" { "the 20 000 of them with evidence" } else { "1 000 000 images" };
+        rows.push(Row::plain(format!("`cache {what}` of {images}"), figure));
     }
     rows
 }
@@ -154,41 +164,52 @@ fn measured(command: &Command) -> (u64, u64) {
 
 /// A cache on disk as this many verified images leave it: verdict, admission and evidence of each.
 pub(crate) fn seed(path: &Path, images: usize) {
-    // The size of a signature with its annotations.
-    seed_with(path, images, 256);
-}
-
-/// The same with evidence of so many times eight bytes.
-fn seed_with(path: &Path, images: usize, size: usize) {
     let store = Store::open(options(path, images)).expect("a cache");
     for number in 0..images {
-        let key = verdict(number);
-        let (repository, digest) = (key.repository.clone(), key.digest);
-        store.admit(
-            Admission {
-                repository: repository.clone(),
-                digest,
-                source: "verified".to_owned(),
-                snapshot: Digest::of(b"snapshot"),
-                image_id: Some(Digest::of(&number.to_le_bytes()).to_string()),
-                at: store.now(),
-                pulled_by: vec![Digest::of(b"anonymous")],
-                parent: None,
-                undecided_since: None,
-            },
-            Durability::Durable,
-        );
-        store.put_verdict(key, store.now(), None);
-        store.put_evidence(&repository, &digest, vec![number.to_le_bytes().repeat(size)], store.now());
-        if number % BATCH == BATCH - 1 {
-            assert!(block_on(store.flush()), "on disk");
-        }
+        admit(&store, number);
+        store.put_verdict(verdict(number), store.now(), None);
+        // The size of a signature with its annotations.
+        keep(&store, number, 256);
     }
-    assert!(block_on(store.flush()), "on disk");
+    flush(&store);
     assert_eq!(store.counts().verdicts, images);
     store.close();
 }
 
+fn admit(store: &Store, number: usize) {
+    let VerdictKey { repository, digest, .. } = verdict(number);
+    store.admit(
+        Admission {
+            repository,
+            digest,
+            source: "verified".to_owned(),
+            snapshot: Digest::of(b"snapshot"),
+            image_id: Some(Digest::of(&number.to_le_bytes()).to_string()),
+            at: store.now(),
+            pulled_by: vec![Digest::of(b"anonymous")],
+            parent: None,
+            undecided_since: None,
+        },
+        Durability::Durable,
+    );
+    if number % BATCH == BATCH - 1 {
+        flush(store);
+    }
+}
+
+/// Keeps evidence of so many times eight bytes.
+fn keep(store: &Store, number: usize, size: usize) {
+    let VerdictKey { repository, digest, .. } = verdict(number);
+    store.put_evidence(&repository, &digest, vec![number.to_le_bytes().repeat(size)], store.now());
+}
+
+fn flush(store: &Store) {
+    // A store waits ten seconds for the disk, which others may keep busy.
+    assert!((0..12).any(|_| block_on(store.flush())), "on disk");
+}
+
+/// Of the million, those with evidence.
+const EXPORTED: usize = 20_000;
 /// Writes between two waits for the disk: the store drops those that do not fit its queue.
 const BATCH: usize = 500;
 
