@@ -215,7 +215,7 @@ impl World<'_> {
         // Of all of them there was evidence a moment ago.
         let kept = self.gate.status_json()["cache"]["evidenceImages"].as_u64().expect("a number");
         let all = u64::try_from(self.good.len()).expect("few");
-        if kept == 0 || kept > all / 2 {
+        if kept == 0 || kept >= all {
             self.wrong(format!("evidence of {kept} images is kept, so cache.maxSize is not what bounds it"));
         }
     }

@@ -1,0 +1,171 @@
+//! The thread of the database: what is damage, what is waited for, what is taken back.
+
+use super::*;
+
+#[test]
+fn c4_what_passes_is_no_damage() {
+    let os = |errno: Errno| io::Error::from(errno);
+    for errno in [
+        Errno::ENOSPC,
+        Errno::EDQUOT,
+        Errno::EMFILE,
+        Errno::ENFILE,
+        Errno::EROFS,
+        Errno::EACCES,
+        Errno::EPERM,
+        Errno::ENOMEM,
+        Errno::EINTR,
+    ] {
+        assert!(is_passing(&os(errno)), "{errno}");
+    }
+    for errno in [Errno::EIO, Errno::EINVAL, Errno::ENOTDIR, Errno::EISDIR, Errno::EFBIG] {
+        assert!(!is_passing(&os(errno)), "{errno}");
+    }
+    for kind in [io::ErrorKind::InvalidData, io::ErrorKind::UnexpectedEof, io::ErrorKind::Other] {
+        assert!(!is_passing(&io::Error::from(kind)), "{kind}");
+    }
+}
+
+fn engine(path: &Path, visit: Visit<'_>) -> Result<Engine, StoreError> {
+    Engine::open(path, Duration::ZERO, Box::new(|write| write(b"v1", b"of memory")), visit)
+}
+
+fn read(engine: &mut Engine, key: &[u8]) -> Option<Vec<u8>> {
+    let (answer, mut value) = tokio::sync::oneshot::channel();
+    engine.do_it(Job::Get(key.to_vec(), answer));
+    value.try_recv().unwrap()
+}
+
+type Records = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn shown(path: &Path) -> (Engine, Records) {
+    let mut shown = Vec::new();
+    let engine = engine(path, &mut |key, value| shown.push((key.to_vec(), value.to_vec()))).unwrap();
+    (engine, shown)
+}
+
+#[test]
+fn c4_a_database_at_rest_is_closed_and_still_held() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache");
+    let (mut engine, _) = shown(&path);
+    engine.do_it(Job::Put(b"b1".to_vec(), b"one".to_vec()));
+    engine.rest = Duration::ZERO;
+    engine.close_if_idle();
+    assert!(engine.db.is_some(), "what is not exported yet keeps it open");
+    engine.export();
+    engine.close_if_idle();
+    assert!(engine.db.is_none());
+    assert!(matches!(self::engine(&path, &mut |_, _| {}), Err(StoreError::Held { .. })));
+    assert_eq!(read(&mut engine, b"b1"), Some(b"one".to_vec()), "it opens again by itself");
+}
+
+#[test]
+fn c4_memory_is_read_from_the_export_unless_the_database_says_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache");
+    let (mut engine, _) = shown(&path);
+    engine.do_it(Job::Put(b"v1".to_vec(), b"of the database".to_vec()));
+    engine.do_it(Job::Put(b"b1".to_vec(), b"a blob".to_vec()));
+    engine.export();
+    drop(engine);
+    let (mut engine, of_export) = shown(&path);
+    assert_eq!(of_export, [(b"v1".to_vec(), b"of memory".to_vec())]);
+    assert!(engine.db.is_none(), "sled is not opened for it");
+
+    engine.do_it(Job::Put(b"v2".to_vec(), b"two".to_vec()));
+    engine.guarded(|db| db.flush());
+    drop(engine);
+    let (_, of_database) = shown(&path);
+    let both = [(b"v1".to_vec(), b"of the database".to_vec()), (b"v2".to_vec(), b"two".to_vec())];
+    assert_eq!(of_database, both, "as after a crash: blobs are not shown");
+}
+
+#[test]
+fn c4_a_database_that_was_emptied_stays_empty_after_a_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache");
+    let (mut engine, _) = shown(&path);
+    engine.do_it(Job::Put(b"v1".to_vec(), b"one".to_vec()));
+    engine.export();
+    engine.do_it(Job::Remove(vec![b"v1".to_vec()]));
+    engine.guarded(|db| db.flush()).unwrap();
+    // A crash before the next export.
+    drop(engine);
+    let (_, found) = shown(&path);
+    assert_eq!(found, []);
+}
+
+/// A database with one record, and the same without it; an export of both.
+fn taken_back(folder: &Path) -> PathBuf {
+    let path = folder.join("cache");
+    let (mut engine, _) = shown(&path);
+    engine.do_it(Job::Put(b"v1".to_vec(), b"one".to_vec()));
+    engine.export();
+    let (before, export) = (folder.join("before"), with_ending(&path, ".export"));
+    assert!(engine.guarded(|db| db.flush()).is_some());
+    assert!(std::process::Command::new("cp").arg("-a").args([&path, &before]).status().unwrap().success());
+    assert!(export.exists());
+    engine.do_it(Job::TakeBack(vec![b"v1".to_vec()]));
+    assert_eq!((read(&mut engine, b"v1"), export.exists()), (None, false));
+    path
+}
+
+#[test]
+fn c4_what_was_taken_back_is_not_in_the_last_export_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = taken_back(folder.path());
+    assert_eq!(shown(&path).1, []);
+    std::fs::remove_dir_all(&path).unwrap();
+    assert!(with_ending(&path, ".export.last").exists());
+    assert_eq!(shown(&path).1, []);
+}
+
+#[test]
+fn c4_a_database_from_before_something_was_taken_back_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = taken_back(folder.path());
+    std::fs::remove_dir_all(&path).unwrap();
+    std::fs::rename(folder.path().join("before"), &path).unwrap();
+    let (mut engine, found) = shown(&path);
+    assert_eq!(found, []);
+    assert!(with_ending(&path, ".damaged-1").exists());
+    // It works, and its next export counts.
+    engine.do_it(Job::Put(b"v2".to_vec(), b"two".to_vec()));
+    engine.export();
+    drop(engine);
+    assert_eq!(shown(&path).1, [(b"v1".to_vec(), b"of memory".to_vec())]);
+}
+
+#[test]
+fn c4_without_its_mark_nothing_is_read() {
+    for content in [None, Some("short"), Some("another number 1")] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = taken_back(folder.path());
+        let (mut engine, _) = shown(&path);
+        engine.do_it(Job::Put(b"v2".to_vec(), b"two".to_vec()));
+        engine.export();
+        drop(engine);
+        let mark = with_ending(&path, ".mark");
+        match content {
+            None => std::fs::remove_file(mark).unwrap(),
+            Some(content) => std::fs::write(mark, content).unwrap(),
+        }
+        assert_eq!(shown(&path).1, [], "{content:?}");
+    }
+}
+
+#[test]
+fn c4_what_is_damaged_while_it_rests_is_rebuilt_from_the_export() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache");
+    let (mut engine, _) = shown(&path);
+    engine.do_it(Job::Put(b"v1".to_vec(), b"one".to_vec()));
+    engine.export();
+    engine.rest = Duration::ZERO;
+    engine.close_if_idle();
+    std::fs::remove_dir_all(&path).unwrap();
+    std::fs::write(&path, "not a database").unwrap();
+    assert_eq!(read(&mut engine, b"v1"), Some(b"of memory".to_vec()));
+    assert!(with_ending(&path, ".damaged-1").exists());
+}
