@@ -67,6 +67,8 @@ pub(super) struct Engine {
     export: Export,
     /// What the database and exports carry that are read.
     mark: Mark,
+    /// What could not be taken back yet.
+    pending: Pending,
     records: Records,
     /// How long it must be idle before it is closed.
     rest: Duration,
@@ -78,6 +80,14 @@ pub(super) struct Engine {
     refused: Option<Instant>,
     /// Writes that failed since the start.
     pub(super) faults: u64,
+}
+
+/// Removals that the database could not be told of.
+#[derive(Default)]
+struct Pending {
+    /// The marks that it may carry.
+    marks: Vec<Mark>,
+    keys: Vec<Vec<u8>>,
 }
 
 enum Opened {
@@ -109,6 +119,7 @@ impl Engine {
             db: None,
             export: Export::of(path),
             mark,
+            pending: Pending::default(),
             records,
             rest: REST,
             used: now,
@@ -129,7 +140,7 @@ impl Engine {
         // One that is there but empty was emptied: reading the export would undo a purge.
         let (mut moved, mut rebuilt) = (false, !self.path.exists());
         let db = loop {
-            match open_guarded(&self.path, &self.mark, again(&mut visit)) {
+            match open_guarded(&self.path, &self.mark, &self.pending.marks, again(&mut visit)) {
                 Opened::Fine(db) => break db,
                 Opened::Locked if Instant::now() < give_up => std::thread::sleep(LOCK_PAUSE),
                 Opened::Locked => return Err(StoreError::Held { path: self.path.clone() }),
@@ -147,6 +158,10 @@ impl Engine {
             }
         };
         self.db = Some(db);
+        if !self.pending.marks.is_empty() && !self.take_back_pending() {
+            let cause = "what was taken back cannot be written".to_owned();
+            return Err(StoreError::Unusable { path: self.path.clone(), cause });
+        }
         // A large one takes long to open: it stays open longer.
         self.rest = REST.max(start.elapsed() * REST_FACTOR);
         self.used = Instant::now();
@@ -167,10 +182,14 @@ impl Engine {
     fn close_if_idle(&mut self) {
         if self.db.is_some() && self.outdated.is_none() && self.used.elapsed() >= self.rest {
             self.guarded(|db| db.flush());
-            // Dropping it may write, and so may panic.
-            let db = self.db.take();
-            drop(std::panic::catch_unwind(AssertUnwindSafe(|| drop(db))));
+            self.close();
         }
+    }
+
+    fn close(&mut self) {
+        let db = self.db.take();
+        // Dropping it may write, and so may panic.
+        drop(std::panic::catch_unwind(AssertUnwindSafe(|| drop(db))));
     }
 
     /// Works until the store is gone or says so.
@@ -204,7 +223,7 @@ impl Engine {
         match job {
             Job::Put(key, value) => self.put(&key, &value),
             Job::Remove(keys) => keys.iter().for_each(|key| self.remove(key)),
-            Job::TakeBack(keys) => self.take_back(&keys),
+            Job::TakeBack(keys) => self.take_back(keys),
             Job::Get(key, answer) => {
                 let value = self.guarded(|db| db.get(&key)).flatten().map(|value| value.to_vec());
                 drop(answer.send(value));
@@ -231,19 +250,34 @@ impl Engine {
         self.say_once(written);
     }
 
-    /// The mark comes first: after a crash in between nothing is read rather than what was taken back.
-    fn take_back(&mut self, keys: &[Vec<u8>]) {
+    /// The mark comes first: after a crash in between nothing is read rather than what was taken back. While the
+    /// process lives, a database that cannot be told keeps what it has until it can.
+    fn take_back(&mut self, keys: Vec<Vec<u8>>) {
         // Opened under the mark that it still carries.
         let open = self.outdate() && self.guarded(|_| Ok(())).is_some();
+        self.pending.marks.push(self.mark);
+        self.pending.keys.extend(keys);
         let renewed = mark::renew(&with_ending(&self.path, ".mark"));
         if let Ok(mark) = renewed {
             self.mark = mark;
         }
-        let mut batch = sled::Batch::default();
-        keys.iter().for_each(|key| batch.remove(key.as_slice()));
-        batch.insert(MARK, self.mark.as_slice());
-        let written = open && self.guarded(|db| db.apply_batch(batch).and_then(|()| db.flush())).is_some();
+        let written = open && self.take_back_pending();
         self.say_once(written && renewed.is_ok());
+    }
+
+    /// Takes back what is pending, in one step with the mark of it, or closes the database.
+    fn take_back_pending(&mut self) -> bool {
+        let mut batch = sled::Batch::default();
+        self.pending.keys.iter().for_each(|key| batch.remove(key.as_slice()));
+        batch.insert(MARK, self.mark.as_slice());
+        let written = self.on_open(|db| db.apply_batch(batch).and_then(|()| db.flush())).is_some();
+        if written {
+            self.pending = Pending::default();
+        } else {
+            self.close();
+            self.refused = Some(Instant::now());
+        }
+        written
     }
 
     fn insert(&mut self, key: &[u8], value: &[u8]) -> bool {
@@ -289,6 +323,10 @@ impl Engine {
                 return None;
             }
         }
+        self.on_open(work)
+    }
+
+    fn on_open<T>(&self, work: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Option<T> {
         let db = self.db.as_ref()?;
         match std::panic::catch_unwind(AssertUnwindSafe(|| work(db))) {
             Ok(Ok(value)) => Some(value),
@@ -338,7 +376,8 @@ fn unusable(path: &Path, error: &io::Error) -> StoreError {
     StoreError::Unusable { path: path.to_owned(), cause: error.to_string() }
 }
 
-fn open_guarded(path: &Path, mark: &Mark, visit: Option<Visit<'_>>) -> Opened {
+/// `before` are marks that are taken too.
+fn open_guarded(path: &Path, mark: &Mark, before: &[Mark], visit: Option<Visit<'_>>) -> Opened {
     let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).mode(sled::Mode::LowSpace);
     // Opening walks the log; reading finds what opening does not look at. Blobs are most of the
     // database and are read, and checked, one at a time when they are needed.
@@ -348,7 +387,8 @@ fn open_guarded(path: &Path, mark: &Mark, visit: Option<Visit<'_>>) -> Opened {
             db.insert(MARK, mark.as_slice())?;
             // Without it the database would not be read again.
             db.flush()?;
-        } else if db.get(MARK)?.is_none_or(|found| found != mark) {
+        } else if db.get(MARK)?.is_none_or(|found| found != mark && !before.iter().any(|mark| found == mark))
+        {
             return Err(sled::Error::Unsupported(OLDER.to_owned()));
         }
         if let Some(visit) = visit {

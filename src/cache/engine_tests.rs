@@ -137,6 +137,48 @@ fn c4_a_database_from_before_something_was_taken_back_is_not_read() {
     assert_eq!(shown(&path).1, [(b"v1".to_vec(), b"of memory".to_vec())]);
 }
 
+/// The system refuses the database for a moment, as where no descriptor is left.
+#[test]
+fn c4_what_cannot_be_taken_back_at_once_costs_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache");
+    let (mut engine, _) = shown(&path);
+    for (key, value) in [(b"v1", b"one"), (b"v2", b"two"), (b"b1", b"ape")] {
+        engine.do_it(Job::Put(key.to_vec(), value.to_vec()));
+    }
+    engine.export();
+    engine.rest = Duration::ZERO;
+    engine.close_if_idle();
+    for key in [b"v1", b"v2"] {
+        engine.refused = Some(Instant::now());
+        engine.do_it(Job::TakeBack(vec![key.to_vec()]));
+        assert!(engine.failing, "it was not written");
+    }
+    engine.refused = None;
+    assert_eq!(read(&mut engine, b"b1"), Some(b"ape".to_vec()), "the database is the one from before");
+    assert_eq!((read(&mut engine, b"v1"), read(&mut engine, b"v2")), (None, None));
+    engine.guarded(|db| db.flush()).unwrap();
+    drop(engine);
+    assert_eq!(shown(&path).1, []);
+    assert!(!with_ending(&path, ".damaged-1").exists());
+}
+
+/// The same, and the process ends before the database can be written.
+#[test]
+fn c4_what_was_not_taken_back_before_the_end_does_not_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache");
+    let (mut engine, _) = shown(&path);
+    engine.do_it(Job::Put(b"v1".to_vec(), b"one".to_vec()));
+    engine.export();
+    engine.rest = Duration::ZERO;
+    engine.close_if_idle();
+    engine.refused = Some(Instant::now());
+    engine.do_it(Job::TakeBack(vec![b"v1".to_vec()]));
+    drop(engine);
+    assert_eq!(shown(&path).1, []);
+}
+
 #[test]
 fn c4_without_its_mark_nothing_is_read() {
     for content in [None, Some("short"), Some("another number 1")] {
