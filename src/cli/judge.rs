@@ -32,7 +32,7 @@ pub(super) struct Rules {
     config: Config,
     snapshot: Arc<Snapshot>,
     /// Of the secrets that they name.
-    logins: Vec<DockerConfig>,
+    logins: DockerConfig,
 }
 
 /// A gate that decides by these rules.

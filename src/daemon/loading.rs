@@ -63,7 +63,7 @@ pub struct Fresh {
     /// What the policies have of the trust root.
     pub trust: TrustUse,
     /// Of the secrets that the policies name.
-    pub logins: Vec<DockerConfig>,
+    pub logins: DockerConfig,
 }
 
 /// What the policies of a snapshot have of the node's trust root.
@@ -140,7 +140,7 @@ pub fn empty(config: &Config) -> Result<Fresh, LoadError> {
     let loaded = PolicySet::load(&[], &options).map_err(LoadError::Policy)?;
     let approved = approved(&config.policy.approved).unwrap_or_default();
     let snapshot = snapshot(config, loaded.set, approved);
-    Ok(Fresh { snapshot, notices: Vec::new(), trust: TrustUse::Unused, logins: Vec::new() })
+    Ok(Fresh { snapshot, notices: Vec::new(), trust: TrustUse::Unused, logins: DockerConfig::default() })
 }
 
 fn snapshot(config: &Config, policies: PolicySet, approved: Approved) -> Snapshot {
@@ -172,12 +172,12 @@ fn snapshot(config: &Config, policies: PolicySet, approved: Approved) -> Snapsho
 
 /// The secrets that policies name, from the files that stand for them: each once, in the order of the policies.
 /// One that the node has not is worth a remark and no more: what cannot be fetched without it is not let pass.
-fn logins(folder: &Path, named: &[NamedSecret], notices: &mut Vec<Remark>) -> Vec<DockerConfig> {
-    let (mut logins, mut seen) = (Vec::new(), BTreeSet::new());
+fn logins(folder: &Path, named: &[NamedSecret], notices: &mut Vec<Remark>) -> DockerConfig {
+    let (mut logins, mut seen) = (DockerConfig::default(), BTreeSet::new());
     for secret in named.iter().filter(|secret| seen.insert(&secret.name)) {
         let path = folder.join(format!("{}.json", secret.name));
         match DockerConfig::read(&path) {
-            Ok(config) => logins.push(config.without_helpers()),
+            Ok(config) => logins.add_logins(config),
             Err(DockerConfigError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 let text = format!(
                     "`{}` is not on this node: evidence is fetched with the credentials of the pull itself, or a login of registry.dockerConfig; to use the secret put what it has under .dockerconfigjson at {}",
@@ -234,7 +234,7 @@ mod tests {
             .into();
         let mut notices = Vec::new();
         let logins = logins(folder.path(), &named, &mut notices);
-        assert_eq!(format!("{logins:?}"), r#"[{"a.test"}]"#);
+        assert_eq!(format!("{logins:?}"), r#"{"a.test"}"#);
         let texts: Vec<_> = notices.iter().map(Remark::diagnostic).collect();
         let at = |name: &str| folder.path().join(name).display().to_string();
         assert_eq!(texts.len(), 2, "{texts:?}");

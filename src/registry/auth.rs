@@ -59,6 +59,14 @@ pub(super) struct Asker<'a> {
     pub(super) key: &'a str,
 }
 
+impl Asker<'_> {
+    /// What is remembered is remembered of the host as it was spoken to: who can answer in its place in the clear
+    /// says nothing of what it wants over TLS.
+    fn host(self, call: &Call) -> String {
+        format!("{} {}", call.url.scheme(), self.key)
+    }
+}
+
 type Slot = tokio::sync::Mutex<Held>;
 
 /// What is at hand.
@@ -119,28 +127,36 @@ impl Tokens {
             let proof = Proof::Fresh(header(step, &format!("Bearer {token}"))?);
             return show(transport, step, call, asker, &proof).await;
         }
-        let known = self.challenge(asker);
+        let known = self.challenge(call, asker);
         let (proof, failed) = match self.proof(transport, step, call, asker, known.as_ref()).await {
             Ok(proof) => (proof, None),
             Err(fault) => (Proof::Nothing, Some(fault)),
         };
-        let mut answer = show(transport, step, call, asker, &proof).await?;
+        // The registry itself has answered by then, whatever becomes of the token.
+        let answered = |fault| Fault { contact: Contact::Answered, ..fault };
+        let answer = show(transport, step, call, asker, &proof).await?;
+        if answer.status.is_success() {
+            return Ok(answer);
+        }
+        let mut challenge = Challenge::of(&answer);
+        if let (Some(fault), None) = (&failed, &challenge) {
+            // What is refused to who shows nothing may be there for who has credentials (rule D4).
+            return Err(answered(fault.clone()));
+        }
         if answer.status != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
-        let mut challenge = Challenge::parse(&answer.headers);
         if challenge.is_none() && proof.header().is_some() {
-            answer = show(transport, step, call, asker, &Proof::Nothing).await?;
-            if answer.status != StatusCode::UNAUTHORIZED {
-                return Ok(answer);
+            // For the same reason only what is wanted counts of this, and what is given.
+            let bare = show(transport, step, call, asker, &Proof::Nothing).await?;
+            if bare.status.is_success() {
+                return Ok(bare);
             }
-            challenge = Challenge::parse(&answer.headers);
+            challenge = Challenge::of(&bare);
         }
         let Some(challenge) = challenge else {
             return Ok(answer);
         };
-        // The registry itself has answered by now, whatever becomes of the token.
-        let answered = |fault| Fault { contact: Contact::Answered, ..fault };
         if known.as_ref() == Some(&challenge) {
             // It would come to the same again.
             match (failed, &proof) {
@@ -150,9 +166,9 @@ impl Tokens {
             }
         }
         if let Some(header) = proof.header() {
-            self.withdraw(&self.token_key(asker), header).await;
+            self.withdraw(&self.token_key(call, asker), header).await;
         }
-        self.remember(asker, &challenge);
+        self.remember(call, asker, &challenge);
         let proof = self.proof(transport, step, call, asker, Some(&challenge)).await.map_err(answered)?;
         match proof {
             Proof::Nothing => Ok(answer),
@@ -160,18 +176,18 @@ impl Tokens {
         }
     }
 
-    fn challenge(&self, asker: Asker<'_>) -> Option<Challenge> {
+    fn challenge(&self, call: &Call, asker: Asker<'_>) -> Option<Challenge> {
         let known = self.challenges.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&(asker.key.to_owned(), asker.repository.path().to_owned())).cloned()
+        known.get(&(asker.host(call), asker.repository.path().to_owned())).cloned()
     }
 
-    fn remember(&self, asker: Asker<'_>, challenge: &Challenge) {
+    fn remember(&self, call: &Call, asker: Asker<'_>, challenge: &Challenge) {
         let mut known = self.challenges.lock().unwrap_or_else(PoisonError::into_inner);
         // Each is learnt again by one request.
         if known.len() >= CHALLENGES_LIMIT {
             known.clear();
         }
-        known.insert((asker.key.to_owned(), asker.repository.path().to_owned()), challenge.clone());
+        known.insert((asker.host(call), asker.repository.path().to_owned()), challenge.clone());
     }
 
     async fn proof(
@@ -188,7 +204,7 @@ impl Tokens {
             }
             (_, Some(Challenge::Basic) | None) => Ok(Proof::Nothing),
             (_, Some(Challenge::Bearer { realm, service })) => {
-                let key = self.token_key(asker);
+                let key = self.token_key(call, asker);
                 let slot = self.slot(&key);
                 let began = Instant::now();
                 let mut held = slot.lock().await;
@@ -220,9 +236,9 @@ impl Tokens {
         }
     }
 
-    fn token_key(&self, asker: Asker<'_>) -> TokenKey {
+    fn token_key(&self, call: &Call, asker: Asker<'_>) -> TokenKey {
         TokenKey {
-            host: asker.key.to_owned(),
+            host: asker.host(call),
             path: asker.repository.path().to_owned(),
             credentials: asker.credentials.keyed_hash(&self.key, asker.repository.host()),
         }
@@ -255,6 +271,11 @@ impl Tokens {
 }
 
 impl Challenge {
+    /// What a 401 asks for.
+    fn of(answer: &Answer) -> Option<Self> {
+        if answer.status == StatusCode::UNAUTHORIZED { Self::parse(&answer.headers) } else { None }
+    }
+
     /// The challenge to answer: `Bearer` if there is one, else `Basic`.
     pub(super) fn parse(headers: &HeaderMap) -> Option<Self> {
         let mut basic = None;

@@ -275,10 +275,12 @@ impl DockerConfig {
         Ok(Self { entries, helpers, store })
     }
 
-    /// Without helpers: what a file that policies name says runs nothing.
-    #[must_use]
-    pub fn without_helpers(self) -> Self {
-        Self { entries: self.entries, ..Self::default() }
+    /// Adds the logins of another file, where there are none of the same name yet. Its helpers are left out:
+    /// what a file that policies name says runs nothing.
+    pub fn add_logins(&mut self, other: Self) {
+        for (name, login) in other.entries {
+            self.entries.entry(name).or_insert(login);
+        }
     }
 
     /// What there is for a repository's path at a host, which may be a mirror: docker's order, except that

@@ -64,7 +64,7 @@ pub struct Client {
     tokens: Tokens,
     docker_configs: Vec<DockerConfig>,
     /// Of the secrets that policies name; before the others, and anew with each reload.
-    policy_logins: Mutex<Arc<Vec<DockerConfig>>>,
+    policy_logins: Mutex<Arc<DockerConfig>>,
     helpers: Helpers,
     folders: Arc<Folders>,
     log: LogMemory,
@@ -252,11 +252,11 @@ impl Client {
     }
 
     /// Takes the logins that policies name from now on, and no others.
-    pub fn sign_in_with(&self, logins: Vec<DockerConfig>) {
+    pub fn sign_in_with(&self, logins: DockerConfig) {
         *self.policy_logins.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(logins);
     }
 
-    fn policy_logins(&self) -> Arc<Vec<DockerConfig>> {
+    fn policy_logins(&self) -> Arc<DockerConfig> {
         Arc::clone(&self.policy_logins.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -25,7 +25,7 @@ use super::hosts::{Address, Capabilities};
 use super::http::{Answer, Call, Host, Scheme, Step, Transport};
 use super::{Ask, Client, Credentials};
 use crate::oci::Repository;
-use crate::outcome::{Fault, FaultReason};
+use crate::outcome::{Contact, Fault, FaultReason};
 
 /// The hosts to be asked, in order.
 pub(super) struct Route(Vec<Endpoint>);
@@ -122,7 +122,14 @@ impl Client {
                 return result;
             }
             match result {
-                Err(fault) if fault.reason == FaultReason::Timeout => return Err(fault),
+                Err(fault) if fault.reason == FaultReason::Timeout => {
+                    if !matches!(refused, Some(Ok(_))) {
+                        return Err(fault);
+                    }
+                    // It did answer, in the other scheme.
+                    step.note_answer();
+                    return Err(Fault { contact: Contact::Answered, ..fault });
+                }
                 Err(fault) => refused = refused.filter(Result::is_ok).or(Some(Err(fault))),
                 Ok(answer) => {
                     refused = Some(Ok(answer));
@@ -153,10 +160,8 @@ impl Client {
         if !endpoint.may_see_secrets(&self.transport) {
             return Ok(Cow::Borrowed(own));
         }
-        for config in self.policy_logins().iter() {
-            if let Some(Stored::Here(credentials)) = config.stored(host, repository.path()) {
-                return Ok(Cow::Owned(credentials.clone()));
-            }
+        if let Some(Stored::Here(credentials)) = self.policy_logins().stored(host, repository.path()) {
+            return Ok(Cow::Owned(credentials.clone()));
         }
         for config in &self.docker_configs {
             match config.stored(host, repository.path()) {

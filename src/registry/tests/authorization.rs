@@ -117,23 +117,29 @@ async fn credentials_are_taken_in_the_order_of_who_is_closest_to_the_pull() {
         None => challenge("Basic realm=\"r\"".into()),
     })
     .await;
-    let config = |user: &str| {
+    let config = |place: &str, user: &str| {
         let auth = STANDARD.encode(format!("{user}:word"));
         let helpers = r#""credsStore":"never-run","credHelpers":{"HOST":"never-run"}"#;
-        let auths = format!(r#"{{"auths":{{"HOST":{{"auth":"{auth}"}}}},{helpers}}}"#);
+        let auths = format!(r#"{{"auths":{{"{place}":{{"auth":"{auth}"}}}},{helpers}}}"#);
         DockerConfig::parse(&auths.replace("HOST", &server.address.to_string())).unwrap()
     };
-    let without_helpers = |user: &str| config(user).without_helpers();
-    let docker_configs = vec![without_helpers("machine")];
+    let logins = |files: Vec<DockerConfig>| {
+        let mut logins = DockerConfig::default();
+        files.into_iter().for_each(|file| logins.add_logins(file));
+        logins
+    };
+    let docker_configs = vec![logins(vec![config("HOST", "machine")])];
     let client = Client::new(&RegistryOptions { docker_configs, ..options() }).unwrap();
     let own =
         Credentials::Basic { user: "pull".into(), password: "word".into(), audience: Audience::Mirrors };
-    let first = || vec![DockerConfig::default(), without_helpers("policy"), without_helpers("later")];
+    let first = || logins(vec![config("HOST", "policy"), config("HOST", "later")]);
+    // The closest name, in whichever file.
+    let closest = || logins(vec![config("HOST", "policy"), config("HOST/app", "closest")]);
     for (logins, credentials, user) in [
         (first(), &own, "pull"),
         (first(), &Credentials::Anonymous, "policy"),
-        (vec![without_helpers("later")], &Credentials::Anonymous, "later"),
-        (Vec::new(), &Credentials::Anonymous, "machine"),
+        (closest(), &Credentials::Anonymous, "closest"),
+        (logins(vec![config("HOST/other", "other")]), &Credentials::Anonymous, "machine"),
     ] {
         client.sign_in_with(logins);
         client.resolve(&server.reference("app:v1"), credentials).await.unwrap();

@@ -187,6 +187,51 @@ async fn d4_whether_a_registry_is_away_is_not_its_token_services_to_say() {
     }
 }
 
+/// What a registry says to who shows nothing, and does not ask for anything, is no answer to who has credentials.
+#[tokio::test]
+async fn d4_what_a_stranger_is_told_is_not_told_to_who_could_not_show_himself() {
+    let strangers: [Make; 4] = [
+        || Reply::error(403, "DENIED", "denied"),
+        || Reply::error(404, "MANIFEST_UNKNOWN", "unknown"),
+        || Reply::error(404, "NAME_UNKNOWN", "unknown"),
+        || Reply::error(401, "UNAUTHORIZED", "authentication required"),
+    ];
+    for (number, stranger) in strangers.into_iter().enumerate() {
+        // A token service that is ill by now.
+        let (realm, later) = token_service("good").await;
+        let wants = bearer(&realm);
+        let known = Arc::new(AtomicUsize::new(0));
+        let asked = Arc::clone(&known);
+        let server = Server::start(move |seen| match seen.authorization.as_deref() {
+            Some("Bearer good") => found(),
+            _ if asked.fetch_add(1, Ordering::SeqCst) == 0 => challenge(&wants),
+            _ => stranger(),
+        })
+        .await;
+        let client = client();
+        assert_eq!(as_user(&client, &server).await, Ok(()));
+        *later.lock().unwrap() = Some(|| Reply::new(503, "").header("retry-after", "60"));
+        let message = format!("{}/app:v1: token service answered 503", server.address);
+        let ill = Fault { contact: Contact::Answered, ..Fault::new(FaultReason::RegistryError, message) };
+        assert_eq!(as_user(&client, &server).await, Err(ill), "{number}");
+
+        // One in front that takes the password no more, and does not say what it wants.
+        let password = Arc::new(AtomicUsize::new(0));
+        let asked = Arc::clone(&password);
+        let server = Server::start(move |seen| match seen.authorization.as_deref() {
+            Some(BASIC) if asked.fetch_add(1, Ordering::SeqCst) == 0 => found(),
+            Some(_) => challenge(""),
+            None if asked.load(Ordering::SeqCst) == 0 => challenge("Basic realm=\"r\""),
+            None => stranger(),
+        })
+        .await;
+        assert_eq!(as_user(&client, &server).await, Ok(()));
+        let refused = as_user(&client, &server).await.unwrap_err();
+        assert_eq!(refused.reason, FaultReason::RegistryDenied, "{number}: {refused}");
+        assert!(refused.message.contains("401"), "{number}: {refused}");
+    }
+}
+
 #[tokio::test]
 async fn who_waits_for_a_token_shares_its_failure() {
     let realm = Server::start(|_| Reply::new(200, "").body(Body::Silence)).await;
