@@ -27,7 +27,7 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use super::credentials::{Credentials, basic_value};
-use super::http::{Answer, Call, Post, Step, Transport, authority, is_loopback};
+use super::http::{Answer, Call, Post, Step, Transport, authority, is_loopback, is_this_machine};
 use super::{RegistryError, RequestClass};
 use crate::oci::{Digest, Repository};
 use crate::outcome::{Contact, Fault, FaultReason};
@@ -423,7 +423,7 @@ fn may_see_secrets(realm: &Url, registry: &Url) -> bool {
 
 /// Whether a registry may send us to a realm without a secret: from the clear to the clear, but not to this machine.
 fn may_name(registry: &Url, realm: &Url) -> bool {
-    registry.scheme() == "http" && !is_loopback(&authority(realm))
+    registry.scheme() == "http" && !is_this_machine(&authority(realm))
 }
 
 async fn fetch_token(transport: &Transport, request: &TokenRequest<'_>) -> Result<Token, Fault> {
@@ -592,6 +592,11 @@ mod tests {
             ("http://169.254.169.254/token", "https://a.io/v2/", false),
             ("http://127.0.0.1:9/token", "https://a.io/v2/", false),
             ("http://127.0.0.1:9/token", "http://a.io:5000/v2/", false),
+            ("http://0.0.0.0:9/token", "http://a.io:5000/v2/", false),
+            ("http://[::]:9/token", "http://a.io:5000/v2/", false),
+            ("http://[::ffff:127.0.0.1]:9/token", "http://a.io:5000/v2/", false),
+            ("http://localhost.:9/token", "http://a.io:5000/v2/", false),
+            ("http://a.localhost/token", "http://a.io:5000/v2/", false),
             ("http://a.io/jwt/auth", "http://a.io:5050/v2/", true),
         ];
         for (realm, registry, allowed) in table {

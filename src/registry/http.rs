@@ -7,7 +7,9 @@
 //!
 //! Slots bound the requests to one host, and nothing bounds the hosts that pods name. So only small bodies are
 //! read at once without a limit; the large ones of all hosts share [`LARGE_BODIES_KIB`], each taken before it
-//! is read and given back when it was, and wait for one another within their request's time.
+//! is read and given back when it was, and wait for one another within their request's time. One host has half
+//! of that at most: one that announces much and sends little leaves room for the others. Several such hosts at once
+//! can still keep the large bodies of others waiting until their time is over, which is a fault and never a verdict.
 //!
 //! Failures become [`Fault`]s here. Their texts are made of fixed words, the image and the
 //! registry's own error code, never of a library's error text (rule E2). A [`Step`] remembers
@@ -47,6 +49,8 @@ pub(super) struct Transport {
 /// What is known of one registry host.
 pub(super) struct Host {
     slots: Semaphore,
+    /// Of its share of the memory for large bodies, in KiB.
+    large_bodies: Semaphore,
     /// The scheme that answered and when, for hosts where two are tried.
     scheme: Mutex<Option<(Scheme, Instant)>>,
     /// Since when the host is known to have no referrers API.
@@ -143,6 +147,7 @@ impl Transport {
         }
         let host = Arc::new(Host {
             slots: Semaphore::new(self.concurrency),
+            large_bodies: Semaphore::new(HOST_SHARE_KIB),
             scheme: Mutex::new(None),
             without_referrers: Mutex::new(None),
         });
@@ -217,16 +222,16 @@ impl Transport {
         let host = self.host(&authority(&call.url));
         let closed = |_| step.fault(FaultReason::Internal, "registry client is closed");
         let _slot = host.slots.acquire().await.map_err(closed)?;
-        step.within(self.timeouts.request, self.follow(step, call)).await
+        step.within(self.timeouts.request, self.follow(step, call, &host)).await
     }
 
-    async fn follow(&self, step: &Step, call: &Call) -> Result<Answer, Fault> {
+    async fn follow(&self, step: &Step, call: &Call, host: &Host) -> Result<Answer, Fault> {
         let mut url = call.url.clone();
         let mut authorization = call.authorization.clone();
         for _ in 0..=REDIRECT_LIMIT {
             let response = self.exchange(step, call, url.clone(), authorization.clone()).await?;
             if !is_redirect(response.status()) {
-                let mut answer = self.read(step, call, response).await?;
+                let mut answer = self.read(step, call, host, response).await?;
                 if url.origin() != call.url.origin() {
                     // Only the registry itself may say where its secrets go.
                     answer.headers.remove(WWW_AUTHENTICATE);
@@ -278,7 +283,13 @@ impl Transport {
 
     /// Reads a body up to the limit. The body of an error is read as far as its words go, and is not
     /// missed if it breaks off.
-    async fn read(&self, step: &Step, call: &Call, mut response: reqwest::Response) -> Result<Answer, Fault> {
+    async fn read(
+        &self,
+        step: &Step,
+        call: &Call,
+        host: &Host,
+        mut response: reqwest::Response,
+    ) -> Result<Answer, Fault> {
         let status = response.status();
         let headers = response.headers().clone();
         let success = status.is_success();
@@ -296,7 +307,7 @@ impl Transport {
         let whole = announced.unwrap_or(limit).min(limit);
         // Where the length is told, nothing of a large body is read before there is room for it.
         let mut room = match announced {
-            Some(length) if success && length > SMALL_BODY => Some(self.room(step, whole).await?),
+            Some(length) if success && length > SMALL_BODY => Some(self.room(step, host, whole).await?),
             Some(_) | None => None,
         };
         loop {
@@ -304,7 +315,7 @@ impl Transport {
                 Ok(Some(chunk)) if body.len() + chunk.len() <= limit => {
                     if body.len() + chunk.len() > SMALL_BODY && body.capacity() < whole {
                         if room.is_none() {
-                            room = Some(self.room(step, whole).await?);
+                            room = Some(self.room(step, host, whole).await?);
                         }
                         // Not by doubling, which would take up to three times as much.
                         body.reserve_exact(whole.saturating_sub(body.len()));
@@ -325,12 +336,21 @@ impl Transport {
         Ok(Answer { status, headers, body })
     }
 
-    /// Waits for the memory of a large body.
-    async fn room(&self, step: &Step, bytes: usize) -> Result<SemaphorePermit<'_>, Fault> {
-        let kib = u32::try_from(bytes.div_ceil(1024).min(LARGE_BODIES_KIB)).unwrap_or(u32::MAX);
+    /// Waits for the memory of a large body: for the host's share first, so that who waits for that keeps
+    /// nothing from others.
+    async fn room<'a>(&'a self, step: &Step, host: &'a Host, bytes: usize) -> Result<Room<'a>, Fault> {
+        let kib = |most: usize| u32::try_from(bytes.div_ceil(1024).min(most)).unwrap_or(u32::MAX);
         let closed = |_| step.fault(FaultReason::Internal, "registry client is closed");
-        self.large_bodies.acquire_many(kib).await.map_err(closed)
+        let of_host = host.large_bodies.acquire_many(kib(HOST_SHARE_KIB)).await.map_err(closed)?;
+        let of_all = self.large_bodies.acquire_many(kib(LARGE_BODIES_KIB)).await.map_err(closed)?;
+        Ok(Room { _of_host: of_host, _of_all: of_all })
     }
+}
+
+/// The memory of a large body, while it is read.
+struct Room<'a> {
+    _of_host: SemaphorePermit<'a>,
+    _of_all: SemaphorePermit<'a>,
 }
 
 impl Host {
@@ -565,6 +585,14 @@ pub(super) fn is_loopback(name: &str) -> bool {
     address == "localhost" || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// Whether `name` is certain to reach this machine, in whatever form; more than [`is_loopback`] grants anything to.
+pub(super) fn is_this_machine(name: &str) -> bool {
+    let host = without_port(name).trim_end_matches('.');
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let local = |ip: IpAddr| ip.to_canonical().is_loopback() || ip.is_unspecified();
+    address == "localhost" || address.ends_with(".localhost") || address.parse().is_ok_and(local)
+}
+
 fn has_port(name: &str) -> bool {
     without_port(name).len() != name.len()
 }
@@ -584,6 +612,8 @@ const REDIRECT_LIMIT: usize = 3;
 const SMALL_BODY: usize = 32 * 1024;
 /// One of the largest attestations.
 const LARGE_BODIES_KIB: usize = 10 * 1024;
+/// Of that for one host. A larger body takes all of it.
+const HOST_SHARE_KIB: usize = LARGE_BODIES_KIB / 2;
 /// Enough for the specification's error list.
 const ERROR_BODY_LIMIT: usize = 16 * 1024;
 /// Of the registry's words, in characters: a message for the kubelet stays under 400 bytes.

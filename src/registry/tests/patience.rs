@@ -96,6 +96,44 @@ async fn d4_nobody_is_away_who_was_not_asked() {
     assert_eq!((fault.reason, fault.contact), (FaultReason::Timeout, Contact::Answered));
 }
 
+/// One that announces as much as is read, and sends little of it.
+#[tokio::test]
+async fn one_host_leaves_room_for_the_large_answers_of_others() {
+    let announced = (MANIFEST_LIMIT, "content-length");
+    let greedy = Server::start(move |_| {
+        Reply::manifest(media_type::OCI_MANIFEST, "")
+            .header(announced.1, announced.0.to_string())
+            .body(Body::Stalls(b"{".to_vec()))
+    })
+    .await;
+    let large = {
+        let config = serde_json::json!({"mediaType": "c", "digest": Digest::of(b"{}"), "size": 2});
+        let filler = "x".repeat(3 * MANIFEST_LIMIT / 4);
+        let manifest = serde_json::json!({"schemaVersion": 2, "config": config, "layers": [], "x": filler});
+        manifest.to_string().into_bytes()
+    };
+    let (digest, served) = (Digest::of(&large), large.clone());
+    let honest = Server::start(move |_| Reply::manifest(media_type::OCI_MANIFEST, served.clone())).await;
+    let client = client();
+    let ask = |server: &Server, digest: Digest| {
+        let repository = server.repository("app");
+        let client = &client;
+        async move { client.manifest(&repository, &digest, &Credentials::Anonymous).await }
+    };
+    let others = (0..4_u8).map(|n| ask(&greedy, Digest::of(&[n])));
+    let others = futures_util::future::select_all(others.map(Box::pin));
+    let own = async {
+        while greedy.seen().len() < 4 {
+            tokio::task::yield_now().await;
+        }
+        ask(&honest, digest).await
+    };
+    tokio::select! {
+        found = own => assert!(found.is_ok(), "{found:?}"),
+        (ended, ..) = others => unreachable!("{ended:?}"),
+    }
+}
+
 async fn silent() -> Server {
     Server::start(|_| Reply::new(200, "").body(Body::Silence)).await
 }
