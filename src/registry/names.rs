@@ -8,6 +8,7 @@
 //! reason to let anything pass (rule D4).
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,7 +37,7 @@ pub(super) struct Busy;
 impl Names {
     /// By the system's resolver.
     pub(super) fn of_system() -> Self {
-        Self::of(|name| (name, 0).to_socket_addrs().map(Iterator::collect), THREADS)
+        Self::of(by_system, THREADS)
     }
 
     fn of(look_up: fn(&str) -> io::Result<Vec<SocketAddr>>, threads: usize) -> Self {
@@ -76,6 +77,16 @@ impl Resolve for Names {
     }
 }
 
+/// Where no descriptor is left, some modules of the resolver call a name unknown that they could not ask about:
+/// that must not pass for the registry's (rule D4).
+fn by_system(name: &str) -> io::Result<Vec<SocketAddr>> {
+    let found = (name, 0).to_socket_addrs().map(Iterator::collect);
+    found.map_err(|error| match (error.raw_os_error(), File::open("/dev/null")) {
+        (None, Err(lack)) => lack,
+        (None, Ok(_)) | (Some(_), _) => error,
+    })
+}
+
 /// A kubelet that pulls five images a second, each of a name that nobody answers for half a minute, and more.
 const THREADS: usize = 256;
 /// The system's resolver needs some tens of KiB; its modules may need more.
@@ -113,6 +124,42 @@ mod tests {
             let expected = Fault { contact, ..Fault::new(FaultReason::RegistryUnreachable, message) };
             assert_eq!(step.transport_fault(&error), expected);
         }
+    }
+
+    /// In a process of its own, which opens all that it may.
+    #[test]
+    fn d4_the_systems_resolver_says_what_it_lacks() {
+        const ALONE: &str = "PULLGATE_TEST_WITHOUT_DESCRIPTORS";
+        if std::env::var_os(ALONE).is_some() {
+            let mut held: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+            let lack = |name| by_system(name).err().and_then(|error| error.raw_os_error());
+            assert_eq!(["localhost", "registry.invalid"].map(lack), [Some(nix::libc::EMFILE); 2]);
+            // With some left again it is found, or a lack still.
+            let mut later = std::iter::repeat_with(|| {
+                held.pop();
+                by_system("localhost")
+            });
+            let told: Vec<_> = later.by_ref().take(8).collect();
+            assert!(told.iter().all(|told| told.as_ref().map_or_else(
+                |error| error.raw_os_error() == Some(nix::libc::EMFILE),
+                |found| !found.is_empty()
+            )));
+            assert!(told.last().is_some_and(Result::is_ok), "{told:?}");
+            println!("told");
+            return;
+        }
+        let mut alone = std::process::Command::new("prlimit");
+        alone.arg("--nofile=64:64").arg(std::env::current_exe().unwrap()).env(ALONE, "1");
+        alone.args([
+            "--exact",
+            "--nocapture",
+            "registry::names::tests::d4_the_systems_resolver_says_what_it_lacks",
+        ]);
+        let output = alone.output().unwrap();
+        assert!(
+            output.status.success() && output.stdout.windows(4).any(|part| part == b"told"),
+            "{output:?}"
+        );
     }
 
     #[tokio::test]

@@ -49,8 +49,20 @@ fn answer(socket: &mut TcpStream, status: &str) -> String {
 /// `pullgate verify` of an image that a policy wants signed.
 fn verify(image: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let folder = folder();
+    let file = folder.join("policy.yaml");
+    fs::write(&file, keyed().to_string()).expect("a policy file");
+    let mut command = Command::new(binary());
+    command.arg("verify").arg("-p").arg(file).arg(image).args(arguments);
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "DOCKER_CONFIG"] {
+        command.env_remove(name).env_remove(name.to_lowercase());
+    }
+    command.envs(environment.iter().copied()).env("HOME", &folder).output().expect("pullgate")
+}
+
+/// A policy that wants every image signed.
+fn keyed() -> Value {
     let key = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE8nXRh950IZbRj8Ra/N9sbqOPZrfM\n5/KAQN0/KjHcorm/J5yctVd7iEcnessRQjU917hmKO6JWVGHpDguIyakZA==\n-----END PUBLIC KEY-----\n";
-    let policy = json!({
+    json!({
         "apiVersion": "kyverno.io/v1", "kind": "ClusterPolicy", "metadata": {"name": "keyed"},
         "spec": {"validationFailureAction": "Enforce", "rules": [{
             "name": "signed", "match": {"any": [{"resources": {"kinds": ["Pod"]}}]},
@@ -58,15 +70,35 @@ fn verify(image: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Outp
                 "publicKeys": key, "rekor": {"ignoreTlog": true}, "ctlog": {"ignoreSCT": true},
             }}]}]}],
         }]},
-    });
-    let file = folder.join("policy.yaml");
-    fs::write(&file, policy.to_string()).expect("a policy file");
-    let mut command = Command::new(binary());
-    command.arg("verify").arg("-p").arg(file).arg(image).args(arguments);
-    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "DOCKER_CONFIG"] {
-        command.env_remove(name).env_remove(name.to_lowercase());
+    })
+}
+
+/// However many descriptors are left: what this machine lacks is no silence of a registry (rule D4), so
+/// `failurePolicy: Ignore` lets nothing pass that a working machine would refuse.
+#[test]
+fn d4_a_want_of_descriptors_lets_nothing_pass() {
+    let (registry, _heard) = listener("127.0.0.1:0", "404 Not Found");
+    let folder = folder();
+    let policy = folder.join("policy.yaml");
+    let mut document = keyed();
+    document["spec"]["failurePolicy"] = json!("Ignore");
+    fs::write(&policy, document.to_string()).expect("a policy file");
+    let image = format!("localhost:{}/app:1", registry.rsplit_once(':').expect("a port").1);
+    let verify = |most: u32| {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={most}:{most}")).arg(binary()).arg("verify").arg("-p").arg(&policy);
+        command.arg(&image).env("HOME", &folder).env_remove("DOCKER_CONFIG").output().expect("prlimit")
+    };
+    let answers: Vec<_> = (4..=20).map(|most| (most, verify(most))).collect();
+    for (most, output) in &answers {
+        assert!(!output.status.success(), "{most}: {output:?}");
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("allowed"), "{most}: {output:?}");
     }
-    command.envs(environment.iter().copied()).env("HOME", &folder).output().expect("pullgate")
+    // The first cannot even start, and some could not connect; the last asked the registry.
+    // The first cannot even start, the last has enough to ask the registry.
+    let said = |at: Option<&(u32, Output)>| format!("{:?}", at.expect("answers").1);
+    assert!(said(answers.first()).contains("cannot start: Too many open files"), "{answers:?}");
+    assert!(said(answers.last()).contains("no such image"), "{answers:?}");
 }
 
 #[test]
