@@ -15,7 +15,7 @@ use super::resolve::Resolved;
 use super::{Gate, PullRequest, Snapshot, is_proof};
 use crate::oci::{Digest, Index, Manifest};
 use crate::outcome::Contact;
-use crate::policy::evaluate::{self, Case, Permit, Resolution};
+use crate::policy::evaluate::{self, Case, Judged, Permit, Resolution};
 
 impl Gate {
     /// Rule D7: a child manifest passes by its own signature, or by an index of the same repository that
@@ -48,15 +48,7 @@ impl Gate {
             if !index.manifests.iter().any(|entry| entry.digest == child) {
                 continue;
             }
-            let mut phases = Phases::start();
-            let parent = Resolved {
-                digest: admission.digest,
-                resolution: Resolution::Answered,
-                contact: Contact::Answered,
-                fault: None,
-            };
-            let outcomes = self.outcomes(snapshot, request, case.applications, parent, &mut phases).await;
-            let judged: Vec<_> = outcomes.into_iter().map(|outcome| outcome.judged).collect();
+            let judged = self.judge_index(snapshot, request, case, admission.digest, Contact::Answered).await;
             if let Some(permit) = evaluate::by_index(case, child, admission.digest, &index, &judged) {
                 return Some((permit, admission.digest));
             }
@@ -76,15 +68,26 @@ impl Gate {
         request.reference.digest()?;
         let proof = |digest| self.store.admission(request.reference.repository(), &digest).filter(is_proof);
         let parent = proof(proof(child)?.parent?)?.digest;
-        let index = Resolved {
-            digest: parent,
-            resolution: Resolution::NotAsked,
-            contact: Contact::None,
-            fault: None,
-        };
-        let outcomes = self.outcomes(snapshot, request, case.applications, index, &mut Phases::start()).await;
-        let judged: Vec<_> = outcomes.into_iter().map(|outcome| outcome.judged).collect();
+        let judged = self.judge_index(snapshot, request, case, parent, Contact::None).await;
         Some((evaluate::by_parent(case, child, parent, &judged)?, parent))
+    }
+
+    /// What the entries that the child is judged by say of the index, which a registry gave or was not asked for.
+    async fn judge_index(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        request: &PullRequest,
+        case: &Case<'_>,
+        digest: Digest,
+        contact: Contact,
+    ) -> Vec<Judged> {
+        let resolution = match contact {
+            Contact::Answered => Resolution::Answered,
+            Contact::None => Resolution::NotAsked,
+        };
+        let index = Resolved { digest, resolution, contact, fault: None };
+        let outcomes = self.outcomes(snapshot, request, case.applications, index, &mut Phases::start()).await;
+        outcomes.into_iter().map(|outcome| outcome.judged).collect()
     }
 
     /// The manifest of `digest`, if it is an index that the registry serves to these credentials.

@@ -339,15 +339,14 @@ impl Gate {
         judgement.explanations = outcomes.into_iter().map(|outcome| outcome.explanation).collect();
         let decision = evaluate::decide(&case, digest, judgement.resolution, &judged);
         judgement.judged = judged;
-        let limit = self.settings.verification;
         let by_index = match &decision {
             Decision::Deny(_) => {
                 let looking = self.by_index(snapshot, request, &case, digest);
-                tokio::time::timeout(limit, looking).await.ok().flatten()
+                tokio::time::timeout(self.settings.verification, looking).await.ok().flatten()
             }
+            // One verification, which has its own limit: waiting for a slot does not count.
             Decision::Undecided(fault) if fault.contact == Contact::None => {
-                let looking = self.by_known_index(snapshot, request, &case, digest);
-                tokio::time::timeout(limit, looking).await.ok().flatten()
+                self.by_known_index(snapshot, request, &case, digest).await
             }
             Decision::Allow(_) | Decision::Undecided(_) => None,
         };

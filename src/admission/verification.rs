@@ -197,17 +197,32 @@ impl Job {
         // One list a repository, with all that any entry wants of it.
         let lists = fetcher.referrers(entries).into_iter();
         asks.extend(lists.filter(|ask| bundled || at_once.contains(&ask.repository)));
-        let (image, is_known) = (fetcher.image, fetcher.contact.is_some());
-        let looking = fetcher.add(asks, evidence);
-        tokio::pin!(looking);
-        if is_known {
-            looking.await;
+        if fetcher.contact.is_some() {
+            fetcher.add(asks, evidence).await;
             return None;
         }
-        if tokio::time::timeout(SILENCE, &mut looking).await.is_ok() {
-            return None;
+        let probe = self.probe(fetcher.image);
+        tokio::pin!(probe);
+        let probed = {
+            let looking = fetcher.add(asks, evidence);
+            tokio::pin!(looking);
+            if tokio::time::timeout(SILENCE, &mut looking).await.is_ok() {
+                return None;
+            }
+            tokio::select! {
+                () = &mut looking => None,
+                contact = &mut probe => {
+                    looking.await;
+                    Some(contact)
+                }
+            }
+        };
+        // One that answered the look-up is there, whatever becomes of the probe.
+        match (probed, fetcher.contact) {
+            (None, Some(Contact::Answered)) => None,
+            (None, Some(Contact::None) | None) => Some(probe.await),
+            (Some(_), _) => probed,
         }
-        Some(tokio::join!(looking, self.probe(image)).1)
     }
 
     /// A digest was not resolved. Where the registry does not have the image either, that is what is

@@ -19,7 +19,7 @@ use crate::outcome::{Contact, DenialReason, FaultReason};
 use crate::policy::evaluate::{Approved, Decision, Mode, Source, Unmatched};
 use crate::policy::{Compatibility, LoadOptions, OnlineRekor, PodFacts, PolicySet, PolicySource, RootSource};
 use crate::registry::tests::rekor::{FakeRekor, Holder, body, logged, unlogged_layer};
-use crate::registry::tests::server::{Reply, Seen, Server};
+use crate::registry::tests::server::{Body, Reply, Seen, Server};
 use crate::registry::{Client, Credentials, RegistryOptions, RequestCounts, SIGNATURE_PREDICATE};
 use crate::sigstore::{SignatureEvidence, TrustRoot};
 
@@ -127,8 +127,19 @@ impl Content {
 
     /// Answers once `before` has seen the request.
     async fn serve_after(self, before: impl Fn(&Seen) + Send + Sync + 'static) -> Server {
-        Server::start(move |seen: &Seen| {
+        self.serve_unless(move |seen| {
             before(seen);
+            None
+        })
+        .await
+    }
+
+    /// Answers what `instead` does not.
+    async fn serve_unless(self, instead: impl Fn(&Seen) -> Option<Reply> + Send + Sync + 'static) -> Server {
+        Server::start(move |seen: &Seen| {
+            if let Some(reply) = instead(seen) {
+                return reply;
+            }
             let (_, name) = seen.line.split_once("/v2/").unwrap();
             let (repository, tail) = name.split_once('/').unwrap();
             // The image is in every repository, what is signed in one.
@@ -348,6 +359,37 @@ async fn a_digest_costs_one_request_less_than_a_tag() {
     let pinned = format!("{}/app@{digest}", signature.address);
     assert_eq!(source(&rig.judge_as(&pinned).await), Source::Verified);
     assert_eq!(asked(&signature)[3..], ["manifests/tag.sig", &payload]);
+}
+
+/// The manifest is asked for beside a slow look-up, to know whether the registry is away. One that answers the
+/// look-up is not, and nothing waits for the manifest then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_look_up_that_succeeds_does_not_wait_for_what_is_asked_beside_it() {
+    let holder = Holder::new();
+    let digest = Digest::of(&image());
+    let (probed, probes) = std::sync::mpsc::channel();
+    let (probed, probes) = (Mutex::new(probed), Mutex::new(probes));
+    let content = Content::image().signature(&unlogged_layer(&holder, &digest));
+    let server = content
+        .serve_unless(move |seen| {
+            if seen.line.ends_with(&format!("/manifests/{digest}")) {
+                let _ = probed.lock().unwrap().send(());
+                return Some(Reply::new(200, "").body(Body::Silence));
+            }
+            if seen.line.ends_with(".sig") {
+                // Others work on while this one waits.
+                let asked = || probes.lock().unwrap().recv_timeout(Duration::from_secs(10));
+                tokio::task::block_in_place(asked).expect("the manifest is asked for");
+            }
+            None
+        })
+        .await;
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::new(folder.path(), &key(&holder, &unlogged()), OnlineRekor::Never);
+    let pinned = format!("{}/app@{digest}", server.address);
+    // The manifest alone would take as long as a registry may be silent, ten seconds.
+    let judged = tokio::time::timeout(Duration::from_secs(8), rig.judge_as(&pinned)).await;
+    assert_eq!(source(&judged.expect("no waiting for the manifest")), Source::Verified);
 }
 
 /// The `.sig` tag is answered once the list of referrers was asked for, or not at all.
