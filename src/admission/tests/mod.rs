@@ -317,7 +317,8 @@ async fn s2_nothing_is_hidden_while_the_store_is_being_opened() {
     let uncovered = format!("{}/other:1", node.host());
     let shown = node.image_status(&uncovered, Record::Absent, &nameless("sha256:3333"));
     assert_eq!(shown, Shown::Show);
-    drop(first);
+    // It stays, since the folder goes with it.
+    first.gate.store().close();
     assert!(node.gate.store().opened(kit::PATIENCE).await);
     assert_eq!(node.status_by_tag(ID), Shown::Hide);
 }
