@@ -1,10 +1,10 @@
 //! Every mistake of a document, not the first alone.
 //!
-//! The parser ends at the first. What it named is then blanked, a field that is not known by itself if it has
-//! lines of its own, and anything else with the rule around it, and the rest is read again, with all its line numbers. Nothing that was
-//! changed so is ever in force: the document has an error already, and what comes of the rest is looked at
-//! for further errors alone. Where it is not plain what to blank (everything on one line, YAML that
-//! cannot be parsed), the first mistake is all that is said.
+//! The parser ends at the first. What it named is then blanked (a field that is not known by itself if
+//! it has lines of its own, anything else with the rule around it) and the rest is read again, with all
+//! its line numbers. Nothing that was changed so is ever in force: the document has an error already,
+//! and what comes of the rest is looked at for further errors alone. Where it is not plain what to blank
+//! (everything on one line, YAML that cannot be parsed), the first mistake is all that is said.
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_saphyr::{Error, Spanned};
