@@ -15,7 +15,7 @@ use crate::kit::{
     image::Image,
     policy::Policy,
     ran::Ran,
-    registry::{Guard, Registry, Release},
+    registry::{Auth, Guard, Kind, Registry},
     tokens::{ADA, BOB, HTPASSWD, TokenService, User},
 };
 
@@ -35,18 +35,18 @@ struct Locked {
 }
 
 impl Locked {
-    fn with_tokens(node: &Node, release: Release, tokens: &TokenService) -> Self {
-        Self::new(node, release, tokens.auth())
+    fn with_tokens(node: &Node, kind: Kind, tokens: &TokenService) -> Self {
+        Self::new(node, kind, tokens.auth())
     }
 
-    fn with_passwords(node: &Node, release: Release) -> Self {
+    fn with_passwords(node: &Node, kind: Kind) -> Self {
         let file = kit::folder().join("htpasswd");
         fs::write(&file, HTPASSWD).expect("a file");
-        Self::new(node, release, json!({"htpasswd": {"realm": "test", "path": file}}))
+        Self::new(node, kind, Auth::Htpasswd(file))
     }
 
-    fn new(node: &Node, release: Release, auth: Value) -> Self {
-        let open = Registry::distribution(release);
+    fn new(node: &Node, kind: Kind, auth: Auth) -> Self {
+        let open = Registry::of(kind);
         let door = open.guarded(Guard { auth: Some(auth), ..Guard::default() });
         node.containerd.knows(&door);
         Self { open, door }
@@ -77,30 +77,30 @@ fn pull(gate: &Gate, image: &Image, (user, password): User) -> Result<String, St
 }
 
 fn token_is_asked_for_once_for_each_repository_and_credential(node: &Node) {
-    for release in Release::ALL {
+    for kind in Kind::all() {
         let tokens = TokenService::start();
-        let locked = Locked::with_tokens(node, release, &tokens);
+        let locked = Locked::with_tokens(node, kind, &tokens);
         let first = locked.signed(node, "ada/first", "1");
         let second = locked.open.image("ada/second").push("1");
         node.key.sign_bundle(&second);
         let second = locked.by_door(&second, "ada/second");
         let gate = locked.gate(node);
 
-        assert_eq!(pull(&gate, &first, ADA).expect("a pull"), first.id, "{release:?}");
-        assert_eq!(node.containerd.record(&first.by_tag()), Some(first.digest.clone()), "{release:?}");
-        assert_eq!(tokens.asked_by_pullgate(), [Method::GET], "{release:?}");
+        assert_eq!(pull(&gate, &first, ADA).expect("a pull"), first.id, "{kind:?}");
+        assert_eq!(node.containerd.record(&first.by_tag()), Some(first.digest.clone()), "{kind:?}");
+        assert_eq!(tokens.asked_by_pullgate(), [Method::GET], "{kind:?}");
         // Everything is verified anew, with the token that is there.
         gate.purge_cache();
-        assert_eq!(pull(&gate, &first, ADA).expect("a pull"), first.id, "{release:?}");
-        assert_eq!(tokens.asked_by_pullgate().len(), 1, "{release:?}: the token was kept");
-        assert_eq!(pull(&gate, &second, ADA).expect("a pull"), second.id, "{release:?}");
-        assert_eq!(tokens.asked_by_pullgate().len(), 2, "{release:?}: another repository");
+        assert_eq!(pull(&gate, &first, ADA).expect("a pull"), first.id, "{kind:?}");
+        assert_eq!(tokens.asked_by_pullgate().len(), 1, "{kind:?}: the token was kept");
+        assert_eq!(pull(&gate, &second, ADA).expect("a pull"), second.id, "{kind:?}");
+        assert_eq!(tokens.asked_by_pullgate().len(), 2, "{kind:?}: another repository");
         // Another's credentials get another token, which opens nothing.
         pull(&gate, &first, BOB).expect_err("it is ada's");
-        assert_eq!(tokens.asked_by_pullgate().len(), 3, "{release:?}: other credentials");
+        assert_eq!(tokens.asked_by_pullgate().len(), 3, "{kind:?}: other credentials");
         gate.purge_cache();
-        assert_eq!(pull(&gate, &first, ADA).expect("a pull"), first.id, "{release:?}");
-        assert_eq!(tokens.asked_by_pullgate().len(), 3, "{release:?}: nobody's token replaced another's");
+        assert_eq!(pull(&gate, &first, ADA).expect("a pull"), first.id, "{kind:?}");
+        assert_eq!(tokens.asked_by_pullgate().len(), 3, "{kind:?}: nobody's token replaced another's");
 
         // Many at once of one repository.
         let tags: Vec<Image> = (0..6).map(|tag| locked.signed(node, "ada/many", &tag.to_string())).collect();
@@ -108,41 +108,41 @@ fn token_is_asked_for_once_for_each_repository_and_credential(node: &Node) {
         for answer in kit::block_on(futures_util::future::join_all(pulls)) {
             answer.expect("a pull");
         }
-        assert_eq!(tokens.asked_by_pullgate().len(), 4, "{release:?}: one for all who wait");
+        assert_eq!(tokens.asked_by_pullgate().len(), 4, "{kind:?}: one for all who wait");
 
         // Tokens are in memory alone.
         gate.restart();
         gate.purge_cache();
-        assert_eq!(pull(&gate, &first, ADA).expect("a pull"), first.id, "{release:?}");
-        assert_eq!(tokens.asked_by_pullgate(), [const { Method::GET }; 5], "{release:?}");
-        assert!(tokens.asked_by_containerd().contains(&Method::POST), "{release:?}: containerd posts");
+        assert_eq!(pull(&gate, &first, ADA).expect("a pull"), first.id, "{kind:?}");
+        assert_eq!(tokens.asked_by_pullgate(), [const { Method::GET }; 5], "{kind:?}");
+        assert!(tokens.asked_by_containerd().contains(&Method::POST), "{kind:?}: containerd posts");
     }
 }
 
 fn identity_token_is_exchanged_once(node: &Node) {
-    for release in Release::ALL {
+    for kind in Kind::all() {
         let tokens = TokenService::start();
-        let locked = Locked::with_tokens(node, release, &tokens);
+        let locked = Locked::with_tokens(node, kind, &tokens);
         let image = locked.signed(node, "ada/app", "1");
         let gate = locked.gate(node);
         let [ada, bob] = [ADA, BOB].map(|user| tokens.offline_token(user));
         let pull = |token: &str| gate.cri().pull(image.by_tag()).identity_token(token).send();
 
         for _ in 0..2 {
-            assert_eq!(pull(&ada).expect("a pull"), image.id, "{release:?}");
-            assert_eq!(tokens.asked_by_pullgate(), [Method::POST], "{release:?}");
+            assert_eq!(pull(&ada).expect("a pull"), image.id, "{kind:?}");
+            assert_eq!(tokens.asked_by_pullgate(), [Method::POST], "{kind:?}");
             gate.purge_cache();
         }
         let said = [bob.as_str(), "nobody-gave-this"].map(|token| words(pull(token), &image));
-        assert_eq!(said, ["registry answered 401", "token service answered 401"], "{release:?}");
-        assert_eq!(tokens.asked_by_pullgate(), [const { Method::POST }; 3], "{release:?}");
+        assert_eq!(said, ["registry answered 401", "token service answered 401"], "{kind:?}");
+        assert_eq!(tokens.asked_by_pullgate(), [const { Method::POST }; 3], "{kind:?}");
     }
 }
 
 fn token_service_refuses_strangers_wrong_passwords_and_foreign_repositories(node: &Node) {
-    for release in Release::ALL {
+    for kind in Kind::all() {
         let tokens = TokenService::start();
-        let locked = Locked::with_tokens(node, release, &tokens);
+        let locked = Locked::with_tokens(node, kind, &tokens);
         let image = locked.signed(node, "ada/app", "1");
         let gate = locked.gate(node);
         let said = [Some(("ada", "two")), Some(BOB), None].map(|user| {
@@ -150,23 +150,23 @@ fn token_service_refuses_strangers_wrong_passwords_and_foreign_repositories(node
             words(of(gate.cri().pull(image.by_tag()), user).send(), &image)
         });
         let expected = ["token service answered 401", "registry answered 401", "token service answered 401"];
-        assert_eq!(said, expected, "{release:?}");
+        assert_eq!(said, expected, "{kind:?}");
         // Not to be tried more often than somebody asks for it.
-        assert_eq!(tokens.asked_by_pullgate(), [Method::GET, Method::GET], "{release:?}");
+        assert_eq!(tokens.asked_by_pullgate(), [Method::GET, Method::GET], "{kind:?}");
         // By digest, several things are asked for at once.
         let by_digest = of(gate.cri().pull(image.by_digest()), Some(("ada", "two"))).expect_refusal();
         let name = image.by_digest();
         let message = format!("{name}: signatures of {name}: {}", expected[0]);
-        assert_eq!(by_digest.message(), message, "{release:?}");
+        assert_eq!(by_digest.message(), message, "{kind:?}");
         let tries = tokens.asked_by_pullgate().len() - 2;
-        assert!((1..=3).contains(&tries), "{release:?}: {tries}, and not one for each");
-        assert_eq!(node.containerd.record(&image.by_tag()), None, "{release:?}");
+        assert!((1..=3).contains(&tries), "{kind:?}: {tries}, and not one for each");
+        assert_eq!(node.containerd.record(&image.by_tag()), None, "{kind:?}");
     }
 }
 
 fn passwords_are_shown_to_a_registry_that_asks_for_them(node: &Node) {
-    for release in Release::ALL {
-        let locked = Locked::with_passwords(node, release);
+    for kind in Kind::all() {
+        let locked = Locked::with_passwords(node, kind);
         let image = locked.signed(node, "app", "1");
         let unsigned = locked.open.image("app").push("2");
         let unsigned = locked.by_door(&unsigned, "app");
@@ -175,13 +175,13 @@ fn passwords_are_shown_to_a_registry_that_asks_for_them(node: &Node) {
             of(node.containerd.cri().pull(image.by_tag()), user).expect_refusal();
             words(of(gate.cri().pull(image.by_tag()), user).send(), &image)
         });
-        assert_eq!(said, ["registry answered 401"; 3], "{release:?}");
+        assert_eq!(said, ["registry answered 401"; 3], "{kind:?}");
         for user in [ADA, BOB] {
-            assert_eq!(pull(&gate, &image, user).expect("a pull"), image.id, "{release:?} {user:?}");
+            assert_eq!(pull(&gate, &image, user).expect("a pull"), image.id, "{kind:?} {user:?}");
         }
-        assert_eq!(node.containerd.record(&image.by_tag()), Some(image.digest.clone()), "{release:?}");
+        assert_eq!(node.containerd.record(&image.by_tag()), Some(image.digest.clone()), "{kind:?}");
         let refusal = pull(&gate, &unsigned, ADA).expect_err("it is unsigned");
-        assert!(refusal.message().starts_with("SignatureValidationFailed"), "{release:?}: {refusal}");
+        assert!(refusal.message().starts_with("SignatureValidationFailed"), "{kind:?}: {refusal}");
     }
 }
 
@@ -197,10 +197,10 @@ fn auth_of(registry: &Registry, (user, password): User) -> Value {
 }
 
 fn docker_config_and_its_helpers_open_both_kinds_of_registry(node: &Node) {
-    for release in Release::ALL {
+    for kind in Kind::all() {
         let tokens = TokenService::start();
-        let by_token = Locked::with_tokens(node, release, &tokens);
-        let by_password = Locked::with_passwords(node, release);
+        let by_token = Locked::with_tokens(node, kind, &tokens);
+        let by_password = Locked::with_passwords(node, kind);
         let programs = kit::folder();
         let helper = |name: &str, user: &str, secret: &str| {
             let file = programs.join(format!("docker-credential-{name}"));
@@ -210,7 +210,7 @@ fn docker_config_and_its_helpers_open_both_kinds_of_registry(node: &Node) {
         };
         helper("password", ADA.0, ADA.1);
         helper("token", "<token>", &tokens.offline_token(ADA));
-        for (locked, kind, opens) in
+        for (locked, door, opens) in
             [(&by_token, "token service", [true; 4]), (&by_password, "password", [true, true, false, false])]
         {
             let image = locked.signed(node, "ada/app", "1");
@@ -229,18 +229,18 @@ fn docker_config_and_its_helpers_open_both_kinds_of_registry(node: &Node) {
                 command.args(["verify", "-p"]).arg(&policy).arg("--docker-config").arg(docker_config(config));
                 let ran = Ran::of(command.arg(image.by_tag()).env("PATH", path));
                 let code = if opens { 0 } else { 3 };
-                assert_eq!(ran.code, code, "{release:?}, {kind}, {config}: {ran:?}");
+                assert_eq!(ran.code, code, "{kind:?}, {door}, {config}: {ran:?}");
             }
         }
     }
 }
 
 fn prewarm_reads_with_the_credentials_of_the_docker_config(node: &Node) {
-    for release in Release::ALL {
+    for kind in Kind::all() {
         let tokens = TokenService::start();
         for (locked, who) in [
-            (Locked::with_passwords(node, release), "registry"),
-            (Locked::with_tokens(node, release, &tokens), "token service"),
+            (Locked::with_passwords(node, kind), "registry"),
+            (Locked::with_tokens(node, kind, &tokens), "token service"),
         ] {
             let image = locked.signed(node, "ada/app", "1");
             let unsigned = locked.open.image("ada/app").push("2");
@@ -253,20 +253,20 @@ fn prewarm_reads_with_the_credentials_of_the_docker_config(node: &Node) {
             let prewarm = |image: &Image| Ran::from(gate.command(&["cache", "prewarm", &image.by_tag()]));
             let ran = prewarm(&image);
             let undecided = format!("{}: undecided: {who} answered 401", image.by_tag());
-            assert_eq!(ran.lines(), [undecided], "{release:?}");
-            assert_eq!(ran.code, 3, "{release:?} {who}");
+            assert_eq!(ran.lines(), [undecided], "{kind:?}");
+            assert_eq!(ran.code, 3, "{kind:?} {who}");
 
             let config = auth_of(&locked.door, ADA).to_string();
             fs::write(&file, config).expect("a file");
             gate.restart();
             let ran = prewarm(&image);
             let allowed = format!("{}: allowed (verified) {}", image.by_tag(), image.digest);
-            assert_eq!((ran.lines(), ran.code), (vec![allowed.as_str()], 0), "{release:?} {who}");
+            assert_eq!((ran.lines(), ran.code), (vec![allowed.as_str()], 0), "{kind:?} {who}");
             let ran = prewarm(&unsigned);
-            assert_eq!(ran.code, 1, "{release:?} {who}");
+            assert_eq!(ran.code, 1, "{kind:?} {who}");
             assert!(
                 ran.stdout.contains("denied: keyed/signed: signature not found"),
-                "{release:?} {who}: {ran:?}"
+                "{kind:?} {who}: {ran:?}"
             );
         }
     }

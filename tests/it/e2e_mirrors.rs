@@ -11,7 +11,7 @@ use crate::kit::{
     image::Image,
     policy::Policy,
     proxy::{Action, Proxy},
-    registry::{Registry, Release, Tls},
+    registry::{Kind, Registry, Tls},
 };
 
 kit::on_each_containerd!(
@@ -37,11 +37,11 @@ struct Mirrored {
 
 impl Mirrored {
     fn on(node: &Node) -> Self {
-        Self::of(node, Release::V2)
+        Self::of(node, Kind::Distribution2)
     }
 
-    fn of(node: &Node, release: Release) -> Self {
-        let (registry, mirror) = (Registry::distribution(release), Registry::distribution(release));
+    fn of(node: &Node, kind: Kind) -> Self {
+        let (registry, mirror) = (Registry::of(kind), Registry::of(kind));
         let certs = node.containerd.certs().join(registry.host());
         fs::create_dir_all(&certs).unwrap();
         let this = Self { registry, mirror, certs };
@@ -70,7 +70,11 @@ impl Mirrored {
 
     /// An image that both have.
     fn everywhere(&self) -> Image {
-        let image = self.registry.image("app").push("1");
+        self.everywhere_as("1")
+    }
+
+    fn everywhere_as(&self, tag: &str) -> Image {
+        let image = self.registry.image("app").push(tag);
         image.copy_to(&self.mirror);
         image
     }
@@ -81,22 +85,27 @@ impl Mirrored {
 }
 
 fn mirror_that_disagrees_about_a_tag_is_believed_by_both_and_verified(node: &Node) {
-    let both = Mirrored::on(node);
-    let (ours, theirs) = (both.registry.image("app").push("1"), both.mirror.image("app").push("1"));
-    node.key.sign(&ours);
-    let gate = both.gate(node);
-    let refusal = gate.cri().pull(ours.by_tag()).expect_refusal();
-    assert_eq!(refusal.code(), Code::Unknown, "{refusal}");
-    assert!(refusal.message().starts_with("SignatureValidationFailed"), "{refusal}");
+    for kind in Kind::all() {
+        let both = Mirrored::of(node, kind);
+        let (ours, theirs) = (both.registry.image("app").push("1"), both.mirror.image("app").push("1"));
+        node.key.sign(&ours);
+        let gate = both.gate(node);
+        let refusal = gate.cri().pull(ours.by_tag()).expect_refusal();
+        assert_eq!(refusal.code(), Code::Unknown, "{kind:?}: {refusal}");
+        assert!(refusal.message().starts_with("SignatureValidationFailed"), "{kind:?}: {refusal}");
 
-    node.key.sign(&theirs);
-    // Another key of the cache: what was denied a moment ago is remembered for seconds.
-    assert_eq!(kit::until("the pull", || gate.cri().pull(ours.by_tag()).send().ok()), theirs.id);
-    assert_eq!(node.containerd.record(&ours.by_tag()), Some(theirs.digest.clone()));
-    assert_eq!(node.containerd.cri().pull(ours.by_tag()).expect(), theirs.id, "the same without a gate");
-    let output = gate.command(&["verify", &ours.by_tag()]);
-    assert!(output.status.success(), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stdout).contains(&theirs.digest), "{output:?}");
+        node.key.sign(&theirs);
+        // Another key of the cache: what was denied a moment ago is remembered for seconds.
+        let pulled = kit::until("the pull", || gate.cri().pull(ours.by_tag()).send().ok());
+        assert_eq!(pulled, theirs.id, "{kind:?}");
+        assert_eq!(node.containerd.record(&ours.by_tag()), Some(theirs.digest.clone()), "{kind:?}");
+        let alone = node.containerd.cri().pull(ours.by_tag()).expect();
+        assert_eq!(alone, theirs.id, "{kind:?}: the same without a gate");
+        let output = gate.command(&["verify", &ours.by_tag()]);
+        assert!(output.status.success(), "{kind:?}: {output:?}");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains(&theirs.digest), "{kind:?}: {said}");
+    }
 }
 
 fn mirror_without_signatures_leaves_them_to_the_registry(node: &Node) {
@@ -125,9 +134,10 @@ fn signature_tag(image: &Image) -> String {
 }
 
 fn forged_signatures_of_a_mirror_hide_none_and_prove_nothing(node: &Node) {
-    for release in Release::ALL {
-        let both = Mirrored::of(node, release);
-        let (signed, unsigned) = (both.everywhere(), both.everywhere());
+    for kind in Kind::all() {
+        let both = Mirrored::of(node, kind);
+        // zot keeps no manifest that lost its last tag.
+        let (signed, unsigned) = (both.everywhere_as("signed"), both.everywhere_as("unsigned"));
         node.key.sign(&signed);
         // The mirror puts the good signature of another image beside both of them.
         let another = both.mirror.image("app").push("another");
@@ -136,30 +146,30 @@ fn forged_signatures_of_a_mirror_hide_none_and_prove_nothing(node: &Node) {
             both.mirror.retag("app", &signature_tag(&another), &signature_tag(image));
         }
         let gate = both.gate(node);
-        assert_eq!(gate.cri().pull(signed.by_digest()).expect(), signed.id, "{release:?}");
+        assert_eq!(gate.cri().pull(signed.by_digest()).expect(), signed.id, "{kind:?}");
         let refusal = gate.cri().pull(unsigned.by_digest()).expect_refusal();
         let expected =
             format!("SignatureValidationFailed: {}: keyed/signed: invalid signature", unsigned.by_digest());
-        assert!(refusal.message().starts_with(&expected), "{release:?}: {refusal}");
-        assert_eq!(node.containerd.record(&unsigned.by_digest()), None, "{release:?}");
+        assert!(refusal.message().starts_with(&expected), "{kind:?}: {refusal}");
+        assert_eq!(node.containerd.record(&unsigned.by_digest()), None, "{kind:?}");
     }
 }
 
 fn signature_that_the_registry_took_back_counts_as_long_as_a_mirror_has_it(node: &Node) {
-    for release in Release::ALL {
-        let both = Mirrored::of(node, release);
+    for kind in Kind::all() {
+        let both = Mirrored::of(node, kind);
         let image = both.everywhere();
         node.key.sign(&image);
         node.key.sign(&both.at_mirror(&image));
         let gate = both.gate(node);
         both.registry.delete_manifest("app", &signature_tag(&image));
-        assert_eq!(gate.cri().pull(image.by_tag()).expect(), image.id, "{release:?}");
+        assert_eq!(gate.cri().pull(image.by_tag()).expect(), image.id, "{kind:?}");
         both.mirror.delete_manifest("app", &signature_tag(&image));
         gate.purge_cache();
         let refusal = gate.cri().pull(image.by_tag()).expect_refusal();
         let expected =
             format!("SignatureValidationFailed: {}: keyed/signed: signature not found", image.by_tag());
-        assert!(refusal.message().starts_with(&expected), "{release:?}: {refusal}");
+        assert!(refusal.message().starts_with(&expected), "{kind:?}: {refusal}");
     }
 }
 

@@ -1,12 +1,16 @@
-//! Real registries on loopback ports: olareg (with the referrers API), distribution 2.8 and 3 (without).
-//! Their stores are on disk and their ports stay, so that they can be stopped and started again.
+//! Real registries on loopback ports: olareg and zot (with the referrers API), distribution 2.8 and 3
+//! (without). Their stores are on disk and their ports stay, so that they can be stopped and started again.
 //!
 //! Images are pushed and signed at a registry without a lock; [`Registry::guarded`] is another door to
 //! the same content, with TLS or authentication.
+//!
+//! zot is not installed by `tests/tools/install`: no registry of packages that it may use has it whole.
+//! Where `PULLGATE_ZOT` names a zot, the tests of every kind of registry go through it too.
 
 use std::{
     fs,
-    path::PathBuf,
+    io::Write as _,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, OnceLock},
 };
@@ -28,35 +32,142 @@ pub(crate) struct Registry {
 
 enum Program {
     Olareg,
-    Distribution(Release, Guard),
+    Guarded(Kind, Guard),
 }
 
-/// A release of distribution, the reference registry.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Release {
-    /// 2.8, as Debian has it under the name docker-registry.
-    V2,
-    V3,
+/// A registry that can be guarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// distribution 2.8, as Debian has it under the name docker-registry.
+    Distribution2,
+    Distribution3,
+    Zot,
 }
 
-impl Release {
-    pub(crate) const ALL: [Self; 2] = [Self::V2, Self::V3];
+impl Kind {
+    pub(crate) const DISTRIBUTION: [Self; 2] = [Self::Distribution2, Self::Distribution3];
 
-    fn program(self) -> &'static str {
+    /// Those that are here: zot only where `PULLGATE_ZOT` names its binary.
+    pub(crate) fn all() -> Vec<Self> {
+        static SAID: OnceLock<()> = OnceLock::new();
+        let mut all = Self::DISTRIBUTION.to_vec();
+        if zot().is_some() {
+            all.push(Self::Zot);
+        } else {
+            SAID.get_or_init(|| {
+                // Past the test harness, which shows no output of tests that pass.
+                writeln!(std::io::stderr(), "no registry is a zot: PULLGATE_ZOT names none")
+                    .expect("stderr is open");
+            });
+        }
+        all
+    }
+
+    fn program(self) -> PathBuf {
         match self {
-            Self::V2 => "bin/docker-registry",
-            Self::V3 => "bin/distribution-3",
+            Self::Distribution2 => tools().join("bin/docker-registry"),
+            Self::Distribution3 => tools().join("bin/distribution-3"),
+            Self::Zot => zot().expect("PULLGATE_ZOT"),
         }
     }
+
+    fn config(self, host: &str, store: &Path, guard: &Guard) -> Value {
+        match self {
+            Self::Distribution2 | Self::Distribution3 => guard.distribution(host, store),
+            Self::Zot => guard.zot(host, store),
+        }
+    }
+}
+
+fn zot() -> Option<PathBuf> {
+    std::env::var_os("PULLGATE_ZOT").map(PathBuf::from)
 }
 
 /// What is between clients and the content.
 #[derive(Default)]
 pub(crate) struct Guard {
     pub(crate) tls: Option<Tls>,
-    /// The section `auth` of distribution's configuration.
-    pub(crate) auth: Option<Value>,
+    pub(crate) auth: Option<Auth>,
     pub(crate) http: HttpVersions,
+}
+
+/// How a registry finds out who comes.
+#[derive(Clone)]
+pub(crate) enum Auth {
+    /// By a file of users.
+    Htpasswd(PathBuf),
+    Tokens(Tokens),
+}
+
+/// Whose tokens a registry believes.
+#[derive(Clone)]
+pub(crate) struct Tokens {
+    /// The URL that clients are sent to.
+    pub(crate) realm: String,
+    /// What the registry is called there.
+    pub(crate) service: &'static str,
+    pub(crate) issuer: &'static str,
+    /// A file of a certificate of the key; zot and distribution 2.8 know it by that.
+    pub(crate) certificate: PathBuf,
+    /// A file of the key; distribution 3 knows it by its name there.
+    pub(crate) keys: PathBuf,
+}
+
+impl Guard {
+    /// distribution's configuration.
+    fn distribution(&self, host: &str, store: &Path) -> Value {
+        let mut config = json!({
+            "version": "0.1",
+            "storage": {"filesystem": {"rootdirectory": store}, "delete": {"enabled": true}},
+            "http": {"addr": host},
+        });
+        if let Some(Tls { certificate, key, clients }) = &self.tls {
+            let clients: Vec<_> = clients.iter().collect();
+            config["http"]["tls"] = json!({"certificate": certificate, "key": key, "clientcas": clients});
+            config["http"]["http2"]["disabled"] = json!(self.http == HttpVersions::OneOnly);
+        }
+        match &self.auth {
+            None => (),
+            Some(Auth::Htpasswd(file)) => {
+                config["auth"] = json!({"htpasswd": {"realm": "test", "path": file}});
+            }
+            Some(Auth::Tokens(Tokens { realm, service, issuer, certificate, keys })) => {
+                config["auth"] = json!({"token": {
+                    "realm": realm, "service": service, "issuer": issuer,
+                    "rootcertbundle": certificate, "jwks": keys,
+                }});
+            }
+        }
+        config
+    }
+
+    /// zot's configuration.
+    fn zot(&self, host: &str, store: &Path) -> Value {
+        assert!(self.http == HttpVersions::OneAndTwo, "zot always speaks both");
+        let (address, port) = host.split_once(':').expect("host:port");
+        // Several serve one store: nothing may be kept beside it.
+        let mut config = json!({
+            "distSpecVersion": "1.1.1",
+            "storage": {"rootDirectory": store, "dedupe": false, "gc": false},
+            "http": {"address": address, "port": port},
+            "log": {"level": "info"},
+        });
+        if let Some(Tls { certificate, key, clients }) = &self.tls {
+            config["http"]["tls"] = json!({"cert": certificate, "key": key});
+            if let Some(clients) = clients {
+                config["http"]["tls"]["cacert"] = json!(clients);
+            }
+        }
+        match &self.auth {
+            None => (),
+            Some(Auth::Htpasswd(file)) => config["http"]["auth"] = json!({"htpasswd": {"path": file}}),
+            Some(Auth::Tokens(Tokens { realm, service, certificate, .. })) => {
+                config["http"]["auth"] =
+                    json!({"bearer": {"realm": realm, "service": service, "cert": certificate}});
+            }
+        }
+        config
+    }
 }
 
 /// What is spoken over TLS.
@@ -89,18 +200,18 @@ impl Registry {
 
     /// A registry without the referrers API.
     pub(crate) fn docker() -> Self {
-        Self::distribution(Release::V2)
+        Self::of(Kind::Distribution2)
     }
 
-    /// A release of distribution; neither has the referrers API.
-    pub(crate) fn distribution(release: Release) -> Self {
-        Self::start(Program::Distribution(release, Guard::default()))
+    /// A registry of a kind, unguarded.
+    pub(crate) fn of(kind: Kind) -> Self {
+        Self::start(Program::Guarded(kind, Guard::default()))
     }
 
-    /// Another distribution of the same release with the content of this one, behind a guard.
+    /// Another of the same kind with the content of this one, behind a guard.
     pub(crate) fn guarded(&self, guard: Guard) -> Self {
-        let Program::Distribution(release, _) = self.program else { panic!("a distribution") };
-        Self::start_with(Program::Distribution(release, guard), Some(self.store.clone()))
+        let Program::Guarded(kind, _) = self.program else { panic!("olareg has no guards") };
+        Self::start_with(Program::Guarded(kind, guard), Some(self.store.clone()))
     }
 
     /// The same over TLS.
@@ -146,25 +257,11 @@ impl Registry {
                 command.arg(store);
                 command
             }
-            Program::Distribution(release, guard) => {
-                let config = self.folder.join("reg.yml");
-                let mut text = json!({
-                    "version": "0.1",
-                    "storage": {"filesystem": {"rootdirectory": store}, "delete": {"enabled": true}},
-                    "http": {"addr": self.host},
-                });
-                if let Some(Tls { certificate, key, clients }) = &guard.tls {
-                    let clients: Vec<_> = clients.iter().collect();
-                    let tls = json!({"certificate": certificate, "key": key, "clientcas": clients});
-                    text["http"]["tls"] = tls;
-                    text["http"]["http2"]["disabled"] = json!(guard.http == HttpVersions::OneOnly);
-                }
-                if let Some(auth) = &guard.auth {
-                    text["auth"] = auth.clone();
-                }
-                fs::write(&config, text.to_string()).expect("a config");
-                let mut command = Command::new(tools().join(release.program()));
-                // 3 would send traces to a collector.
+            Program::Guarded(kind, guard) => {
+                let config = self.folder.join("config.json");
+                fs::write(&config, kind.config(&self.host, store, guard).to_string()).expect("a config");
+                let mut command = Command::new(kind.program());
+                // distribution 3 would send traces to a collector.
                 command.arg("serve").arg(config).env("OTEL_TRACES_EXPORTER", "none");
                 command
             }

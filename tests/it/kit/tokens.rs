@@ -17,6 +17,7 @@ use super::{
     block_on, folder, free_port,
     process::Daemon,
     proxy::{Action, Proxy, Seen},
+    registry::{Auth, Tokens},
     tools, until,
 };
 
@@ -34,12 +35,13 @@ bob:$2y$04$abcdefghijklmnopqrstuuIHDRnKw4Zdb/3/EAZQMg/2vwJPJBL7u
 
 /// What a registry and its token service call the registry.
 const SERVICE: &str = "registry.test";
+const ISSUER: &str = "tokens.test";
 
 /// A running token service; it ends when it is dropped.
 pub(crate) struct TokenService {
     proxy: Proxy,
-    /// The section `auth` of a registry that believes its tokens.
-    auth: Value,
+    /// What a registry needs to believe its tokens.
+    tokens: Tokens,
     _daemon: Daemon,
 }
 
@@ -49,7 +51,7 @@ impl TokenService {
         let htpasswd = folder.join("htpasswd");
         fs::write(&htpasswd, HTPASSWD).expect("a file");
         let mut command = Command::new(tools().join("bin/token-server"));
-        command.args(["-addr", &host, "-realm", "test", "-issuer", "tokens.test", "-passwd"]).arg(htpasswd);
+        command.args(["-addr", &host, "-realm", "test", "-issuer", ISSUER, "-passwd"]).arg(htpasswd);
         let mut daemon = Daemon::spawn(&mut command, &folder.join("tokens.log"));
         let token = until("the token service", || {
             daemon.assert_running();
@@ -59,21 +61,18 @@ impl TokenService {
         let head = token["access_token"].as_str().and_then(|token| token.split('.').next()).expect("a JWT");
         let head: Value =
             serde_json::from_slice(&URL_SAFE_NO_PAD.decode(head).expect("base64")).expect("JSON");
-        let (keys, roots) = (folder.join("keys.json"), folder.join("roots.pem"));
+        let (keys, certificate) = (folder.join("keys.json"), folder.join("certificate.pem"));
         fs::write(&keys, json!({"keys": [head["jwk"]]}).to_string()).expect("a file");
-        fs::write(&roots, certificate_of(&head["jwk"])).expect("a file");
+        fs::write(&certificate, certificate_of(&head["jwk"])).expect("a file");
         let proxy = Proxy::before_host(&host, |_| Action::Pass);
-        // 2.8 knows keys by a certificate, 3 by their names.
-        let auth = json!({"token": {
-            "realm": format!("http://{}/token/", proxy.host()), "service": SERVICE,
-            "issuer": "tokens.test", "rootcertbundle": roots, "jwks": keys,
-        }});
-        Self { proxy, auth, _daemon: daemon }
+        let realm = format!("http://{}/token/", proxy.host());
+        let tokens = Tokens { realm, service: SERVICE, issuer: ISSUER, certificate, keys };
+        Self { proxy, tokens, _daemon: daemon }
     }
 
-    /// The section `auth` of a registry's configuration.
-    pub(crate) fn auth(&self) -> Value {
-        self.auth.clone()
+    /// How a registry asks for its tokens.
+    pub(crate) fn auth(&self) -> Auth {
+        Auth::Tokens(self.tokens.clone())
     }
 
     /// A token that a user keeps, to be exchanged for others.
