@@ -24,6 +24,7 @@ mod e2e_mirrors;
 mod e2e_outage;
 mod e2e_policy;
 mod e2e_pull;
+mod e2e_registries;
 mod e2e_secrets;
 mod e2e_sigstore;
 mod e2e_storage;
