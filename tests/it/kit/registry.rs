@@ -4,7 +4,7 @@
 //! Images are pushed and signed at a registry without a lock; [`Registry::guarded`] is another door to
 //! the same content, with TLS or authentication.
 //!
-//! zot is not installed by `tests/tools/install`: no registry of packages that it may use has it whole.
+//! zot is not installed by `tests/tools/install`: its modules cannot be had from everywhere.
 //! Where `PULLGATE_ZOT` names a zot, the tests of every kind of registry go through it too.
 
 use std::{
