@@ -32,7 +32,7 @@ fn options(folder: &Path) -> Options {
         max_size: 1 << 20,
         fresh: Duration::from_secs(3600),
         stale: Duration::from_secs(7200),
-        patience: Duration::ZERO,
+        patience: Duration::from_secs(10),
         clock: Clock { now: || Stamp::new(1_800_000_000, 1, 1000) },
     }
 }

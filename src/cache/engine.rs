@@ -12,6 +12,7 @@
 //! older ones are deleted) and rebuilt from the last export. Losing both costs verifications, never a wrong
 //! verdict. What was taken back does not come back by that ([`mark`]).
 
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -82,12 +83,14 @@ pub(super) struct Engine {
     pub(super) faults: u64,
 }
 
-/// Removals that the database could not be told of.
+/// Removals that the disk could not be told of yet.
 #[derive(Default)]
 struct Pending {
-    /// The marks that it may carry.
+    keys: BTreeSet<Vec<u8>>,
+    /// The marks that the database may carry.
     marks: Vec<Mark>,
-    keys: Vec<Vec<u8>>,
+    /// Whether the file has a new one since.
+    marked: bool,
 }
 
 enum Opened {
@@ -158,10 +161,6 @@ impl Engine {
             }
         };
         self.db = Some(db);
-        if !self.pending.marks.is_empty() && !self.take_back_pending() {
-            let cause = "what was taken back cannot be written".to_owned();
-            return Err(StoreError::Unusable { path: self.path.clone(), cause });
-        }
         // A large one takes long to open: it stays open longer.
         self.rest = REST.max(start.elapsed() * REST_FACTOR);
         self.used = Instant::now();
@@ -200,16 +199,22 @@ impl Engine {
                 (None, Some(_)) => self.rest.saturating_sub(self.used.elapsed()),
                 (None, None) => NEVER,
             };
+            let wait = if self.pending.keys.is_empty() { wait } else { wait.min(AGAIN) };
             match jobs.recv_timeout(wait) {
                 Ok(Job::Close) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(job) => self.do_it(job),
                 Err(RecvTimeoutError::Timeout) => {}
+            }
+            if !self.pending.keys.is_empty() && self.settle() {
+                self.say_once(true);
             }
             if self.outdated.is_some_and(|since| since.elapsed() >= EXPORT_EVERY) {
                 self.export();
             }
             self.close_if_idle();
         }
+        self.refused = None;
+        self.settle();
         if self.outdated.is_some() {
             self.export();
         }
@@ -225,15 +230,17 @@ impl Engine {
             Job::Remove(keys) => keys.iter().for_each(|key| self.remove(key)),
             Job::TakeBack(keys) => self.take_back(keys),
             Job::Get(key, answer) => {
-                let value = self.guarded(|db| db.get(&key)).flatten().map(|value| value.to_vec());
-                drop(answer.send(value));
+                let taken_back = self.pending.keys.contains(&key);
+                let value = if taken_back { None } else { self.guarded(|db| db.get(&key)).flatten() };
+                drop(answer.send(value.map(|value| value.to_vec())));
             }
             // What was written before it was closed was flushed then.
             Job::Flush(answer) => {
-                let flushed = match self.db {
-                    Some(_) => self.guarded(|db| db.flush()).is_some(),
-                    None => !self.failing,
-                };
+                let flushed = self.settle()
+                    && match self.db {
+                        Some(_) => self.guarded(|db| db.flush()).is_some(),
+                        None => !self.failing,
+                    };
                 let _ = answer.send(flushed);
             }
             Job::Close => {}
@@ -241,43 +248,61 @@ impl Engine {
     }
 
     fn put(&mut self, key: &[u8], value: &[u8]) {
-        let written = self.outdate() && self.insert(key, value);
+        let written = self.settle() && self.outdate() && self.insert(key, value);
         self.say_once(written);
     }
 
     fn remove(&mut self, key: &[u8]) {
-        let written = self.outdate() && self.guarded(|db| db.remove(key)).is_some();
+        let written = self.settle() && self.outdate() && self.guarded(|db| db.remove(key)).is_some();
         self.say_once(written);
     }
 
-    /// The mark comes first: after a crash in between nothing is read rather than what was taken back. While the
-    /// process lives, a database that cannot be told keeps what it has until it can.
+    /// What cannot be written at once is made up for before anything else is.
     fn take_back(&mut self, keys: Vec<Vec<u8>>) {
-        // Opened under the mark that it still carries.
-        let open = self.outdate() && self.guarded(|_| Ok(())).is_some();
-        self.pending.marks.push(self.mark);
         self.pending.keys.extend(keys);
-        let renewed = mark::renew(&with_ending(&self.path, ".mark"));
-        if let Ok(mark) = renewed {
-            self.mark = mark;
+        if !self.pending.marks.contains(&self.mark) {
+            self.pending.marks.push(self.mark);
         }
-        let written = open && self.take_back_pending();
-        self.say_once(written && renewed.is_ok());
+        self.pending.marked = false;
+        let settled = self.settle();
+        self.say_once(settled);
     }
 
-    /// Takes back what is pending, in one step with the mark of it, or closes the database.
-    fn take_back_pending(&mut self) -> bool {
-        let mut batch = sled::Batch::default();
-        self.pending.keys.iter().for_each(|key| batch.remove(key.as_slice()));
-        batch.insert(MARK, self.mark.as_slice());
-        let written = self.on_open(|db| db.apply_batch(batch).and_then(|()| db.flush())).is_some();
-        if written {
+    /// Tells the disk of what is pending; whether nothing is any more.
+    ///
+    /// The mark's file comes first and the mark in the database last: after a crash in between nothing is
+    /// read rather than what was taken back. While the process lives, all else is served.
+    fn settle(&mut self) -> bool {
+        if self.pending.keys.is_empty() {
+            return true;
+        }
+        let outdated = self.outdate();
+        if !self.pending.marked {
+            match mark::renew(&with_ending(&self.path, ".mark")) {
+                Ok(mark) => (self.mark, self.pending.marked) = (mark, true),
+                Err(error) => tracing::debug!(%error, "cache mark"),
+            }
+        }
+        if !outdated || !self.pending.marked {
+            return false;
+        }
+        let mut removals = sled::Batch::default();
+        self.pending.keys.iter().for_each(|key| removals.remove(key.as_slice()));
+        let mark = self.mark;
+        let written = self.guarded(|db| {
+            db.apply_batch(removals)?;
+            db.flush()?;
+            db.insert(MARK, mark.as_slice())?;
+            db.flush()
+        });
+        if written.is_some() {
             self.pending = Pending::default();
-        } else {
+        } else if self.db.is_some() {
+            // After an error sled takes nothing more: it is opened again.
             self.close();
             self.refused = Some(Instant::now());
         }
-        written
+        written.is_some()
     }
 
     fn insert(&mut self, key: &[u8], value: &[u8]) -> bool {
@@ -323,10 +348,6 @@ impl Engine {
                 return None;
             }
         }
-        self.on_open(work)
-    }
-
-    fn on_open<T>(&self, work: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Option<T> {
         let db = self.db.as_ref()?;
         match std::panic::catch_unwind(AssertUnwindSafe(|| work(db))) {
             Ok(Ok(value)) => Some(value),

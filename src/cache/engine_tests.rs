@@ -26,8 +26,9 @@ fn c4_what_passes_is_no_damage() {
     }
 }
 
+/// With patience: a child of another test has our locks between its fork and its exec.
 fn engine(path: &Path, visit: Visit<'_>) -> Result<Engine, StoreError> {
-    Engine::open(path, Duration::ZERO, Box::new(|write| write(b"v1", b"of memory")), visit)
+    Engine::open(path, Duration::from_secs(10), Box::new(|write| write(b"v1", b"of memory")), visit)
 }
 
 fn read(engine: &mut Engine, key: &[u8]) -> Option<Vec<u8>> {
@@ -56,7 +57,8 @@ fn c4_a_database_at_rest_is_closed_and_still_held() {
     engine.export();
     engine.close_if_idle();
     assert!(engine.db.is_none());
-    assert!(matches!(self::engine(&path, &mut |_, _| {}), Err(StoreError::Held { .. })));
+    let another = Engine::open(&path, Duration::ZERO, Box::new(|_| Ok(())), &mut |_, _| {});
+    assert!(matches!(another, Err(StoreError::Held { .. })));
     assert_eq!(read(&mut engine, b"b1"), Some(b"one".to_vec()), "it opens again by itself");
 }
 
@@ -157,7 +159,7 @@ fn c4_what_cannot_be_taken_back_at_once_costs_nothing_else() {
     engine.refused = None;
     assert_eq!(read(&mut engine, b"b1"), Some(b"ape".to_vec()), "the database is the one from before");
     assert_eq!((read(&mut engine, b"v1"), read(&mut engine, b"v2")), (None, None));
-    engine.guarded(|db| db.flush()).unwrap();
+    assert!(flushed(&mut engine));
     drop(engine);
     assert_eq!(shown(&path).1, []);
     assert!(!with_ending(&path, ".damaged-1").exists());
@@ -177,6 +179,112 @@ fn c4_what_was_not_taken_back_before_the_end_does_not_come_back() {
     engine.do_it(Job::TakeBack(vec![b"v1".to_vec()]));
     drop(engine);
     assert_eq!(shown(&path).1, []);
+}
+
+/// What keeps a file from being written, until it is removed.
+fn obstacle(path: &Path, ending: &str) -> PathBuf {
+    let file = with_ending(path, ending);
+    if file.is_file() {
+        std::fs::remove_file(&file).unwrap();
+    }
+    std::fs::create_dir_all(file.join("in the way")).unwrap();
+    file
+}
+
+fn flushed(engine: &mut Engine) -> bool {
+    let (answer, mut flushed) = tokio::sync::oneshot::channel();
+    engine.do_it(Job::Flush(answer));
+    flushed.try_recv().unwrap()
+}
+
+/// An engine at rest with two verdicts and a blob, all in its export.
+fn resting(path: &Path) -> Engine {
+    let (mut engine, _) = shown(path);
+    for (key, value) in [(b"v1", b"one"), (b"v2", b"two"), (b"b1", b"ape")] {
+        engine.do_it(Job::Put(key.to_vec(), value.to_vec()));
+    }
+    engine.records = Box::new(|write| write(b"v1", b"one").and_then(|()| write(b"v2", b"two")));
+    engine.export();
+    engine.rest = Duration::ZERO;
+    engine.close_if_idle();
+    engine
+}
+
+#[test]
+fn c4_what_is_taken_back_without_a_new_mark_does_not_come_back() {
+    for (database_opens, database_is_lost) in [(true, false), (true, true), (false, false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache");
+        let mut engine = resting(&path);
+        let in_the_way = obstacle(&path, ".mark.new");
+        engine.refused = (!database_opens).then(Instant::now);
+        engine.do_it(Job::TakeBack(vec![b"v1".to_vec()]));
+        assert!(!flushed(&mut engine), "the mark says nothing of it yet");
+        engine.refused = None;
+        assert_eq!(read(&mut engine, b"v1"), None);
+        assert_eq!(read(&mut engine, b"b1"), Some(b"ape".to_vec()), "all else is served meanwhile");
+        drop(engine);
+        std::fs::remove_dir_all(in_the_way).unwrap();
+        if database_is_lost {
+            std::fs::remove_dir_all(&path).unwrap();
+        }
+        assert_eq!(shown(&path).1, [], "{database_opens} {database_is_lost}");
+    }
+}
+
+#[test]
+fn c4_a_take_back_is_made_up_for_before_anything_else_is_written() {
+    for ending in [".mark.new", ".export.last"] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache");
+        let mut engine = resting(&path);
+        engine.guarded(|_| Ok(())).unwrap();
+        let in_the_way = obstacle(&path, ending);
+        engine.do_it(Job::TakeBack(vec![b"v1".to_vec()]));
+        engine.do_it(Job::Put(b"v1".to_vec(), b"not yet".to_vec()));
+        assert!(!flushed(&mut engine), "{ending}");
+        assert_eq!(read(&mut engine, b"v1"), None, "{ending}");
+        std::fs::remove_dir_all(in_the_way).unwrap();
+        engine.refused = None;
+        engine.do_it(Job::Put(b"v1".to_vec(), b"new".to_vec()));
+        assert!(flushed(&mut engine), "{ending}");
+        assert!(engine.pending.keys.is_empty(), "{ending}");
+        drop(engine);
+        let expected = [(b"v1".to_vec(), b"new".to_vec()), (b"v2".to_vec(), b"two".to_vec())];
+        assert_eq!(shown(&path).1, expected, "{ending}: nothing else was lost");
+    }
+}
+
+/// A database that is lost while something is pending is rebuilt without it.
+#[test]
+fn c4_a_rebuilt_database_has_nothing_of_what_is_pending() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache");
+    let mut engine = resting(&path);
+    let in_the_way = obstacle(&path, ".mark.new");
+    engine.refused = Some(Instant::now());
+    engine.do_it(Job::TakeBack(vec![b"v1".to_vec()]));
+    std::fs::remove_dir_all(&path).unwrap();
+    engine.refused = None;
+    assert_eq!(read(&mut engine, b"v2"), Some(b"two".to_vec()));
+    std::fs::remove_dir_all(in_the_way).unwrap();
+    assert!(flushed(&mut engine));
+    assert_eq!((read(&mut engine, b"v1"), read(&mut engine, b"v2")), (None, Some(b"two".to_vec())));
+}
+
+#[test]
+fn c4_what_is_pending_is_made_up_for_before_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache");
+    let mut engine = resting(&path);
+    let in_the_way = obstacle(&path, ".mark.new");
+    engine.do_it(Job::TakeBack(vec![b"v1".to_vec()]));
+    std::fs::remove_dir_all(in_the_way).unwrap();
+    engine.records = Box::new(|write| write(b"v2", b"two"));
+    let (jobs, receiver) = std::sync::mpsc::sync_channel(1);
+    drop(jobs);
+    engine.work(&receiver);
+    assert_eq!(shown(&path).1, [(b"v2".to_vec(), b"two".to_vec())]);
 }
 
 #[test]

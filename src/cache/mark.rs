@@ -2,7 +2,7 @@
 //!
 //! A purge, or a denial of an image on the node, must not be undone by a disk: a database whose log ends
 //! early, or an export from before, would bring back what was taken back. So each time there is a new
-//! mark, a random number, in a file of its own (`<path>.mark`); then, with the removal, in the database;
+//! mark, a random number, in a file of its own (`<path>.mark`); then, after the removal, in the database;
 //! and then in each export. What carries another mark than the file is older and is not read. A mark that
 //! is lost or damaged costs what the cache holds, like other damage (rule C4).
 //!
@@ -31,15 +31,27 @@ pub(super) fn read(path: &Path) -> io::Result<Mark> {
 /// Writes a new mark, durably.
 ///
 /// # Errors
-/// What the disk says; the old one stays then.
+/// What the disk says. There is no mark then, so that the next start reads nothing: to take a file away
+/// needs neither room nor a descriptor.
 pub(super) fn renew(path: &Path) -> io::Result<Mark> {
+    let written = write(path);
+    if written.is_err() {
+        // Where not even that is possible nothing can be written at all.
+        drop(std::fs::remove_file(path));
+    }
+    written
+}
+
+fn write(path: &Path) -> io::Result<Mark> {
     let mut mark = Mark::default();
     aws_lc_rs::rand::fill(&mut mark).map_err(io::Error::other)?;
+    // Before anything changes: there may be no descriptor for it later.
+    let folder = File::open(path.parent().unwrap_or(Path::new("/")))?;
     let temporary = path.with_extension("mark.new");
     let mut file = File::create(&temporary)?;
     file.write_all(&mark)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
+    folder.sync_all()?;
     Ok(mark)
 }
