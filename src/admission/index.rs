@@ -4,7 +4,8 @@
 //! index satisfies every entry now. Which admitted indexes list the child is asked of the registry, by
 //! digest and with the credentials of the pull: within one time limit, in a slot of the verifications,
 //! and once for all who ask the same at once. The verdicts on an index are those of any image. Which index
-//! it was is kept with the admission of the child, for when no registry answers.
+//! it was is kept with the admission of the child, for when no registry answers. What could not be found out
+//! is a fault: a child is denied only where no index vouches for it (rule D4).
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use super::flight::Sharing;
 use super::resolve::Resolved;
 use super::{Gate, PullRequest, Snapshot, is_proof};
 use crate::oci::{Digest, Index, Manifest};
-use crate::outcome::Contact;
+use crate::outcome::{Contact, Fault, FaultReason};
+use crate::policy::EntryVerdict;
 use crate::policy::evaluate::{self, Case, Judged, Permit, Resolution};
 
 impl Gate {
@@ -30,30 +32,61 @@ impl Gate {
     /// An index says something of its children because it is signed, never the other way round: one that
     /// lists a good child admits neither itself nor another child. The same index in another repository, and
     /// one that only a rule let pass, admit nothing. What a tag stands for is judged as what it is.
+    ///
+    /// # Errors
+    /// What kept it from being found out.
     pub(super) async fn by_index(
         &self,
         snapshot: &Arc<Snapshot>,
         request: &PullRequest,
         case: &Case<'_>,
         child: Digest,
-    ) -> Option<(Permit, Digest)> {
+    ) -> Result<Option<(Permit, Digest)>, Fault> {
         // A tag stands for the index itself; only a digest can name a child.
-        request.reference.digest()?;
+        if request.reference.digest().is_none() {
+            return Ok(None);
+        }
+        let looking = self.among_admitted(snapshot, request, case, child);
+        match tokio::time::timeout(self.settings.verification, looking).await {
+            // The registry answered for the child: no fault here is one that a rule may ignore.
+            Ok(found) => found.map_err(|fault| Fault { contact: Contact::Answered, ..fault }),
+            Err(_) => {
+                Err(Fault::new(FaultReason::Timeout, "looking for an index that lists it took too long"))
+            }
+        }
+    }
+
+    async fn among_admitted(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        request: &PullRequest,
+        case: &Case<'_>,
+        child: Digest,
+    ) -> Result<Option<(Permit, Digest)>, Fault> {
         let repository = request.reference.repository();
         let mut admitted = self.store.admissions_in(repository);
         admitted.sort_by_key(|admission| (Reverse(admission.at.seconds()), admission.digest));
         let others = admitted.iter().filter(|admission| admission.digest != child && is_proof(admission));
+        let mut unknown = None;
         for admission in others.take(INDEXES) {
-            let Some(index) = self.index(request, admission.digest).await else { continue };
+            let index = match self.index(request, admission.digest).await {
+                Ok(Some(index)) => index,
+                Ok(None) => continue,
+                Err(fault) => {
+                    unknown.get_or_insert(fault);
+                    continue;
+                }
+            };
             if !index.manifests.iter().any(|entry| entry.digest == child) {
                 continue;
             }
             let judged = self.judge_index(snapshot, request, case, admission.digest, Contact::Answered).await;
             if let Some(permit) = evaluate::by_index(case, child, admission.digest, &index, &judged) {
-                return Some((permit, admission.digest));
+                return Ok(Some((permit, admission.digest)));
             }
+            unknown = unknown.or_else(|| judged.into_iter().find_map(fault_of));
         }
-        None
+        unknown.map_or(Ok(None), Err)
     }
 
     /// The same while no registry answers (rule O1), by the index that admitted the child before: what it
@@ -90,8 +123,8 @@ impl Gate {
         outcomes.into_iter().map(|outcome| outcome.judged).collect()
     }
 
-    /// The manifest of `digest`, if it is an index that the registry serves to these credentials.
-    async fn index(&self, request: &PullRequest, digest: Digest) -> Option<Index> {
+    /// The manifest of `digest`, if it is there and an index, as the registry serves it to these credentials.
+    async fn index(&self, request: &PullRequest, digest: Digest) -> Result<Option<Index>, Fault> {
         let repository = request.reference.repository().clone();
         let credential = request.credentials.keyed_hash(&self.settings.salt, repository.host());
         let question = Digest::of(format!("{repository}@{digest}").as_bytes());
@@ -100,16 +133,29 @@ impl Gate {
             let (repository, credentials) = (repository.clone(), request.credentials.clone());
             let limit = self.settings.verification;
             async move {
-                let _slot = slots.take(repository.host()).await?;
+                let Some(_slot) = slots.take(repository.host()).await else {
+                    return Err(Fault::new(FaultReason::Internal, "no slot is left to look at an index"));
+                };
                 let asking = registry.manifest(&repository, &digest, &credentials);
                 match tokio::time::timeout(limit, asking).await {
-                    Ok(Ok(Manifest::Index(index))) => Some(index),
-                    Ok(Ok(Manifest::Image(_)) | Err(_)) | Err(_) => None,
+                    Ok(Ok(Manifest::Index(index))) => Ok(Some(index)),
+                    Ok(Ok(Manifest::Image(_))) => Ok(None),
+                    Ok(Err(fault)) if fault.reason == FaultReason::ImageNotFound => Ok(None),
+                    Ok(Err(fault)) => Err(fault),
+                    Err(_) => Err(Fault::new(FaultReason::Timeout, "the registry did not answer in time")),
                 }
             }
         };
         // What was served to others says nothing of what these credentials may see.
-        self.indexes.join(question, credential, |_| Sharing::SameCredentials, work).await.flatten()
+        let found = self.indexes.join(question, credential, |_| Sharing::SameCredentials, work).await;
+        found.unwrap_or_else(|| Err(Fault::new(FaultReason::Internal, "looking at an index broke off")))
+    }
+}
+
+fn fault_of(judged: Judged) -> Option<Fault> {
+    match judged.verdict {
+        EntryVerdict::Undecided(fault) => Some(fault),
+        EntryVerdict::Satisfied(_) | EntryVerdict::Denied(_) | EntryVerdict::NeedsBundles => None,
     }
 }
 

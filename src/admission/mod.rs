@@ -106,7 +106,7 @@ pub struct Gate {
     registry: Arc<registry::Client>,
     store: Store,
     flights: Flights<Digest, Vec<Outcome>>,
-    indexes: Flights<Digest, Option<Index>>,
+    indexes: Flights<Digest, Result<Option<Index>, Fault>>,
     denials: Denials,
     slots: Arc<Slots>,
     audit: Arc<Audit>,
@@ -340,20 +340,20 @@ impl Gate {
         let decision = evaluate::decide(&case, digest, judgement.resolution, &judged);
         judgement.judged = judged;
         let by_index = match &decision {
-            Decision::Deny(_) => {
-                let looking = self.by_index(snapshot, request, &case, digest);
-                tokio::time::timeout(self.settings.verification, looking).await.ok().flatten()
-            }
+            Decision::Deny(_) => self.by_index(snapshot, request, &case, digest).await,
             // One verification, which has its own limit: waiting for a slot does not count.
             Decision::Undecided(fault) if fault.contact == Contact::None => {
-                self.by_known_index(snapshot, request, &case, digest).await
+                Ok(self.by_known_index(snapshot, request, &case, digest).await)
             }
-            Decision::Allow(_) | Decision::Undecided(_) => None,
+            Decision::Allow(_) | Decision::Undecided(_) => Ok(None),
         };
-        if let Some((permit, parent)) = by_index {
-            return Judgement { decision: Decision::Allow(permit), parent: Some(parent), ..judgement };
+        match by_index {
+            Ok(Some((permit, parent))) => {
+                Judgement { decision: Decision::Allow(permit), parent: Some(parent), ..judgement }
+            }
+            Ok(None) => Judgement { decision, ..judgement },
+            Err(fault) => Judgement { decision: Decision::Undecided(fault), ..judgement },
         }
-        Judgement { decision, ..judgement }
     }
 
     /// A verdict for every entry that is to be judged: from the cache, or verified now.

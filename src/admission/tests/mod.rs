@@ -185,6 +185,34 @@ async fn d7_a_child_passes_by_an_admitted_index_that_lists_it() {
     assert_eq!(node.pull(node.child()).await.unwrap_err().message, cause);
 }
 
+/// What an index says of it is not found out: no denial of a pull, and nothing that hides what is present.
+#[tokio::test]
+async fn d7_d4_a_fault_while_an_index_is_looked_for_is_no_denial() {
+    let node = signed().await;
+    node.pull(node.tagged()).await.unwrap();
+    let admitted = node.pull(node.child()).await.unwrap();
+    node.gate.pulled(&admitted, ID, None);
+    advance(DAY);
+    node.forget_denials();
+    let index = format!("/manifests/{}", node.image);
+    node.answers(move |seen| seen.line.ends_with(&index).then(|| status(409)));
+    let child = node.child().digest().unwrap();
+    let refusal = node.pull(node.child()).await.unwrap_err();
+    let expected = format!("RegistryUnavailable: {}: {}: registry answered 409", node.child(), node.pinned());
+    assert_eq!(refusal.message, expected);
+    let background = node.gate.decide_present(node.child().text(), child, None).await;
+    assert_eq!(background, Background::Undecided);
+    let admission = node.gate.store().admission(node.child().repository(), &child);
+    assert_eq!(admission.and_then(|admission| admission.image_id).as_deref(), Some(ID), "it stays admitted");
+
+    // Where the index is gone it vouches for nothing.
+    let index = format!("/manifests/{}", node.image);
+    node.answers(move |seen| seen.line.ends_with(&index).then(|| status(404)));
+    let refusal = node.pull(node.child()).await.unwrap_err();
+    let cause = format!("SignatureValidationFailed: {}: keyed/signed: signature not found", node.child());
+    assert_eq!(refusal.message, cause);
+}
+
 #[tokio::test]
 async fn o1_a_child_passes_by_its_index_while_the_registry_is_away() {
     let node = signed().await;
