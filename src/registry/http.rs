@@ -336,13 +336,18 @@ impl Transport {
         Ok(Answer { status, headers, body })
     }
 
+    #[cfg(test)]
+    pub(super) fn large_bodies_left(&self) -> usize {
+        self.large_bodies.available_permits()
+    }
+
     /// Waits for the memory of a large body: for the host's share first, so that who waits for that keeps
     /// nothing from others.
     async fn room<'a>(&'a self, step: &Step, host: &'a Host, bytes: usize) -> Result<Room<'a>, Fault> {
-        let kib = |most: usize| u32::try_from(bytes.div_ceil(1024).min(most)).unwrap_or(u32::MAX);
+        let kib = u32::try_from(bytes.div_ceil(1024).min(HOST_SHARE_KIB)).unwrap_or(u32::MAX);
         let closed = |_| step.fault(FaultReason::Internal, "registry client is closed");
-        let of_host = host.large_bodies.acquire_many(kib(HOST_SHARE_KIB)).await.map_err(closed)?;
-        let of_all = self.large_bodies.acquire_many(kib(LARGE_BODIES_KIB)).await.map_err(closed)?;
+        let of_host = host.large_bodies.acquire_many(kib).await.map_err(closed)?;
+        let of_all = self.large_bodies.acquire_many(kib).await.map_err(closed)?;
         Ok(Room { _of_host: of_host, _of_all: of_all })
     }
 }
@@ -610,9 +615,10 @@ const SCHEME_KEPT: Duration = Duration::from_secs(600);
 const REDIRECT_LIMIT: usize = 3;
 /// Larger than ordinary manifests, signatures and bundles, so that these wait for nobody.
 const SMALL_BODY: usize = 32 * 1024;
-/// One of the largest attestations.
-const LARGE_BODIES_KIB: usize = 10 * 1024;
-/// Of that for one host. A larger body takes all of it.
+/// Of all hosts.
+pub(super) const LARGE_BODIES_KIB: usize = 10 * 1024;
+/// Of that for one host. A larger body (attestations have up to 10 MiB) counts as so much, and its host has one
+/// at a time: two of the largest are 20 MiB at once.
 const HOST_SHARE_KIB: usize = LARGE_BODIES_KIB / 2;
 /// Enough for the specification's error list.
 const ERROR_BODY_LIMIT: usize = 16 * 1024;

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::mirrors::{Configured, claims};
 use super::*;
+use crate::registry::http::LARGE_BODIES_KIB;
 
 fn looking_for(look_up: Duration) -> Client {
     let timeouts = Timeouts { look_up, ..options().timeouts };
@@ -96,6 +97,24 @@ async fn d4_nobody_is_away_who_was_not_asked() {
     assert_eq!((fault.reason, fault.contact), (FaultReason::Timeout, Contact::Answered));
 }
 
+/// Until something announced holds memory for large bodies.
+async fn something_is_held(client: &Client) {
+    while client.transport.large_bodies_left() == LARGE_BODIES_KIB {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A registry with one manifest of 3 MiB, as it is read.
+async fn large_manifest(client: &Client) -> Result<Manifest, Fault> {
+    let config = serde_json::json!({"mediaType": "c", "digest": Digest::of(b"{}"), "size": 2});
+    let filler = "x".repeat(3 * MANIFEST_LIMIT / 4);
+    let manifest = serde_json::json!({"schemaVersion": 2, "config": config, "layers": [], "x": filler});
+    let large = manifest.to_string().into_bytes();
+    let digest = Digest::of(&large);
+    let server = Server::start(move |_| Reply::manifest(media_type::OCI_MANIFEST, large.clone())).await;
+    client.manifest(&server.repository("app"), &digest, &Credentials::Anonymous).await
+}
+
 /// One that announces as much as is read, and sends little of it.
 #[tokio::test]
 async fn one_host_leaves_room_for_the_large_answers_of_others() {
@@ -106,31 +125,52 @@ async fn one_host_leaves_room_for_the_large_answers_of_others() {
             .body(Body::Stalls(b"{".to_vec()))
     })
     .await;
-    let large = {
-        let config = serde_json::json!({"mediaType": "c", "digest": Digest::of(b"{}"), "size": 2});
-        let filler = "x".repeat(3 * MANIFEST_LIMIT / 4);
-        let manifest = serde_json::json!({"schemaVersion": 2, "config": config, "layers": [], "x": filler});
-        manifest.to_string().into_bytes()
-    };
-    let (digest, served) = (Digest::of(&large), large.clone());
-    let honest = Server::start(move |_| Reply::manifest(media_type::OCI_MANIFEST, served.clone())).await;
-    let client = client();
-    let ask = |server: &Server, digest: Digest| {
-        let repository = server.repository("app");
-        let client = &client;
-        async move { client.manifest(&repository, &digest, &Credentials::Anonymous).await }
-    };
-    let others = (0..4_u8).map(|n| ask(&greedy, Digest::of(&[n])));
+    let (client, repository) = (client(), greedy.repository("app"));
+    let digests: Vec<Digest> = (0..4_u8).map(|n| Digest::of(&[n])).collect();
+    let others = digests.iter().map(|digest| client.manifest(&repository, digest, &Credentials::Anonymous));
     let others = futures_util::future::select_all(others.map(Box::pin));
     let own = async {
-        while greedy.seen().len() < 4 {
-            tokio::task::yield_now().await;
-        }
-        ask(&honest, digest).await
+        something_is_held(&client).await;
+        large_manifest(&client).await
     };
     tokio::select! {
         found = own => assert!(found.is_ok(), "{found:?}"),
         (ended, ..) = others => unreachable!("{ended:?}"),
+    }
+}
+
+/// The same with one of the largest pieces, alone as large as all of the room.
+#[tokio::test]
+async fn one_of_the_largest_answers_leaves_room_for_others() {
+    let digest = Digest::of(b"never sent");
+    let layer = serde_json::json!({
+        "mediaType": media_type::DSSE, "digest": digest, "size": ATTESTATION_LIMIT,
+        "annotations": {"dev.cosignproject.cosign/signature": ""},
+    });
+    let greedy = evidence::Content::default()
+        .att(&[layer])
+        .with(format!("blobs/{digest}"), || {
+            let announced = ATTESTATION_LIMIT.to_string();
+            Reply::new(200, "").header("content-length", announced).body(Body::Stalls(b"{".to_vec()))
+        })
+        .serve()
+        .await;
+    let (client, budget, repository) = (client(), Budget::verdict(), greedy.repository("app"));
+    let (subject, types) = (evidence::subject(), [evidence::SBOM.to_owned()].into());
+    let request = EvidenceRequest {
+        repository: &repository,
+        digest: &subject,
+        credentials: &Credentials::Anonymous,
+        manifest: ManifestAccess::Unknown,
+        budget: &budget,
+    };
+    let own = async {
+        something_is_held(&client).await;
+        large_manifest(&client).await
+    };
+    tokio::select! {
+        found = own => assert!(found.is_ok(), "{found:?}"),
+        found = client.attestations(request, &types) => unreachable!("{found:?}"),
     }
 }
 
