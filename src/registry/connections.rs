@@ -17,7 +17,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use reqwest::{Certificate, Identity, Url};
 
-use super::http::{authority, is_loopback};
+use super::address::{authority, is_loopback};
 use super::names::Names;
 use super::{RegistryError, RegistryOptions};
 

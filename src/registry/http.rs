@@ -16,17 +16,17 @@
 //! whether anyone answered while one thing was looked up, which decides the fault's contact.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::Url;
 use serde::Deserialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::address::{authority, has_port, is_loopback, redirect_target};
 use super::cause::Cause;
 use super::connections::{Connections, Via};
 use super::requests::Counts;
@@ -562,51 +562,6 @@ fn is_format(c: char) -> bool {
 
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
-}
-
-/// Where a redirect leads: http(s) only, never from https to the clear, and without a user in the
-/// URL, which would become an `Authorization` of the registry's choosing.
-fn redirect_target(from: &Url, headers: &HeaderMap) -> Option<Url> {
-    let mut next = from.join(headers.get(LOCATION)?.to_str().ok()?).ok()?;
-    let allowed = next.scheme() == "https" || (next.scheme() == "http" && from.scheme() == "http");
-    if !allowed || next.host_str().is_none() {
-        return None;
-    }
-    next.set_username("").ok()?;
-    next.set_password(None).ok()?;
-    Some(next)
-}
-
-/// `host` or `host:port` of a URL.
-pub(super) fn authority(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
-
-/// Whether `name`, with or without a port, is this machine.
-pub(super) fn is_loopback(name: &str) -> bool {
-    let host = without_port(name);
-    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    address == "localhost" || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-/// Whether `name` is certain to reach this machine, in whatever form; more than [`is_loopback`] grants anything to.
-pub(super) fn is_this_machine(name: &str) -> bool {
-    let host = without_port(name).trim_end_matches('.');
-    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    let local = |ip: IpAddr| ip.to_canonical().is_loopback() || ip.is_unspecified();
-    address == "localhost" || address.ends_with(".localhost") || address.parse().is_ok_and(local)
-}
-
-fn has_port(name: &str) -> bool {
-    without_port(name).len() != name.len()
-}
-
-fn without_port(name: &str) -> &str {
-    match name.rsplit_once(':') {
-        Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => host,
-        _ => name,
-    }
 }
 
 /// How long it is known which of two schemes a host of this machine speaks.

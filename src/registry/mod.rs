@@ -13,6 +13,7 @@
 //! All bounds are those of design.md; every wait ends by [`Timeouts`], and the whole of a
 //! verification by the caller's own deadline. Dropping a future stops its requests.
 
+mod address;
 mod auth;
 mod cause;
 mod connections;
