@@ -8,15 +8,15 @@
 //! is a fault: a child is denied only where no index vouches for it (rule D4).
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::audit::Phases;
 use super::flight::Sharing;
 use super::resolve::Resolved;
-use super::{Gate, PullRequest, Snapshot, is_proof};
+use super::{Gate, Outcome, PullRequest, Snapshot, doubtful, is_proof};
 use crate::oci::{Digest, Index, Manifest};
 use crate::outcome::{Contact, Fault, FaultReason};
-use crate::policy::EntryVerdict;
 use crate::policy::evaluate::{self, Case, Judged, Permit, Resolution};
 
 impl Gate {
@@ -33,20 +33,24 @@ impl Gate {
     /// lists a good child admits neither itself nor another child. The same index in another repository, and
     /// one that only a rule let pass, admit nothing. What a tag stands for is judged as what it is.
     ///
+    /// `in_doubt` gets the rules of which it is doubtful whether they deny an index that lists the child.
+    ///
     /// # Errors
-    /// What kept it from being found out.
+    /// What kept it from being found out. Where it is known which index admitted the child before, it is that
+    /// one's alone: an image beside it that cannot be read for long is no reason never to decide.
     pub(super) async fn by_index(
         &self,
         snapshot: &Arc<Snapshot>,
         request: &PullRequest,
         case: &Case<'_>,
         child: Digest,
+        in_doubt: &mut BTreeSet<String>,
     ) -> Result<Option<(Permit, Digest)>, Fault> {
         // A tag stands for the index itself; only a digest can name a child.
         if request.reference.digest().is_none() {
             return Ok(None);
         }
-        let looking = self.among_admitted(snapshot, request, case, child);
+        let looking = self.among_admitted(snapshot, request, case, child, in_doubt);
         match tokio::time::timeout(self.settings.verification, looking).await {
             // The registry answered for the child: no fault here is one that a rule may ignore.
             Ok(found) => found.map_err(|fault| Fault { contact: Contact::Answered, ..fault }),
@@ -62,31 +66,43 @@ impl Gate {
         request: &PullRequest,
         case: &Case<'_>,
         child: Digest,
+        in_doubt: &mut BTreeSet<String>,
     ) -> Result<Option<(Permit, Digest)>, Fault> {
         let repository = request.reference.repository();
+        let parent = self.store.admission(repository, &child).and_then(|admission| admission.parent);
         let mut admitted = self.store.admissions_in(repository);
         admitted.sort_by_key(|admission| (Reverse(admission.at.seconds()), admission.digest));
         let others = admitted.iter().filter(|admission| admission.digest != child && is_proof(admission));
-        let mut unknown = None;
+        // The first by its digest: the text is the same at each try (rule E2).
+        let mut unknown: Option<(Digest, Fault)> = None;
+        let mut note = |index: Digest, fault: Fault| {
+            let counts = parent.is_none_or(|parent| parent == index);
+            if counts && unknown.as_ref().is_none_or(|(first, _)| index < *first) {
+                unknown = Some((index, fault));
+            }
+        };
         for admission in others.take(INDEXES) {
             let index = match self.index(request, admission.digest).await {
                 Ok(Some(index)) => index,
                 Ok(None) => continue,
                 Err(fault) => {
-                    unknown.get_or_insert(fault);
+                    note(admission.digest, fault);
                     continue;
                 }
             };
             if !index.manifests.iter().any(|entry| entry.digest == child) {
                 continue;
             }
-            let judged = self.judge_index(snapshot, request, case, admission.digest, Contact::Answered).await;
-            if let Some(permit) = evaluate::by_index(case, child, admission.digest, &index, &judged) {
-                return Ok(Some((permit, admission.digest)));
+            let outcomes =
+                self.judge_index(snapshot, request, case, admission.digest, Contact::Answered).await;
+            in_doubt.extend(doubtful(&outcomes));
+            match evaluate::by_parent(case, child, admission.digest, &judged(outcomes)) {
+                Ok(Some(permit)) => return Ok(Some((permit, admission.digest))),
+                Ok(None) => {}
+                Err(fault) => note(admission.digest, fault),
             }
-            unknown = unknown.or_else(|| judged.into_iter().find_map(fault_of));
         }
-        unknown.map_or(Ok(None), Err)
+        unknown.map_or(Ok(None), |(_, fault)| Err(fault))
     }
 
     /// The same while no registry answers (rule O1), by the index that admitted the child before: what it
@@ -101,8 +117,8 @@ impl Gate {
         request.reference.digest()?;
         let proof = |digest| self.store.admission(request.reference.repository(), &digest).filter(is_proof);
         let parent = proof(proof(child)?.parent?)?.digest;
-        let judged = self.judge_index(snapshot, request, case, parent, Contact::None).await;
-        Some((evaluate::by_parent(case, child, parent, &judged)?, parent))
+        let outcomes = self.judge_index(snapshot, request, case, parent, Contact::None).await;
+        Some((evaluate::by_parent(case, child, parent, &judged(outcomes)).ok()??, parent))
     }
 
     /// What the entries that the child is judged by say of the index, which a registry gave or was not asked for.
@@ -113,14 +129,13 @@ impl Gate {
         case: &Case<'_>,
         digest: Digest,
         contact: Contact,
-    ) -> Vec<Judged> {
+    ) -> Vec<Outcome> {
         let resolution = match contact {
             Contact::Answered => Resolution::Answered,
             Contact::None => Resolution::NotAsked,
         };
         let index = Resolved { digest, resolution, contact, fault: None };
-        let outcomes = self.outcomes(snapshot, request, case.applications, index, &mut Phases::start()).await;
-        outcomes.into_iter().map(|outcome| outcome.judged).collect()
+        self.outcomes(snapshot, request, case.applications, index, &mut Phases::start()).await
     }
 
     /// The manifest of `digest`, if it is there and an index, as the registry serves it to these credentials.
@@ -140,7 +155,11 @@ impl Gate {
                 match tokio::time::timeout(limit, asking).await {
                     Ok(Ok(Manifest::Index(index))) => Ok(Some(index)),
                     Ok(Ok(Manifest::Image(_))) => Ok(None),
-                    Ok(Err(fault)) if fault.reason == FaultReason::ImageNotFound => Ok(None),
+                    // Not there, or not for these credentials.
+                    Ok(Err(Fault {
+                        reason: FaultReason::ImageNotFound | FaultReason::RegistryDenied,
+                        ..
+                    })) => Ok(None),
                     Ok(Err(fault)) => Err(fault),
                     Err(_) => Err(Fault::new(FaultReason::Timeout, "the registry did not answer in time")),
                 }
@@ -152,11 +171,8 @@ impl Gate {
     }
 }
 
-fn fault_of(judged: Judged) -> Option<Fault> {
-    match judged.verdict {
-        EntryVerdict::Undecided(fault) => Some(fault),
-        EntryVerdict::Satisfied(_) | EntryVerdict::Denied(_) | EntryVerdict::NeedsBundles => None,
-    }
+fn judged(outcomes: Vec<Outcome>) -> Vec<Judged> {
+    outcomes.into_iter().map(|outcome| outcome.judged).collect()
 }
 
 /// Admitted images of one repository that are looked at as an index of a denied child.

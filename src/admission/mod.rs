@@ -163,6 +163,12 @@ struct Outcome {
     in_doubt: bool,
 }
 
+/// The rules whose outcomes are in doubt, as `policy/rule`.
+fn doubtful(outcomes: &[Outcome]) -> impl Iterator<Item = String> {
+    let doubtful = outcomes.iter().filter(|outcome| outcome.in_doubt);
+    doubtful.map(|outcome| format!("{}/{}", outcome.judged.policy, outcome.judged.rule))
+}
+
 impl Gate {
     /// A gate that decides by `snapshot`.
     #[must_use]
@@ -333,14 +339,14 @@ impl Gate {
             outcomes.iter_mut().for_each(verification::answered);
         }
         let judged: Vec<_> = outcomes.iter().map(|outcome| outcome.judged.clone()).collect();
-        let doubtful = outcomes.iter().filter(|outcome| outcome.in_doubt);
-        judgement.in_doubt =
-            doubtful.map(|outcome| format!("{}/{}", outcome.judged.policy, outcome.judged.rule)).collect();
+        judgement.in_doubt = doubtful(&outcomes).collect();
         judgement.explanations = outcomes.into_iter().map(|outcome| outcome.explanation).collect();
         let decision = evaluate::decide(&case, digest, judgement.resolution, &judged);
         judgement.judged = judged;
         let by_index = match &decision {
-            Decision::Deny(_) => self.by_index(snapshot, request, &case, digest).await,
+            Decision::Deny(_) => {
+                self.by_index(snapshot, request, &case, digest, &mut judgement.in_doubt).await
+            }
             // One verification, which has its own limit: waiting for a slot does not count.
             Decision::Undecided(fault) if fault.contact == Contact::None => {
                 Ok(self.by_known_index(snapshot, request, &case, digest).await)

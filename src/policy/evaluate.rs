@@ -24,7 +24,7 @@ use super::{
     Action, Application, Basis, Compatibility, Coverage, Covered, Entry, EntryVerdict, FailurePolicy,
     Following, PodFacts, PolicySet, wildcard,
 };
-use crate::oci::{Digest, DigestError, Index, Reference, ReferenceError, Repository};
+use crate::oci::{Digest, DigestError, Reference, ReferenceError, Repository};
 use crate::outcome::{Contact, Denial, DenialReason, Fault, FaultReason};
 
 /// Whether the node refuses anything at all.
@@ -489,28 +489,27 @@ pub(super) fn ends_policy(application: &Application, judged: &[Judged]) -> bool 
     })
 }
 
-/// A child of an index: `index` is the manifest of `parent`, lists `child`, and every entry that
-/// refuses is satisfied for `parent` (rule D7). `None` if any of that does not hold.
-#[must_use]
-pub fn by_index(
+/// A child of an index: `parent` is that index, lists `child`, and is proven by `judged` to satisfy every
+/// entry (rule D7). `None` if it is denied, or a rule only lets it pass.
+///
+/// # Errors
+/// What kept it from being decided; of audit rules too, since what they say decides the same.
+pub fn by_parent(
     case: &Case<'_>,
     child: Digest,
     parent: Digest,
-    index: &Index,
     judged: &[Judged],
-) -> Option<Permit> {
-    let lists = index.manifests.iter().any(|entry| entry.digest == child);
-    lists.then(|| by_parent(case, child, parent, judged)).flatten()
-}
-
-/// The same where `parent` is known to list `child`.
-#[must_use]
-pub fn by_parent(case: &Case<'_>, child: Digest, parent: Digest, judged: &[Judged]) -> Option<Permit> {
-    let Decision::Allow(permit) = decide(case, parent, Resolution::Answered, judged) else { return None };
-    let holds = permit.would_deny.is_empty() && permit.would_fault.is_none() && permit.digest == Some(parent);
-    match permit.forward {
-        Forward::Pinned(_) if holds => Some(Permit::verified(case, child, permit.source)),
-        Forward::Pinned(_) | Forward::AsSent => None,
+) -> Result<Option<Permit>, Fault> {
+    let permit = match decide(case, parent, Resolution::Answered, judged) {
+        Decision::Allow(permit) => permit,
+        Decision::Deny(_) => return Ok(None),
+        Decision::Undecided(fault) => return Err(fault),
+    };
+    match (permit.would_fault, permit.forward) {
+        _ if !permit.would_deny.is_empty() || permit.digest != Some(parent) => Ok(None),
+        (Some(fault), _) => Err(fault),
+        (None, Forward::Pinned(_)) => Ok(Some(Permit::verified(case, child, permit.source))),
+        (None, Forward::AsSent) => Ok(None),
     }
 }
 

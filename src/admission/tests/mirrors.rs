@@ -33,6 +33,30 @@ async fn s4_a_mirrors_not_there_hides_nothing_while_the_registry_cannot_say() {
     assert!(!is_shown(&node.status_by_id(ID)));
 }
 
+/// The same of an index, by which a child that is not signed itself was admitted.
+#[tokio::test]
+async fn d7_s4_a_mirrors_not_there_of_an_index_hides_none_of_its_children() {
+    let node = signed().await;
+    node.pull(node.tagged()).await.unwrap();
+    let admitted = node.pull(node.child()).await.unwrap();
+    node.gate.pulled(&admitted, ID, None);
+    let mirror = Server::start(|_| status(404)).await;
+    node.mirror(&mirror);
+    let hex = node.image.hex();
+    let of_index = move |seen: &Seen| is_for_evidence(seen) && seen.line.contains(&hex);
+    node.answers(move |seen| of_index(seen).then(|| status(418)));
+    advance(WEEK + 1);
+    let (reference, child) = (node.child(), node.child().digest().unwrap());
+    let look = || node.gate.decide_present(reference.text(), child, None);
+    assert_eq!(look().await, Background::Undecided);
+    assert!(node.gate.store().admission(node.child().repository(), &child).is_some());
+    node.sign(&[]);
+    node.answers(|_| None);
+    node.forget_denials();
+    assert_eq!(look().await, Background::Denied);
+    assert_eq!(node.gate.store().admission(node.child().repository(), &child), None);
+}
+
 #[tokio::test]
 async fn a_mirrors_old_signature_is_no_denial_while_the_registry_cannot_say() {
     let (node, other) = (keyed().await, Key::generate());

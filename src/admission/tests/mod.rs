@@ -213,6 +213,29 @@ async fn d7_d4_a_fault_while_an_index_is_looked_for_is_no_denial() {
     assert_eq!(refusal.message, cause);
 }
 
+/// An index that is denied now vouches for nothing, whatever else could not be found out about it.
+#[tokio::test]
+async fn d7_d2_a_fault_of_an_audit_rule_keeps_no_child_of_a_denied_index() {
+    let node = signed().await;
+    node.pull(node.tagged()).await.unwrap();
+    let admitted = node.pull(node.child()).await.unwrap();
+    node.gate.pulled(&admitted, ID, None);
+    let mut beside: serde_json::Value =
+        serde_json::from_str(&node.policy(&[(&node.key, json!({}))], json!({}))).unwrap();
+    beside["metadata"]["name"] = "beside".into();
+    beside["spec"]["validationFailureAction"] = "Audit".into();
+    beside["spec"]["rules"][0]["verifyImages"][0]["repository"] = "127.0.0.1:1/nobody".into();
+    let other = Key::generate();
+    node.enforce(&format!("{}\n---\n{beside}", node.policy(&[(&other, json!({}))], json!({}))));
+    let refusal = node.pull(node.child()).await.unwrap_err();
+    let cause = format!("SignatureValidationFailed: {}: keyed/signed: signature not found", node.child());
+    assert_eq!(refusal.message, cause);
+    let child = node.child().digest().unwrap();
+    let background = node.gate.decide_present(node.child().text(), child, None).await;
+    assert_eq!(background, Background::Denied);
+    assert_eq!(node.gate.store().admission(node.child().repository(), &child), None);
+}
+
 #[tokio::test]
 async fn o1_a_child_passes_by_its_index_while_the_registry_is_away() {
     let node = signed().await;
