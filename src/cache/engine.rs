@@ -89,8 +89,12 @@ struct Pending {
     keys: BTreeSet<Vec<u8>>,
     /// The marks that the database may carry.
     marks: Vec<Mark>,
-    /// Whether the file has a new one since.
+    /// Whether no export is read since that has them.
+    outdated: bool,
+    /// Whether the file has a new mark since.
     marked: bool,
+    /// When the disk was last told.
+    tried: Option<Instant>,
 }
 
 enum Opened {
@@ -205,9 +209,7 @@ impl Engine {
                 Ok(job) => self.do_it(job),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if !self.pending.keys.is_empty() && self.settle() {
-                self.say_once(true);
-            }
+            self.settle_in_time();
             if self.outdated.is_some_and(|since| since.elapsed() >= EXPORT_EVERY) {
                 self.export();
             }
@@ -248,12 +250,12 @@ impl Engine {
     }
 
     fn put(&mut self, key: &[u8], value: &[u8]) {
-        let written = self.settle() && self.outdate() && self.insert(key, value);
+        let written = self.settle_in_time() && self.outdate() && self.insert(key, value);
         self.say_once(written);
     }
 
     fn remove(&mut self, key: &[u8]) {
-        let written = self.settle() && self.outdate() && self.guarded(|db| db.remove(key)).is_some();
+        let written = self.settle_in_time() && self.outdate() && self.guarded(|db| db.remove(key)).is_some();
         self.say_once(written);
     }
 
@@ -263,27 +265,36 @@ impl Engine {
         if !self.pending.marks.contains(&self.mark) {
             self.pending.marks.push(self.mark);
         }
-        self.pending.marked = false;
+        (self.pending.outdated, self.pending.marked) = (false, false);
         let settled = self.settle();
         self.say_once(settled);
     }
 
+    /// The same as [`Self::settle`], not more often than a disk that takes nothing may be asked.
+    fn settle_in_time(&mut self) -> bool {
+        let just_tried = self.pending.tried.is_some_and(|since| since.elapsed() < AGAIN);
+        self.pending.keys.is_empty() || (!just_tried && self.settle())
+    }
+
     /// Tells the disk of what is pending; whether nothing is any more.
     ///
-    /// The mark's file comes first and the mark in the database last: after a crash in between nothing is
-    /// read rather than what was taken back. While the process lives, all else is served.
+    /// The mark's file comes before the database and the mark in there last: after a crash in between nothing is
+    /// read rather than what was taken back. It is opened first, which may take long. While the process lives, all
+    /// else is served.
     fn settle(&mut self) -> bool {
         if self.pending.keys.is_empty() {
             return true;
         }
-        let outdated = self.outdate();
+        self.pending.tried = Some(Instant::now());
+        self.pending.outdated = self.pending.outdated || self.outdate();
+        let open = self.guarded(|_| Ok(())).is_some();
         if !self.pending.marked {
             match mark::renew(&with_ending(&self.path, ".mark")) {
                 Ok(mark) => (self.mark, self.pending.marked) = (mark, true),
                 Err(error) => tracing::debug!(%error, "cache mark"),
             }
         }
-        if !outdated || !self.pending.marked {
+        if !open || !self.pending.outdated || !self.pending.marked {
             return false;
         }
         let mut removals = sled::Batch::default();
@@ -297,7 +308,8 @@ impl Engine {
         });
         if written.is_some() {
             self.pending = Pending::default();
-        } else if self.db.is_some() {
+            self.failing = false;
+        } else {
             // After an error sled takes nothing more: it is opened again.
             self.close();
             self.refused = Some(Instant::now());
