@@ -1,10 +1,10 @@
 //! What the address of a host says: whether it is this machine, where a redirect may lead, and which token
 //! service a registry may name.
 //!
-//! A registry is elsewhere and not trusted, and what listens on this machine or its link (the kubelet, a
-//! cloud's metadata) is often open to this machine alone. So no registry sends us there that is not there
+//! A registry is elsewhere and not trusted, and what listens on this machine or its link (the kubelet, most
+//! clouds' metadata) is often open to this machine alone. So no registry sends us there that is not there
 //! itself: not by a redirect, nor, in the clear, by a realm. Names that only a look-up shows to be this
-//! machine's are not known here.
+//! machine's are not known here, nor its other addresses.
 
 use std::net::IpAddr;
 
@@ -17,8 +17,7 @@ use reqwest::Url;
 pub(super) fn redirect_target(from: &Url, headers: &HeaderMap) -> Option<Url> {
     let mut next = from.join(headers.get(LOCATION)?.to_str().ok()?).ok()?;
     let allowed = next.scheme() == "https" || (next.scheme() == "http" && from.scheme() == "http");
-    let inwards = is_here(&authority(&next)) && !is_here(&authority(from));
-    if !allowed || inwards || next.host_str().is_none() {
+    if !allowed || !leads_outwards(from, &next) || next.host_str().is_none() {
         return None;
     }
     next.set_username("").ok()?;
@@ -68,9 +67,14 @@ pub(super) fn may_see_secrets(realm: &Url, registry: &Url) -> bool {
         || (is_loopback(&authority(realm)) && is_loopback(&authority(registry)))
 }
 
-/// Whether a registry may send us to a realm without a secret: from the clear to the clear, but not to this machine.
+/// Whether a registry may send us to a realm without a secret: from the clear to the clear, and from elsewhere
+/// not to this machine.
 pub(super) fn may_name(registry: &Url, realm: &Url) -> bool {
-    registry.scheme() == "http" && !is_here(&authority(realm))
+    registry.scheme() == "http" && leads_outwards(registry, realm)
+}
+
+fn leads_outwards(from: &Url, to: &Url) -> bool {
+    is_here(&authority(from)) || !is_here(&authority(to))
 }
 
 #[cfg(test)]
@@ -91,6 +95,7 @@ mod tests {
             ("http://a.localhost/token", "http://a.io:5000/v2/", false),
             ("http://169.254.169.254/token", "http://a.io:5000/v2/", false),
             ("http://a.io/jwt/auth", "http://a.io:5050/v2/", true),
+            ("http://169.254.1.5:5001/auth", "http://169.254.1.5:5000/v2/", true),
         ];
         for (realm, registry, allowed) in table {
             let of = |text| Url::parse(text).unwrap();

@@ -130,6 +130,9 @@ async fn one_host_leaves_room_for_the_large_answers_of_others() {
     let others = digests.iter().map(|digest| client.manifest(&repository, digest, &Credentials::Anonymous));
     let others = futures_util::future::select_all(others.map(Box::pin));
     let own = async {
+        while greedy.seen().len() < 4 {
+            tokio::task::yield_now().await;
+        }
         something_is_held(&client).await;
         large_manifest(&client).await
     };
