@@ -208,7 +208,6 @@ const SLOTS_LIMIT: usize = 1000;
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
 
     use super::*;
@@ -220,8 +219,7 @@ mod tests {
         let runs = folder.path().join("runs");
         let text =
             format!("#!/bin/sh\n[ \"$1\" = get ] || exit 9\necho run >> {}\n{script}\n", runs.display());
-        std::fs::write(&file, text).unwrap();
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        crate::registry::tests::write_program(&file, &text);
         let helpers = Helpers::of(folder.path().as_os_str().to_owned(), Duration::from_secs(20));
         (folder, helpers)
     }

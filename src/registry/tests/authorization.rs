@@ -163,8 +163,7 @@ async fn helpers_say_who_this_machine_is() {
         ("broken", "echo hunter2; exit 1"),
     ] {
         let file = folder.path().join(format!("docker-credential-{name}"));
-        std::fs::write(&file, format!("#!/bin/sh\n{}\n", script.replace("HOST", &host))).unwrap();
-        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        write_program(&file, &format!("#!/bin/sh\n{}\n", script.replace("HOST", &host)));
     }
     let ask = |config: String| {
         let docker_configs = vec![DockerConfig::parse(&config).unwrap()];

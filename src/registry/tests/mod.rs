@@ -38,6 +38,17 @@ fn impatient() -> Client {
     Client::new(&RegistryOptions { timeouts, ..options() }).unwrap()
 }
 
+/// Writes a program, by a child: a file that this process wrote cannot be run ("text file busy") while a child
+/// of another test still has it open, between its fork and its exec.
+pub(super) fn write_program(file: &Path, text: &str) {
+    use std::io::Write as _;
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", r#"cat > "$0" && chmod 755 "$0""#]).arg(file).stdin(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
 fn image_manifest() -> Vec<u8> {
     let config = serde_json::json!({"mediaType": "c", "digest": Digest::of(b"{}"), "size": 2});
     serde_json::json!({"schemaVersion": 2, "config": config, "layers": []}).to_string().into_bytes()
