@@ -8,16 +8,16 @@
 //! is a fault: a child is denied only where no index vouches for it (rule D4).
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::audit::Phases;
 use super::flight::Sharing;
 use super::resolve::Resolved;
-use super::{Gate, Outcome, PullRequest, Snapshot, doubtful, is_proof};
+use super::{Gate, Outcome, PullRequest, Snapshot, is_proof};
 use crate::oci::{Digest, Index, Manifest};
 use crate::outcome::{Contact, Fault, FaultReason};
 use crate::policy::evaluate::{self, Case, Judged, Permit, Resolution};
+use crate::policy::{Action, Application, EntryVerdict};
 
 impl Gate {
     /// Rule D7: a child manifest passes by its own signature, or by an index of the same repository that
@@ -33,18 +33,19 @@ impl Gate {
     /// lists a good child admits neither itself nor another child. The same index in another repository, and
     /// one that only a rule let pass, admit nothing. What a tag stands for is judged as what it is.
     ///
-    /// `in_doubt` gets the rules of which it is doubtful whether they deny an index that lists the child.
+    /// `in_doubt` is set where it is doubtful whether an index that lists the child is denied.
     ///
     /// # Errors
-    /// What kept it from being found out. Where it is known which index admitted the child before, it is that
-    /// one's alone: an image beside it that cannot be read for long is no reason never to decide.
+    /// What kept it from being found out. The index that admitted the child before is looked at first, and
+    /// while there is one no other's manifest counts: an image beside it that cannot be read for long is no
+    /// reason never to decide.
     pub(super) async fn by_index(
         &self,
         snapshot: &Arc<Snapshot>,
         request: &PullRequest,
         case: &Case<'_>,
         child: Digest,
-        in_doubt: &mut BTreeSet<String>,
+        in_doubt: &mut bool,
     ) -> Result<Option<(Permit, Digest)>, Fault> {
         // A tag stands for the index itself; only a digest can name a child.
         if request.reference.digest().is_none() {
@@ -66,27 +67,31 @@ impl Gate {
         request: &PullRequest,
         case: &Case<'_>,
         child: Digest,
-        in_doubt: &mut BTreeSet<String>,
+        in_doubt: &mut bool,
     ) -> Result<Option<(Permit, Digest)>, Fault> {
         let repository = request.reference.repository();
-        let parent = self.store.admission(repository, &child).and_then(|admission| admission.parent);
         let mut admitted = self.store.admissions_in(repository);
-        admitted.sort_by_key(|admission| (Reverse(admission.at.seconds()), admission.digest));
-        let others = admitted.iter().filter(|admission| admission.digest != child && is_proof(admission));
+        admitted.retain(|admission| admission.digest != child && is_proof(admission));
+        let parent = self.store.admission(repository, &child).and_then(|admission| admission.parent);
+        let parent = parent.filter(|parent| admitted.iter().any(|admission| admission.digest == *parent));
+        admitted.sort_by_key(|admission| {
+            (Some(admission.digest) != parent, Reverse(admission.at.seconds()), admission.digest)
+        });
         // The first by its digest: the text is the same at each try (rule E2).
         let mut unknown: Option<(Digest, Fault)> = None;
         let mut note = |index: Digest, fault: Fault| {
-            let counts = parent.is_none_or(|parent| parent == index);
-            if counts && unknown.as_ref().is_none_or(|(first, _)| index < *first) {
+            if unknown.as_ref().is_none_or(|(first, _)| index < *first) {
                 unknown = Some((index, fault));
             }
         };
-        for admission in others.take(INDEXES) {
+        for admission in admitted.iter().take(INDEXES) {
             let index = match self.index(request, admission.digest).await {
                 Ok(Some(index)) => index,
                 Ok(None) => continue,
                 Err(fault) => {
-                    note(admission.digest, fault);
+                    if parent.is_none_or(|parent| parent == admission.digest) {
+                        note(admission.digest, fault);
+                    }
                     continue;
                 }
             };
@@ -95,7 +100,7 @@ impl Gate {
             }
             let outcomes =
                 self.judge_index(snapshot, request, case, admission.digest, Contact::Answered).await;
-            in_doubt.extend(doubtful(&outcomes));
+            *in_doubt |= is_doubtful(case, &outcomes);
             match evaluate::by_parent(case, child, admission.digest, &judged(outcomes)) {
                 Ok(Some(permit)) => return Ok(Some((permit, admission.digest))),
                 Ok(None) => {}
@@ -169,6 +174,18 @@ impl Gate {
         let found = self.indexes.join(question, credential, |_| Sharing::SameCredentials, work).await;
         found.unwrap_or_else(|| Err(Fault::new(FaultReason::Internal, "looking at an index broke off")))
     }
+}
+
+/// Whether all that denies an image is in doubt.
+fn is_doubtful(case: &Case<'_>, outcomes: &[Outcome]) -> bool {
+    let refuses = |Judged { policy, rule, verdict, .. }: &Judged| {
+        let enforced = |application: &&Application| application.action == Action::Enforce;
+        let mut of_it = case.applications.iter().filter(enforced);
+        matches!(verdict, EntryVerdict::Denied(_))
+            && of_it.any(|application| application.policy == *policy && application.rule == *rule)
+    };
+    let mut denied = outcomes.iter().filter(|outcome| refuses(&outcome.judged)).peekable();
+    denied.peek().is_some() && denied.all(|outcome| outcome.in_doubt)
 }
 
 fn judged(outcomes: Vec<Outcome>) -> Vec<Judged> {

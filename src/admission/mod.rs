@@ -163,12 +163,6 @@ struct Outcome {
     in_doubt: bool,
 }
 
-/// The rules whose outcomes are in doubt, as `policy/rule`.
-fn doubtful(outcomes: &[Outcome]) -> impl Iterator<Item = String> {
-    let doubtful = outcomes.iter().filter(|outcome| outcome.in_doubt);
-    doubtful.map(|outcome| format!("{}/{}", outcome.judged.policy, outcome.judged.rule))
-}
-
 impl Gate {
     /// A gate that decides by `snapshot`.
     #[must_use]
@@ -339,20 +333,25 @@ impl Gate {
             outcomes.iter_mut().for_each(verification::answered);
         }
         let judged: Vec<_> = outcomes.iter().map(|outcome| outcome.judged.clone()).collect();
-        judgement.in_doubt = doubtful(&outcomes).collect();
+        let rule = |judged: &Judged| format!("{}/{}", judged.policy, judged.rule);
+        let doubtful = outcomes.iter().filter(|outcome| outcome.in_doubt);
+        judgement.in_doubt = doubtful.map(|outcome| rule(&outcome.judged)).collect();
         judgement.explanations = outcomes.into_iter().map(|outcome| outcome.explanation).collect();
         let decision = evaluate::decide(&case, digest, judgement.resolution, &judged);
         judgement.judged = judged;
+        let mut index_in_doubt = false;
         let by_index = match &decision {
-            Decision::Deny(_) => {
-                self.by_index(snapshot, request, &case, digest, &mut judgement.in_doubt).await
-            }
+            Decision::Deny(_) => self.by_index(snapshot, request, &case, digest, &mut index_in_doubt).await,
             // One verification, which has its own limit: waiting for a slot does not count.
             Decision::Undecided(fault) if fault.contact == Contact::None => {
                 Ok(self.by_known_index(snapshot, request, &case, digest).await)
             }
             Decision::Allow(_) | Decision::Undecided(_) => Ok(None),
         };
+        if index_in_doubt {
+            // It could vouch for the image whichever rule denies that itself.
+            judgement.in_doubt.extend(judgement.judged.iter().map(rule));
+        }
         match by_index {
             Ok(Some((permit, parent))) => {
                 Judgement { decision: Decision::Allow(permit), parent: Some(parent), ..judgement }

@@ -21,7 +21,7 @@ use serde_json::json;
 use self::kit::{DAY, Key, Node, RELEASE, Setup, WEEK, advance, away, basic, hangs_up, status};
 use super::words::RefusalCode;
 use super::{Background, ImageFacts, Record, Shown};
-use crate::cache::{Age, Phase};
+use crate::cache::{Admission, Age, Durability, Phase};
 use crate::oci::{Digest, Reference};
 use crate::policy::evaluate::{Forward, Mode, Resolution, Source};
 use crate::registry::Credentials;
@@ -234,6 +234,25 @@ async fn d7_d2_a_fault_of_an_audit_rule_keeps_no_child_of_a_denied_index() {
     let background = node.gate.decide_present(node.child().text(), child, None).await;
     assert_eq!(background, Background::Denied);
     assert_eq!(node.gate.store().admission(node.child().repository(), &child), None);
+}
+
+#[tokio::test]
+async fn d7_the_index_that_admitted_a_child_is_looked_at_before_newer_images() {
+    let node = signed().await;
+    node.pull(node.tagged()).await.unwrap();
+    let admitted = node.pull(node.child()).await.unwrap();
+    node.gate.pulled(&admitted, ID, None);
+    advance(DAY);
+    let (reference, child) = (node.child(), node.child().digest().unwrap());
+    let store = node.gate.store();
+    let known = store.admission(reference.repository(), &child).unwrap();
+    for number in 0..40_u8 {
+        let newer =
+            Admission { digest: Digest::of(&[number]), at: store.now(), parent: None, ..known.clone() };
+        store.admit(newer, Durability::ThisProcess);
+    }
+    assert_eq!(node.gate.decide_present(reference.text(), child, None).await, Background::Fine);
+    assert_eq!(store.admission(reference.repository(), &child).unwrap().parent, Some(node.image));
 }
 
 #[tokio::test]
