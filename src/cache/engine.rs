@@ -273,6 +273,7 @@ impl Engine {
     /// The same as [`Self::settle`], not more often than a disk that takes nothing may be asked.
     fn settle_in_time(&mut self) -> bool {
         let just_tried = self.pending.tried.is_some_and(|since| since.elapsed() < AGAIN);
+        let just_tried = just_tried && self.db.is_none();
         self.pending.keys.is_empty() || (!just_tried && self.settle())
     }
 
@@ -294,7 +295,8 @@ impl Engine {
                 Err(error) => tracing::debug!(%error, "cache mark"),
             }
         }
-        if !open || !self.pending.outdated || !self.pending.marked {
+        // Again, since an export may have come in between that lacks what was not written meanwhile.
+        if !open || !self.pending.marked || !self.outdate() {
             return false;
         }
         let mut removals = sled::Batch::default();
